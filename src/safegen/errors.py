@@ -1,0 +1,14 @@
+"""Errors that a user can mend. The command line prints them as one line and exits with 2."""
+
+from __future__ import annotations
+
+
+class SafegenError(Exception):
+    """Something the user gave or has cannot be used; the message says what, where and the mend."""
+
+
+class MissingExtraError(SafegenError):
+    """An optional dependency is needed and not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an optional package; install it: pip install 'safegen[{extra}]'")

@@ -1,0 +1,1 @@
+"""A text-to-image pipeline as safegen sees it: loading, anatomy, targets, sampling."""

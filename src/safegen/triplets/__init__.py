@@ -1,0 +1,1 @@
+"""Triplets <unsafe, censored, benign>: reading them, censoring, and making them."""
