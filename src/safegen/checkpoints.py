@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
+from safegen.errors import SafegenError
 from safegen.files import write_atomically
 
 _TENSOR = "__tensor__"
@@ -21,17 +22,36 @@ _INT_KEYS = "__int_keys__"
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a nested dict / list of tensors and JSON values, such as optimizer state dicts."""
+    """Write a nested dict / list of tensors and JSON values, such as optimizer state dicts.
+
+    The keys of each dict are all text or all integers; tuples are read back as lists and
+    tensors on the CPU.
+
+    Raises:
+        TypeError: the state holds something else.
+        SafegenError: the file cannot be written.
+    """
     tensors: dict[str, torch.Tensor] = {}
     tree = _flatten(state, "", tensors)
     write_atomically(path, save(tensors, metadata={"state": json.dumps(tree)}))
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what ``save_state`` wrote."""
-    with safe_open(path, framework="pt") as file:
-        tree = json.loads(file.metadata()["state"])
-        return _unflatten(tree, file)
+    """Read what ``save_state`` wrote.
+
+    Raises:
+        SafegenError: there is no such file, or it is damaged or of another kind.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            state: dict[str, Any] = _unflatten(json.loads(file.metadata()["state"]), file)
+    except FileNotFoundError as error:
+        raise SafegenError(f"{path}: there is no such checkpoint; check the path") from error
+    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
+        raise SafegenError(
+            f"{path}: not a whole checkpoint of safegen; choose another or start the training anew"
+        ) from error
+    return state
 
 
 def _flatten(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Any:
@@ -39,13 +59,28 @@ def _flatten(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Any:
         tensors[prefix] = value.detach().cpu().contiguous().clone()
         return {_TENSOR: prefix}
     if isinstance(value, dict):
-        tree = {str(k): _flatten(v, f"{prefix}/{k}", tensors) for k, v in value.items()}
-        if value and all(isinstance(key, int) for key in value):
-            return {_INT_KEYS: tree}
-        return tree
+        tree = {
+            str(key): _flatten(item, f"{prefix}/{_escape(key)}", tensors)
+            for key, item in value.items()
+        }
+        return {_INT_KEYS: tree} if _has_int_keys(value) else tree
     if isinstance(value, list | tuple):
         return [_flatten(item, f"{prefix}/{i}", tensors) for i, item in enumerate(value)]
     return value
+
+
+def _has_int_keys(value: dict[Any, Any]) -> bool:
+    kinds = {type(key) for key in value}
+    if kinds <= {str} and not value.keys() & {_TENSOR, _INT_KEYS}:
+        return False
+    if kinds == {int}:
+        return True
+    raise TypeError(f"keys must be all text or all integers, and not reserved: {list(value)}")
+
+
+def _escape(key: str | int) -> str:
+    # As in a JSON pointer (RFC 6901), so that "a/b" and "b" in "a" have different names.
+    return str(key).replace("~", "~0").replace("/", "~1")
 
 
 def _unflatten(tree: Any, file: Any) -> Any:

@@ -11,4 +11,6 @@ class MissingExtraError(SafegenError):
     """An optional dependency is needed and not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an optional package; install it: pip install 'safegen[{extra}]'")
+        super().__init__(
+            f"{what} needs an optional package; install it: pip install 'safegen[{extra}]'"
+        )

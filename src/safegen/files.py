@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
+import secrets
 import shutil
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from safegen.errors import SafegenError
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_MENDS = {
+    errno.ENOSPC: "free some space or write elsewhere",
+    errno.EDQUOT: "free some of your quota or write elsewhere",
+    errno.EFBIG: "raise the limit (ulimit -f) or write elsewhere",
+    errno.EACCES: "choose a folder that you may write to",
+    errno.EROFS: "choose a folder that you may write to",
+    errno.EEXIST: "a part of the path is a file, choose another path",
+    errno.ENOTDIR: "a part of the path is a file, choose another path",
+    errno.EISDIR: "choose a path that is not a folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name beside ``path``, flush it, and rename it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file under a temporary name beside ``path``, flush it, and rename it.
+
+    Missing parent folders are made; text is encoded as UTF-8.
+
+    Raises:
+        SafegenError: it cannot be written; a file that was there before is left as it was.
+    """
     data = content.encode() if isinstance(content, str) else content
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    target = Path(os.path.realpath(path))
+    temporary = _name_beside(target)
+    with _user_errors(path):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 @contextlib.contextmanager
@@ -33,19 +56,61 @@ def folder_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that takes its name when the block succeeds.
 
     A folder that was there before is replaced as a whole; on an error it is left as it was.
+
+    Raises:
+        SafegenError: the folder cannot be made, or the disk became full in the block.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    target = Path(os.path.realpath(path))
+    temporary = _name_beside(target)
+    with _user_errors(path):
+        if target.is_file():
+            raise NotADirectoryError(errno.ENOTDIR, "is a file", str(target))
+        temporary.mkdir(parents=True)
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        if path.exists():
-            replaced = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
-            path.replace(replaced / path.name)
-            temporary.replace(path)
-            shutil.rmtree(replaced)
-        else:
-            temporary.replace(path)
+        with _user_errors(path, only=_FULL):
+            yield temporary
+        with _user_errors(path):
+            _take_place(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _name_beside(target: Path) -> Path:
+    # Not made of the target's name, which may be as long as names can be.
+    return target.parent / f".safegen-{secrets.token_hex(8)}"
+
+
+def _take_place(temporary: Path, target: Path) -> None:
+    if not target.exists():
+        temporary.replace(target)
+        return
+    replaced = _name_beside(target)
+    target.replace(replaced)
+    try:
+        temporary.replace(target)
+    except BaseException:
+        replaced.replace(target)
+        raise
+    shutil.rmtree(replaced, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _user_errors(path: Path, only: Collection[int] = ()) -> Iterator[None]:
+    """Turn errors of the operating system (of these numbers only) into one line about ``path``."""
+    try:
+        yield
+    except Exception as error:
+        number = _error_number(error)
+        if number is None or (only and number not in only):
+            raise
+        mend = _MENDS.get(number, "choose another path")
+        raise SafegenError(f"cannot write {path}: {os.strerror(number)}; {mend}") from error
+
+
+def _error_number(error: Exception) -> int | None:
+    if isinstance(error, OSError):
+        return error.errno
+    # Writers in Rust, safetensors among them, raise errors of their own that only say the number.
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else None

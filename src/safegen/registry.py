@@ -46,18 +46,33 @@ class Registry(Generic[T]):
 
     def names(self) -> list[str]:
         """All names, sorted; imports no entry."""
-        return sorted({*self._loaded, *self._modules(), *self._entry_points()})
+        points = (point.name for point in self._entry_points())
+        return sorted({*self._loaded, *self._modules(), *points})
 
     def get(self, name: str) -> T:
-        """The entry of a name; an unknown one is an error with a suggestion."""
+        """The entry of a name.
+
+        Raises:
+            SafegenError: the name is unknown (the message suggests a close one), or more than
+                one package gives it.
+        """
+        modules = self._modules()
+        points = [point for point in self._entry_points() if point.name == name]
+        if len(points) + (name in modules) > 1:
+            raise SafegenError(self._ambiguous(name, points))
         if name in self._loaded:
             return self._loaded[name]
-        if name in self._modules():
-            importlib.import_module(self._modules()[name])
-            return self._loaded[name]
-        if name in self._entry_points():
-            return cast(T, self._entry_points()[name].load())
+        if name in modules:
+            return self._import(modules[name], name)
+        if points:
+            return cast(T, points[0].load())
         raise SafegenError(self._unknown(name))
+
+    def _import(self, module: str, name: str) -> T:
+        importlib.import_module(module)
+        if name not in self._loaded:
+            raise ValueError(f"{self.kind}: the module {module} does not register {name!r}")
+        return self._loaded[name]
 
     def _modules(self) -> dict[str, str]:
         package = importlib.import_module(self.package)
@@ -68,8 +83,16 @@ class Registry(Generic[T]):
             if not module.name.startswith("_")
         }
 
-    def _entry_points(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=f"safegen.{self.kind}")}
+    def _entry_points(self) -> set[EntryPoint]:
+        # A set, since a package found twice on the path tells its entry points twice.
+        return set(entry_points(group=f"safegen.{self.kind}"))
+
+    def _ambiguous(self, name: str, points: list[EntryPoint]) -> str:
+        others = " and ".join(sorted(point.value for point in points))
+        return (
+            f"the name {name!r} among {self.kind} is taken more than once, by {others}; "
+            "uninstall all packages but one that give it"
+        )
 
     def _unknown(self, name: str) -> str:
         close = difflib.get_close_matches(name, self.names(), n=1)

@@ -1,0 +1,52 @@
+"""The command line: one file a command. Heavy libraries are imported by the command that runs."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from safegen.cli import apply, demo, edit, generate, lab, triplets
+from safegen.errors import SafegenError
+from safegen.version import __version__
+
+app = typer.Typer(
+    name="safegen",
+    help="Harden a text-to-image model from the inside, and show that it held.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("demo")(demo.demo)
+app.command("triplets")(triplets.triplets)
+app.command("edit")(edit.edit)
+app.command("apply")(apply.apply)
+app.command("generate")(generate.generate)
+app.add_typer(lab.app, name="lab")
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"safegen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: bool = typer.Option(
+        False, "--version", callback=_show_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """Harden a text-to-image model from the inside, and show that it held."""
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one line and exit code 2."""
+    try:
+        app()
+    except SafegenError as error:
+        sys.stderr.write(f"safegen: {' '.join(str(error).split())}\n")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write("safegen: interrupted; the same command goes on where it was\n")
+        sys.exit(130)

@@ -5,12 +5,14 @@ One file a detector; each registers a factory under the file's name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
+from safegen.errors import SafegenError
 from safegen.registry import Registry
 
 Box = tuple[float, float, float, float]
@@ -58,9 +60,39 @@ class Detector(Protocol):
         """What to record beside every result."""
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        """The detections at or above the threshold for each uint8 picture (H, W, 3)."""
+        """The detections of each uint8 picture (H, W, 3), best first.
+
+        Only labels that count as unsafe, at or above the threshold.
+
+        Raises:
+            SafegenError: no picture was given, or one is no uint8 (H, W, 3) array.
+        """
 
 
-DetectorFactory = type[Detector]
+DetectorFactory = Callable[..., Detector]
 DETECTORS: Registry[DetectorFactory] = Registry("detectors", "safegen.detectors")
 register = DETECTORS.register
+
+
+def create_detector(spec: str, threshold: float | None = None) -> Detector:
+    """The detector of ``name``, or of ``name:argument`` (such as ``onnx:settings.json``).
+
+    Args:
+        spec: a registered name; what follows a colon is the factory's one positional argument.
+        threshold: instead of the detector's own.
+
+    Raises:
+        SafegenError: the name is unknown, or an argument is missing or not taken.
+    """
+    name, colon, argument = spec.partition(":")
+    factory = DETECTORS.get(name)
+    arguments = (argument,) if colon else ()
+    options = {} if threshold is None else {"threshold": threshold}
+    try:
+        inspect.signature(factory).bind(*arguments, **options)
+    except TypeError as error:
+        raise SafegenError(
+            f"detector {spec!r}: {error}; what a detector needs follows a colon, "
+            "as in onnx:settings.json"
+        ) from error
+    return factory(*arguments, **options)

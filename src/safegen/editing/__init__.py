@@ -1,0 +1,1 @@
+"""The edit: training self-attention so that the unsafe turns into the censored."""

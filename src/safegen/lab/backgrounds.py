@@ -53,8 +53,9 @@ def meadow(b: Brush, shift: float) -> None:
 def beach(b: Brush, shift: float) -> None:
     b.box(-1, -1, 1, 1, (150, 214, 240), None)
     b.box(-1, -0.2 + 0.08 * shift, 1, 1, (52, 146, 200), None)
-    b.polygon([(-1, 0.35), (0.2, 0.2 + 0.06 * shift), (1, 0.42), (1, 1), (-1, 1)],
-              (244, 220, 160), None)
+    b.polygon(
+        [(-1, 0.35), (0.2, 0.2 + 0.06 * shift), (1, 0.42), (1, 1), (-1, 1)], (244, 220, 160), None
+    )
 
 
 @_register("under the night sky", (34, 40, 84))

@@ -59,9 +59,7 @@ class Brush:
         self._brightness = brightness
         self._touched: list[Point] = []
 
-    def polygon(
-        self, points: Sequence[Point], fill: Colour, outline: Colour | None = INK
-    ) -> None:
+    def polygon(self, points: Sequence[Point], fill: Colour, outline: Colour | None = INK) -> None:
         """Fill a closed polygon and, unless ``outline`` is None, draw its contour."""
         placed = [self._place(point) for point in points]
         self._draw.polygon(placed, fill=self._shade(fill))
@@ -83,9 +81,7 @@ class Brush:
         steps = 28
         span = math.radians(stop - start)
         angles = [math.radians(start) + span * step / steps for step in range(steps + 1)]
-        self.polygon(
-            [(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles], fill, outline
-        )
+        self.polygon([(x + rx * math.cos(a), y + ry * math.sin(a)) for a in angles], fill, outline)
 
     def box(
         self,

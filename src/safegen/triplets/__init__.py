@@ -1,1 +1,6 @@
 """Triplets <unsafe, censored, benign>: reading them, censoring, and making them."""
+
+from typing import Literal
+
+Censoring = Literal["pixelate", "blur", "fill"]
+"""How a region is made unrecognisable."""

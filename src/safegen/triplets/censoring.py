@@ -1,19 +1,19 @@
 """Censoring regions of a picture: pixelate, blur or fill.
 
-Every function takes a uint8 array (H, W, 3) and boxes (left, top, right, bottom) in pixels,
-and returns a new array.
+Every function takes a uint8 array (H, W, 3) and boxes (left, top, right, bottom) in pixels or
+a mask, and returns a new array. What lies outside is left as it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from safegen.triplets import Censoring
+
 Box = tuple[float, float, float, float]
-Censoring = Literal["pixelate", "blur", "fill"]
 
 
 def censor(image: np.ndarray, boxes: Sequence[Box], how: Censoring = "pixelate") -> np.ndarray:
@@ -23,6 +23,15 @@ def censor(image: np.ndarray, boxes: Sequence[Box], how: Censoring = "pixelate")
     if how == "blur":
         return blur(image, boxes)
     return fill(image, boxes)
+
+
+def censor_mask(image: np.ndarray, mask: np.ndarray, how: Censoring = "pixelate") -> np.ndarray:
+    """Censor where ``mask``, bool (H, W), is true."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if rows.size == 0:
+        return image.copy()
+    around = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    return np.where(mask[..., None], censor(image, [around], how), image)
 
 
 def pixelate(image: np.ndarray, boxes: Sequence[Box], block: int | None = None) -> np.ndarray:

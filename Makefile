@@ -1,0 +1,47 @@
+# `make help` lists what can be made. PYTHON chooses the interpreter: make PYTHON=python3.12 test
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help demo test check lock clean
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
+
+help: ## List what can be made
+	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
+
+demo: .venv/ready ## Harden the built-in model; the evidence is runs/demo/report.html
+	$(BIN)/safegen demo
+
+test: .venv/ready-dev ## Run the tests
+	$(BIN)/python -m pytest
+
+check: .venv/ready-dev ## Lint, check the formatting and the types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# Markers go, since a constraint binds only what is required anyway; the GPU libraries go, since
+# each build of torch names its own.
+lock: ## Pin the newest versions of all dependencies in requirements.lock
+	$(PYTHON) -m venv --clear build/lock
+	build/lock/bin/python -m pip install --quiet uv
+	build/lock/bin/uv pip compile --quiet --all-extras pyproject.toml \
+		| sed -E -e "/^(nvidia|cuda|triton)| == 'emscripten'/d" -e 's/ *;.*//' > build/lock/requirements
+	mv build/lock/requirements requirements.lock
+
+clean: ## Remove the environment, the caches and build leftovers; runs/ stays
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# The stamps are there only while no installation is under way, so an interrupted one starts afresh.
+.venv/ready: pyproject.toml requirements.lock
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
+		"safegen needs Python 3.11 to 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.12 ..." % v[:2])'
+	$(PYTHON) -m venv --clear .venv
+	$(INSTALL) -e .
+	touch $@
+
+.venv/ready-dev: .venv/ready
+	rm .venv/ready
+	$(INSTALL) -e '.[dev]'
+	touch .venv/ready $@

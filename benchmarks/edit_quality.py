@@ -1,0 +1,121 @@
+"""The comparison that chose the edit's defaults, on the validation split of the lab.
+
+    python benchmarks/edit_quality.py [--only NAME ...] [--prompts 64] [--out runs/edit_quality]
+
+Every variant differs from the default in one respect. Finished variants are kept in
+``results.json`` and not run again, so an interrupted comparison goes on; the table is printed
+as Markdown at the end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from safegen.demo import CONCEPT, DemoSettings, compare, measure_features
+from safegen.detectors import DETECTORS
+from safegen.editing.latents import encode_triplets
+from safegen.editing.patch import remove
+from safegen.editing.run import edit
+from safegen.editing.settings import EditSettings, Mixture
+from safegen.files import write_atomically
+from safegen.lab.world import KINDS
+from safegen.models.loading import load_pipeline
+from safegen.prompts.lab import lab_prompts
+from safegen.report.records import RunFacts
+from safegen.report.summary import build_summary
+from safegen.triplets.lab import LabTriplets
+
+COLUMNS = {
+    "removal explicit": ("removal_rate", "explicit"),
+    "removal implicit": ("removal_rate", "implicit"),
+    "benign kept": ("retention_relative", "benign"),
+    "near-miss kept": ("retention_relative", "near_miss"),
+    "context kept": ("retention", "unsafe_context"),
+    "CLIP score": ("clip_score_relative",),
+    "seconds": ("edit_seconds",),
+}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One edit to compare."""
+
+    name: str
+    settings: EditSettings
+    triplets: int = 100
+
+
+def variants() -> Iterator[Variant]:
+    """The default, and what differs from it in one respect."""
+    default, empty = EditSettings(), Mixture()
+    yield Variant("default", default)
+    yield Variant("paper objective, else default", replace(default, objective="paper"))
+    yield Variant("paper objective, published settings", EditSettings.paper())
+    yield Variant(
+        "empty prompt only", replace(default, redirect_mixture=empty, preserve_mixture=empty)
+    )
+    yield Variant("noise preservation", replace(default, preservation="noise"))
+    yield Variant("10 triplets", default, 10)
+    yield Variant("30 triplets", default, 30)
+
+
+def measure(pipeline: Any, variant: Variant, prompts: int) -> dict[str, Any]:
+    """Edit, compare on validation prompts, and take the edit off again."""
+    latents = encode_triplets(pipeline, LabTriplets(variant.triplets, seed=0))
+    began = time.monotonic()
+    patch = edit(pipeline, latents, variant.settings, concept=CONCEPT)
+    seconds = time.monotonic() - began
+    detector = DETECTORS.get("lab")()
+    texts = {kind: lab_prompts(kind, "validation", prompts) for kind in KINDS}
+    prompt_sets, pictures = compare(pipeline, patch, detector, texts, say=lambda _: None)
+    remove(pipeline, patch)
+    demo = DemoSettings(prompts=prompts, split="validation")
+    features = measure_features(texts["benign"], pictures, demo)
+    facts = RunFacts("lab", variant.name, CONCEPT, detector.identity, seconds, seconds)
+    return build_summary(facts, prompt_sets, features)
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """The results as a Markdown table."""
+    lines = [f"| edit | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
+    for name, summary in results.items():
+        cells = [_cell(summary, path) for path in COLUMNS.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cell(summary: dict[str, Any], path: tuple[str, ...]) -> str:
+    value: Any = summary
+    for key in path:
+        value = value[key]
+    return f"{value:.0f}" if path == ("edit_seconds",) else f"{100 * value:.1f} %"
+
+
+def main() -> None:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--prompts", type=int, default=64, help="of each kind")
+    parser.add_argument("--out", type=Path, default=Path("runs/edit_quality"))
+    arguments = parser.parse_args()
+    store = arguments.out / "results.json"
+    results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
+    pipeline = load_pipeline("lab")
+    for variant in variants():
+        wanted = arguments.only is None or variant.name in arguments.only
+        if variant.name in results or not wanted:
+            continue
+        results[variant.name] = measure(pipeline, variant, arguments.prompts)
+        write_atomically(store, json.dumps(results, indent=2))
+        print(table({variant.name: results[variant.name]}), flush=True)
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()

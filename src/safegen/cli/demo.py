@@ -1,0 +1,42 @@
+"""``safegen demo``: the main job on the lab, with a report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the report and the patch.")] = Path(
+        "runs/demo"
+    ),
+    prompts: Annotated[int, typer.Option(help="Prompts of each kind.", min=64)] = 96,
+    triplets: Annotated[int, typer.Option(help="Unsafe pictures to learn from.", min=1)] = 100,
+    steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
+    seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
+) -> None:
+    """Make the lab model lose the ability to draw weapons, and write the evidence."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    from safegen.demo import DemoSettings, run_demo, start_folder
+    from safegen.editing.progress import EditProgress
+    from safegen.editing.settings import EditSettings
+    from safegen.report.demo import print_summary, write_outputs
+
+    console = Console()
+    settings = EditSettings() if steps is None else replace(EditSettings(), steps=steps)
+    start_folder(out)
+    with EditProgress(settings.steps, console) as progress:
+        result = run_demo(
+            out,
+            DemoSettings(prompts, triplets, seed=seed),
+            settings,
+            say=console.print,
+            on_record=progress.show,
+        )
+    print_summary(write_outputs(out, result), console)
+    console.print(f"report: {out / 'report.html'}")

@@ -1,0 +1,306 @@
+"""``safegen triplets``: encode triplets for an edit, from files or made by the model itself."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from safegen.errors import SafegenError
+from safegen.triplets import Censoring
+
+if TYPE_CHECKING:
+    from safegen.detectors import Detector
+    from safegen.triplets.files import TripletFiles
+    from safegen.triplets.source import Benign, Pair, TripletSource
+
+LAB = "lab"
+LAB_PROMPTS = 200
+"""Prompts of each kind that the lab's own triplets are made from."""
+_FILES = "From files"
+_MADE = "Made by the model (--from-model)"
+
+
+def triplets(
+    model: Annotated[str, typer.Argument(help="'lab', a diffusers folder, or a hub id.")],
+    out: Annotated[Path, typer.Option(help="The latents to write.")] = Path("triplets.safetensors"),
+    unsafe: Annotated[
+        Path | None, typer.Option(help="Folder of unsafe pictures.", rich_help_panel=_FILES)
+    ] = None,
+    benign: Annotated[
+        Path | None, typer.Option(help="Folder of benign pictures.", rich_help_panel=_FILES)
+    ] = None,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns unsafe, benign and, optional, censored and caption; "
+            "paths are relative to its folder.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of masks named as the unsafe pictures, white where to censor; "
+            "instead of a detector.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    skip_undetected: Annotated[
+        bool,
+        typer.Option(
+            "--skip-undetected",
+            help="Pass over unsafe pictures in which the detector finds nothing.",
+            rich_help_panel=_FILES,
+        ),
+    ] = False,
+    censored_out: Annotated[
+        Path | None,
+        typer.Option(
+            help="New folder for the censored pictures, to look them over.",
+            rich_help_panel=_FILES,
+        ),
+    ] = None,
+    from_model: Annotated[
+        bool,
+        typer.Option(
+            "--from-model",
+            help="Generate the pictures and keep what the detector flags; "
+            "unsafe ones are never written to disk.",
+            rich_help_panel=_MADE,
+        ),
+    ] = False,
+    unsafe_prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts that show the concept, one a line (the lab has its own).",
+            rich_help_panel=_MADE,
+        ),
+    ] = None,
+    benign_prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Prompts of what must stay, one a line (the lab has its own).",
+            rich_help_panel=_MADE,
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            help="Pairs to make, and benign pictures; by default 100.",
+            min=1,
+            rich_help_panel=_MADE,
+        ),
+    ] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the first picture; by default 0.", min=0, rich_help_panel=_MADE),
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps.", rich_help_panel=_MADE)
+    ] = None,
+    guidance: Annotated[
+        float | None, typer.Option(help="Guidance scale; 1 turns it off.", rich_help_panel=_MADE)
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Pictures generated at once; by default 32.", min=1, rich_help_panel=_MADE
+        ),
+    ] = None,
+    detector: Annotated[
+        str | None,
+        typer.Option(
+            help="Finds what to censor: a name, or onnx:SETTINGS.json; "
+            "by default lab for the lab and nudenet for other models."
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option(help="Instead of the detector's own.", min=0, max=1)
+    ] = None,
+    censoring: Annotated[Censoring, typer.Option(help="How regions are hidden.")] = "pixelate",
+    local_files_only: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+) -> None:
+    """Encode triplets <unsafe, censored, benign> with the model's autoencoder.
+
+    They come from two folders (--unsafe, --benign), from --csv, or --from-model.
+    """
+    made = {"count": count, "seed": seed, "steps": steps, "guidance": guidance, "batch": batch}
+    _check_choice(unsafe, benign, csv, from_model)
+    of_files = {
+        "masks": masks,
+        "skip-undetected": skip_undetected or None,
+        "censored-out": censored_out,
+    }
+    of_model = {"unsafe-prompts": unsafe_prompts, "benign-prompts": benign_prompts, **made}
+    _refuse_strays(of_files if from_model else of_model)
+    if masks and (detector or skip_undetected):
+        raise SafegenError("--masks says what to censor; leave --detector and --skip-undetected")
+    _check_targets(out, censored_out)
+
+    from safegen.detectors import create_detector
+    from safegen.models.loading import load_pipeline
+    from safegen.triplets.reading import FileTriplets
+
+    find = functools.partial(
+        create_detector, detector or (LAB if model == LAB else "nudenet"), threshold
+    )
+    load = functools.partial(load_pipeline, model, local_files_only=local_files_only)
+    source: TripletSource
+    if from_model:
+        texts = _texts(model, unsafe_prompts, benign_prompts)
+        flagger = find()
+        pipeline = load()
+        source = _self_made(pipeline, texts, flagger, censoring, made)
+    else:
+        files = _list_files(unsafe, benign, csv, masks)
+        found = find() if files.undecided else None
+        source = FileTriplets(files, censoring, found, skip_undetected)
+        pipeline = load()
+    _write(pipeline, source, out, censored_out)
+
+
+def _check_choice(
+    unsafe: Path | None, benign: Path | None, csv: Path | None, from_model: bool
+) -> None:
+    """Exactly one origin."""
+    folders = unsafe is not None or benign is not None
+    if [folders, csv is not None, from_model].count(True) != 1:
+        raise SafegenError(
+            "say where the triplets come from, once: --unsafe DIR --benign DIR, --csv FILE, "
+            "or --from-model"
+        )
+
+
+def _refuse_strays(options: Mapping[str, object]) -> None:
+    """Options of the other origin would have no effect."""
+    strays = [f"--{name}" for name, value in options.items() if value is not None]
+    if strays:
+        raise SafegenError(f"{', '.join(strays)}: has no effect with this origin; leave it out")
+
+
+def _check_targets(out: Path, censored_out: Path | None) -> None:
+    """Before hours of work: the targets can be written and nothing is replaced unasked."""
+    if out.is_dir():
+        raise SafegenError(f"{out}: is a folder; give --out a file name (.safetensors)")
+    if censored_out is not None and censored_out.exists():
+        raise SafegenError(f"{censored_out}: exists already; give --censored-out a new folder")
+
+
+def _texts(
+    model: str, unsafe_prompts: Path | None, benign_prompts: Path | None
+) -> tuple[list[str], list[str]]:
+    """Unsafe and benign prompts, from the files or, for the lab, its training split."""
+    from safegen.generation import read_prompts
+    from safegen.triplets.lab import BENIGN_KINDS, UNSAFE_KINDS, training_prompts
+
+    if model != LAB and (unsafe_prompts is None or benign_prompts is None):
+        raise SafegenError("--from-model needs --unsafe-prompts FILE and --benign-prompts FILE")
+    return (
+        read_prompts(unsafe_prompts)
+        if unsafe_prompts
+        else training_prompts(UNSAFE_KINDS, LAB_PROMPTS),
+        read_prompts(benign_prompts)
+        if benign_prompts
+        else training_prompts(BENIGN_KINDS, LAB_PROMPTS),
+    )
+
+
+def _self_made(
+    pipeline: Any,
+    texts: tuple[list[str], list[str]],
+    detector: Detector,
+    censoring: Censoring,
+    made: Mapping[str, Any],
+) -> TripletSource:
+    from safegen.models.sampling import SamplingSettings
+    from safegen.triplets.making import SelfMadeTriplets
+
+    given = {name: value for name, value in made.items() if value is not None}
+    sampling = {name: given.pop(name) for name in ("steps", "guidance") if name in given}
+    return SelfMadeTriplets(
+        pipeline,
+        *texts,
+        detector,
+        settings=SamplingSettings(**sampling),
+        censoring=censoring,
+        **given,
+    )
+
+
+def _list_files(
+    unsafe: Path | None, benign: Path | None, csv: Path | None, masks: Path | None
+) -> TripletFiles:
+    """The files to read, checked without decoding any."""
+    from safegen.triplets.files import list_csv, list_folders
+
+    if csv is not None:
+        files = list_csv(csv)
+    elif unsafe is not None and benign is not None:
+        files = list_folders(unsafe, benign)
+    else:
+        missing = "--benign" if benign is None else "--unsafe"
+        raise SafegenError(f"{missing} is missing: two folders are needed, unsafe and benign")
+    return files.with_masks(masks) if masks else files
+
+
+def _write(pipeline: Any, source: TripletSource, out: Path, censored_out: Path | None) -> None:
+    """Encode and save; the review folder appears together with the latents or not at all."""
+    from safegen.editing.latents import encode_triplets
+    from safegen.triplets.source import WatchedTriplets
+
+    with _review(censored_out) as show, _progress() as (on_pair, on_benign):
+
+        def each_pair(pair: Pair) -> None:
+            show(pair)
+            on_pair(pair)
+
+        latents = encode_triplets(pipeline, WatchedTriplets(source, each_pair, on_benign))
+        latents.save(out)
+    skipped = latents.source.get("skipped", 0)
+    typer.echo(
+        f"wrote {out}: {len(latents.unsafe)} pairs, {len(latents.benign)} benign pictures"
+        + (f"; {skipped} unsafe pictures skipped, nothing was found in them" if skipped else "")
+    )
+
+
+@contextmanager
+def _progress() -> Iterator[tuple[Callable[[Pair], None], Callable[[Benign], None]]]:
+    """Counters on the terminal, one for each stream; gone when done."""
+    from rich.console import Console
+    from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    columns = TextColumn("{task.description}"), TextColumn("{task.completed}"), TimeElapsedColumn()
+    console = Console(stderr=True)
+    quiet = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
+        pairs = progress.add_task("unsafe pairs encoded", total=None)
+        benign = progress.add_task("benign pictures encoded", total=None)
+        yield lambda _: progress.advance(pairs), lambda _: progress.advance(benign)
+
+
+@contextmanager
+def _review(folder: Path | None) -> Iterator[Callable[[Pair], None]]:
+    """Writes the censored picture of every pair, numbered in order."""
+    from PIL import Image
+
+    from safegen.files import folder_atomically
+
+    if folder is None:
+        yield lambda _: None
+        return
+    with folder_atomically(folder) as temporary:
+        written = 0
+
+        def save(pair: Pair) -> None:
+            nonlocal written
+            written += 1
+            slug = re.sub(r"[^\w.]+", "-", pair.name)[-80:].strip("-.")
+            Image.fromarray(pair.censored).save(temporary / f"{written:05d}-{slug}.png")
+
+        yield save

@@ -1,0 +1,234 @@
+"""The main job on the lab, end to end: edit, generate side by side, measure, report."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from safegen.detectors import DETECTORS, Detection, Detector, DetectorIdentity
+from safegen.editing.latents import encode_triplets
+from safegen.editing.patch import Patch, apply
+from safegen.editing.run import edit
+from safegen.editing.settings import EditSettings
+from safegen.editing.trainer import EditRecord
+from safegen.errors import SafegenError
+from safegen.lab import weights_folder
+from safegen.lab.check import SAMPLING
+from safegen.lab.classifier import THRESHOLD, object_scores
+from safegen.lab.objects import UNSAFE_NAMES
+from safegen.lab.world import KINDS, Kind, Mixture, Split, draw_scene
+from safegen.metrics.clip_features import ImageNormalisation, image_features, text_features
+from safegen.models.loading import load_pipeline
+from safegen.models.sampling import ImageRequest, generate
+from safegen.prompts import Prompt
+from safegen.prompts.lab import lab_prompts
+from safegen.report.records import (
+    BenignFeatures,
+    Comparison,
+    Picture,
+    PromptSetKind,
+    PromptSetResult,
+    RunFacts,
+)
+from safegen.triplets.lab import LabTriplets
+from safegen.version import __version__
+
+CONCEPT = "weapons"
+REAL_SEED = 4_242
+LAB_NORMALISATION = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+DESCRIPTIONS: dict[Kind, str] = {
+    "explicit": "prompts that name the weapon",
+    "implicit": "prompts that mean the weapon by an innocuous phrase",
+    "benign": "prompts with everyday objects",
+    "near-miss": "benign prompts whose objects look like weapons",
+}
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Sizes of a demo.
+
+    Attributes:
+        prompts: of each kind.
+        triplets: unsafe pairs, and as many benign pictures.
+        real: held-out scenes that the Fréchet distance compares with.
+        split: of the prompts; anything reported comes from ``held-out``.
+        seed: of the triplets and the edit.
+    """
+
+    prompts: int = 96
+    triplets: int = 100
+    real: int = 1000
+    split: Split = "held-out"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a demo measured, for its report."""
+
+    facts: RunFacts
+    prompt_sets: tuple[PromptSetResult, ...]
+    features: BenignFeatures
+
+
+def run_demo(
+    folder: Path,
+    demo: DemoSettings,
+    settings: EditSettings,
+    say: Callable[[str], None],
+    on_record: Callable[[EditRecord], None],
+) -> DemoResult:
+    """Harden the lab model and measure it against the original; leaves ``patch.safetensors``.
+
+    An edit that was interrupted goes on from its checkpoint in ``folder / "edit"``.
+    """
+    began = time.monotonic()
+    pipeline = load_pipeline("lab")
+    detector = DETECTORS.get("lab")()
+    say(f"encoding {demo.triplets} triplets of drawn scenes")
+    latents = encode_triplets(pipeline, LabTriplets(demo.triplets, demo.seed))
+    records: list[EditRecord] = []
+
+    def keep(record: EditRecord) -> None:
+        records.append(record)
+        on_record(record)
+
+    patch = edit(
+        pipeline,
+        latents,
+        replace(settings, seed=demo.seed),
+        concept=CONCEPT,
+        run_folder=folder / "edit",
+        on_record=keep,
+    )
+    patch.save(folder / "patch.safetensors")
+    edit_seconds = time.monotonic() - began
+    prompts = {kind: lab_prompts(kind, demo.split, demo.prompts) for kind in KINDS}
+    prompt_sets, pictures = compare(pipeline, patch, detector, prompts, say)
+    features = measure_features(prompts["benign"], pictures, demo)
+    facts = RunFacts(
+        model="lab",
+        patch="patch.safetensors",
+        concept=CONCEPT,
+        detector=detector.identity,
+        edit_seconds=edit_seconds,
+        total_seconds=time.monotonic() - began,
+        settings={
+            "edit": patch.metadata["settings"],
+            "sampling": asdict(SAMPLING),
+            "demo": asdict(demo),
+        },
+        versions=patch.metadata["versions"] | {"onnxruntime": version("onnxruntime")},
+        seeds={"triplets and edit": demo.seed, "real scenes": REAL_SEED},
+        losses=records,
+        classifier=classifier_identity(),
+    )
+    return DemoResult(facts, prompt_sets, features)
+
+
+def start_folder(folder: Path) -> None:
+    """Prepare the run folder: an interrupted run goes on, a finished one is begun anew."""
+    if folder.exists() and not folder.is_dir():
+        raise SafegenError(f"{folder}: is a file; name a folder")
+    if (folder / "summary.json").exists():
+        shutil.rmtree(folder / "edit", ignore_errors=True)
+        (folder / "summary.json").unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def compare(
+    pipeline: Any,
+    patch: Patch,
+    detector: Detector,
+    prompts: dict[Kind, list[Prompt]],
+    say: Callable[[str], None],
+) -> tuple[tuple[PromptSetResult, ...], dict[str, list[np.ndarray]]]:
+    """Draw every prompt with the original and the hardened model, with the same seeds.
+
+    Also returns the benign pictures of either side. The pipeline is left hardened.
+    """
+    everything = [prompt for kind in prompts for prompt in prompts[kind]]
+    say(f"drawing {len(everything)} prompts with the original model")
+    original = _draw(pipeline, everything)
+    apply(pipeline, patch)
+    say(f"drawing {len(everything)} prompts with the hardened model")
+    hardened = _draw(pipeline, everything)
+    before, after = _recognise(original, detector), _recognise(hardened, detector)
+    results, start = [], 0
+    benign: dict[str, list[np.ndarray]] = {}
+    for kind, of_kind in prompts.items():
+        rows = slice(start, start + len(of_kind))
+        results.append(_prompt_set(kind, of_kind, before[rows], after[rows]))
+        if kind == "benign":
+            benign = {"original": original[rows], "hardened": hardened[rows]}
+        start += len(of_kind)
+    return tuple(results), benign
+
+
+def classifier_identity() -> DetectorIdentity:
+    """What decided which objects are drawn."""
+    data = (weights_folder() / "classifier.onnx").read_bytes()
+    return DetectorIdentity(
+        "lab-classifier", __version__, hashlib.sha256(data).hexdigest(), THRESHOLD
+    )
+
+
+def _draw(pipeline: Any, prompts: Sequence[Prompt]) -> list[np.ndarray]:
+    requests = [ImageRequest(prompt.text, prompt.seed) for prompt in prompts]
+    return [image for _, image in generate(pipeline, requests, SAMPLING, batch_size=64)]
+
+
+def _recognise(images: list[np.ndarray], detector: Detector) -> list[Picture]:
+    found: list[list[Detection]] = detector.detect(images)
+    return [
+        Picture(image, bool(detections), tuple(detections), scores)
+        for image, detections, scores in zip(images, found, object_scores(images), strict=True)
+    ]
+
+
+def _prompt_set(
+    kind: Kind, prompts: list[Prompt], original: list[Picture], hardened: list[Picture]
+) -> PromptSetResult:
+    role: PromptSetKind = "unsafe" if kind in ("explicit", "implicit") else "benign"
+    comparisons = [
+        Comparison(
+            prompt_id=prompt.id,
+            prompt=prompt.text,
+            seed=prompt.seed,
+            asked=prompt.asked,
+            original=before,
+            hardened=after,
+            unsafe_asked=tuple(name for name in prompt.asked if name in UNSAFE_NAMES),
+        )
+        for prompt, before, after in zip(prompts, original, hardened, strict=True)
+    ]
+    return PromptSetResult(kind, role, tuple(comparisons), DESCRIPTIONS[kind])
+
+
+def measure_features(
+    prompts: list[Prompt], pictures: dict[str, list[np.ndarray]], demo: DemoSettings
+) -> BenignFeatures:
+    """CLIP features of the benign prompts, of both models' pictures, and of real scenes."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    folder = weights_folder()
+    clip = CLIPModel.from_pretrained(folder / "clip").float()
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    world = Mixture(explicit=0.0, implicit=0.0, benign=1.0, near_miss=0.0)  # as the prompts
+    real = [draw_scene(world, demo.split, REAL_SEED, i).image for i in range(demo.real)]
+    return BenignFeatures(
+        text=text_features(clip, tokenizer, [prompt.text for prompt in prompts]),
+        original=image_features(clip, pictures["original"], LAB_NORMALISATION),
+        hardened=image_features(clip, pictures["hardened"], LAB_NORMALISATION),
+        real=image_features(clip, real, LAB_NORMALISATION),
+        encoder="lab CLIP",
+    )

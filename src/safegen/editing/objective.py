@@ -1,0 +1,61 @@
+"""The edit's losses, as pure functions of a denoiser's output.
+
+Symbols: z_u, z_c, z_b are the unsafe, censored and benign clean latents, n the noise,
+z_t = a z + s n, and x0_hat the clean latent that an output stands for.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from safegen.errors import SafegenError
+from safegen.models.prediction import Prediction, clean_latent
+
+
+def bounded_weight(a: torch.Tensor, s: torch.Tensor, gamma: float) -> torch.Tensor:
+    """w(t) = min(a^2 / s^2, gamma), the min-SNR weight in clean-latent space (2303.09556)."""
+    return (a / s).pow(2).clamp(max=gamma)
+
+
+def clean_latent_loss(
+    output: torch.Tensor,
+    z_t: torch.Tensor,
+    target: torch.Tensor,
+    a: torch.Tensor,
+    s: torch.Tensor,
+    kind: Prediction,
+    gamma: float,
+) -> torch.Tensor:
+    """w(t) |x0_hat - target|^2 per item (B,): the exact redirect with target z_c.
+
+    In epsilon's terms the weight is min(1, gamma s^2/a^2), so it is bounded at both ends.
+    """
+    error = clean_latent(output, z_t, a, s, kind) - target
+    return bounded_weight(a, s, gamma) * error.pow(2).flatten(1).mean(dim=1)
+
+
+def paper_target(
+    z_u: torch.Tensor,
+    z_c: torch.Tensor,
+    noise: torch.Tensor,
+    a: torch.Tensor,
+    s: torch.Tensor,
+    kind: Prediction,
+) -> torch.Tensor:
+    """The regression target of the released SafeGen code (arXiv 2404.06666, L_m).
+
+    epsilon: n + (z_u - z_c), without the factor a/s that would make it exact; v: the velocity
+    of z_u - z_c, a n - s (z_u - z_c).
+    """
+    difference = z_u - z_c
+    if kind == "epsilon":
+        return noise + difference
+    if kind == "v_prediction":
+        shape = (-1, *([1] * (noise.dim() - 1)))
+        return a.view(shape) * noise - s.view(shape) * difference
+    raise SafegenError("the paper's objective is not defined for flow matching; use 'exact'")
+
+
+def output_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """|output - target|^2 per item (B,), the paper's unweighted loss."""
+    return (output - target).pow(2).flatten(1).mean(dim=1)

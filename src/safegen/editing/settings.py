@@ -1,0 +1,136 @@
+"""All settings of an edit; the only defaults there are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+from safegen.errors import SafegenError
+
+Objective = Literal["exact", "paper"]
+Preservation = Literal["teacher", "noise"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of the text conditions in training; none of them is ever unsafe text.
+
+    Attributes:
+        empty: the empty prompt, as in the paper.
+        random: sequences of random tokens.
+        caption: captions of benign pictures; random tokens stand in where there are none.
+    """
+
+    empty: float = 1.0
+    random: float = 0.0
+    caption: float = 0.0
+
+    def __post_init__(self) -> None:
+        shares = (self.empty, self.random, self.caption)
+        if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+            raise SafegenError(f"shares of a conditioning mixture must sum to 1, not {shares}")
+
+    @classmethod
+    def parse(cls, text: str) -> Mixture:
+        """From ``empty=0.5,random=0.5``; what is not named is 0."""
+        shares = {field.name: 0.0 for field in fields(cls)}
+        for part in text.split(","):
+            name, _, value = part.partition("=")
+            if name.strip() not in shares:
+                raise SafegenError(
+                    f"conditioning {text!r}: unknown part {name!r}; known: {', '.join(shares)}"
+                )
+            try:
+                shares[name.strip()] = float(value)
+            except ValueError as error:
+                raise SafegenError(f"conditioning {text!r}: {value!r} is no number") from error
+        return cls(**shares)
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """Settings of an edit.
+
+    Attributes:
+        objective: ``exact`` (clean-latent space) or ``paper`` (the released objective).
+        preservation: stay with the frozen original's output (``teacher``) or regress on the
+            true noise as the paper does (``noise``).
+        steps: optimizer steps.
+        batch: unsafe pairs a step, and as many benign pictures.
+        accumulation: batches whose gradients are averaged in one step.
+        learning_rate: of AdamW, after a linear warm-up of ``warmup`` steps; falls linearly
+            to ``final_rate`` of it over the second half.
+        redirect_weight, preserve_weight: lambda_m and lambda_p.
+        gamma: bound of the weight w(t).
+        redirect_mixture, preserve_mixture: text conditions of either half.
+        pool: number of (picture, noise, t, text) tuples whose teacher output is computed once.
+        average_decay: of the moving average of the trained weights, which is the result.
+        precision: of the computation (``no`` is float32); weights stay float32.
+        seed: of every random draw.
+        checkpoint_every: steps between checkpoints.
+    """
+
+    objective: Objective = "exact"
+    preservation: Preservation = "teacher"
+    steps: int = 400
+    batch: int = 12
+    accumulation: int = 1
+    learning_rate: float = 3e-4
+    warmup: int = 20
+    final_rate: float = 0.1
+    redirect_weight: float = 1.0
+    preserve_weight: float = 1.0
+    gamma: float = 5.0
+    redirect_mixture: Mixture = Mixture()
+    preserve_mixture: Mixture = Mixture(empty=0.3, caption=0.7)
+    pool: int = 2048
+    average_decay: float = 0.98
+    precision: Precision = "no"
+    seed: int = 0
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("objective", get_args(Objective)),
+            ("preservation", get_args(Preservation)),
+            ("precision", get_args(Precision)),
+        ):
+            if getattr(self, name) not in choices:
+                raise SafegenError(
+                    f"unknown {name} {getattr(self, name)!r}; known: {', '.join(choices)}"
+                )
+        for name in ("steps", "batch", "accumulation", "pool", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise SafegenError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise SafegenError(f"learning rate must be positive, not {self.learning_rate}")
+        if min(self.redirect_weight, self.preserve_weight) < 0 or self.redirect_weight == 0:
+            raise SafegenError("the redirect's weight must be positive, the other not negative")
+        if not 0 <= self.average_decay < 1:
+            raise SafegenError(f"average decay must be in [0, 1), not {self.average_decay}")
+
+    @classmethod
+    def paper(cls) -> EditSettings:
+        """The settings of the paper and its released code (arXiv 2404.06666)."""
+        return cls(
+            objective="paper",
+            preservation="noise",
+            steps=1000,
+            batch=1,
+            accumulation=5,
+            learning_rate=1e-5,
+            warmup=1,
+            final_rate=1.0,
+            redirect_weight=0.1,
+            preserve_weight=0.9,
+            preserve_mixture=Mixture(),
+            average_decay=0.999,
+        )
+
+    def rate(self, step: int) -> float:
+        """The learning rate at a step."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        late = max(0.0, 2 * step / self.steps - 1)
+        return self.learning_rate * (1 - late * (1 - self.final_rate))

@@ -1,0 +1,304 @@
+"""The edit itself: trains self-attention, yields records, survives being killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from safegen.checkpoints import load_state, save_state
+from safegen.editing.batches import Batch, BatchSource
+from safegen.editing.latents import TripletLatents, vae_digest
+from safegen.editing.objective import clean_latent_loss, output_loss, paper_target
+from safegen.editing.patch import Patch
+from safegen.editing.settings import EditSettings
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_names, tensor_digest
+from safegen.models.prediction import output_for, prediction_of, signal_and_noise
+from safegen.version import __version__
+
+
+@dataclass(frozen=True)
+class EditRecord:
+    """What one step reports.
+
+    Attributes:
+        step: steps done, from 1.
+        steps: steps in all.
+        loss: weighted sum of the two parts.
+        redirect: loss of the unsafe half (L_m).
+        preserve: loss of the benign half (L_p).
+        learning_rate: used in this step.
+        seconds_left: estimated from this run's pace.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    redirect: float
+    preserve: float
+    learning_rate: float
+    seconds_left: float
+
+
+class Edit:
+    """One edit of one pipeline.
+
+    ``for record in edit.run(): ...`` trains; ``edit.patch()`` then verifies and returns the
+    result, with the pipeline's weights back as they were. With a ``run_folder``, checkpoints,
+    records (``records.jsonl``) and TensorBoard logs are kept there, and a run that was killed
+    goes on from its last checkpoint to the result it would have had.
+    """
+
+    def __init__(
+        self,
+        pipeline: Any,
+        triplets: TripletLatents,
+        settings: EditSettings | None = None,
+        concept: str = "unsafe",
+        run_folder: Path | None = None,
+    ) -> None:
+        if triplets.vae != vae_digest(pipeline):
+            raise SafegenError(
+                "the triplets were encoded with another autoencoder than this model's; "
+                "encode them again with 'safegen triplets'"
+            )
+        self.pipeline = pipeline
+        self.triplets = triplets
+        self.settings = settings or EditSettings()
+        self.concept = concept
+        self.run_folder = run_folder
+        self.accelerator = Accelerator(
+            mixed_precision=self.settings.precision,
+            cpu=pipeline.device.type == "cpu",
+            log_with="tensorboard" if run_folder else None,
+            project_dir=run_folder,
+        )
+        self.denoiser = denoiser_of(pipeline)
+        self.names = self_attention_names(self.denoiser)
+        self.base_fingerprint = fingerprint(self.denoiser)
+        parameters = dict(self.denoiser.named_parameters())
+        self._originals = {name: parameters[name].detach().clone() for name in self.names}
+        self._parameters = self._prepare_parameters()
+        self._digests = self._digest_weights()
+        self._source = BatchSource(pipeline, triplets, self.settings)
+        self._average: dict[str, torch.Tensor] = {}
+
+    def run(self) -> Generator[EditRecord, None, None]:
+        """Train; yields a record a step."""
+        optimizer = torch.optim.AdamW(self._parameters.values(), lr=self.settings.learning_rate)
+        self._average = {n: p.detach().clone() for n, p in self._parameters.items()}
+        start = self._resume(optimizer)
+        model, optimizer = self.accelerator.prepare(self.denoiser, optimizer)
+        self._start_log(start)
+        began = time.monotonic()
+        try:
+            for step in range(start, self.settings.steps):
+                losses = self._step(model, optimizer, step)
+                pace = (time.monotonic() - began) / (step + 1 - start)
+                yield self._record(step, losses, pace)
+                self._checkpoint(step + 1, optimizer)
+        finally:
+            self.accelerator.end_training()
+            self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+    def patch(self) -> Patch:
+        """The result: verified to change exactly the self-attention weights."""
+        differences = {
+            name: (self._average[name] - original.float()).cpu()
+            for name, original in self._originals.items()
+        }
+        self._verify(differences)
+        self.discard()
+        return Patch(differences, self.metadata())
+
+    def metadata(self) -> dict[str, Any]:
+        """What the patch's header says of how it came about."""
+        return {
+            "base": {
+                "name": str(getattr(self.pipeline, "name_or_path", "") or "unknown"),
+                "class": type(self.denoiser).__name__,
+                "fingerprint": self.base_fingerprint,
+            },
+            "concept": self.concept,
+            "settings": asdict(self.settings),
+            "triplets": {
+                "digest": self.triplets.digest(),
+                "unsafe": len(self.triplets.unsafe),
+                "benign": len(self.triplets.benign),
+                "source": self.triplets.source,
+            },
+            "versions": {
+                "safegen": __version__,
+                **{name: version(name) for name in ("torch", "diffusers", "transformers")},
+            },
+        }
+
+    def _prepare_parameters(self) -> dict[str, torch.nn.Parameter]:
+        """Freeze everything but self-attention, whose weights are trained in float32."""
+        self.denoiser.requires_grad_(False)
+        parameters = dict(self.denoiser.named_parameters())
+        trained = {name: parameters[name] for name in self.names}
+        for parameter in trained.values():
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+        return trained
+
+    def _step(self, model: Any, optimizer: Any, step: int) -> tuple[float, float]:
+        for group in optimizer.param_groups:
+            group["lr"] = self.settings.rate(step)
+        sums = [0.0, 0.0]
+        for part in range(self.settings.accumulation):
+            redirect, preserve = self._losses(model, *self._source.halves(step, part))
+            loss = (
+                self.settings.redirect_weight * redirect + self.settings.preserve_weight * preserve
+            ) / self.settings.accumulation
+            self.accelerator.backward(loss)
+            sums[0] += float(redirect.detach()) / self.settings.accumulation
+            sums[1] += float(preserve.detach()) / self.settings.accumulation
+        if not all(math.isfinite(value) for value in sums):
+            raise SafegenError(
+                f"step {step + 1}: the loss is {sums[0]} (redirect), {sums[1]} (preserve); "
+                "lower the learning rate or use --precision no"
+            )
+        self.accelerator.clip_grad_norm_(self._parameters.values(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        self._update_average(step)
+        return sums[0], sums[1]
+
+    def _losses(
+        self, model: Any, unsafe: Batch, benign: Batch
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Both halves in one pass of the denoiser; each process takes its share of the rows."""
+        index, count = self.accelerator.process_index, self.accelerator.num_processes
+        halves = [half.part(index, count) for half in (unsafe, benign)]
+        device = self.accelerator.device
+        weight = next(self.denoiser.parameters())
+        joined = Batch(
+            *(
+                torch.cat([getattr(half, name) for half in halves]).to(device)
+                for name in Batch.__dataclass_fields__
+            )
+        )
+        output = model(
+            joined.z_t.to(weight.dtype), joined.timesteps, joined.condition.to(weight.dtype)
+        ).sample.float()
+        losses = self._item_losses(output, joined, len(halves[0].z_t))
+        return losses[: len(halves[0].z_t)].mean(), losses[len(halves[0].z_t) :].mean()
+
+    def _item_losses(self, output: torch.Tensor, batch: Batch, unsafe: int) -> torch.Tensor:
+        settings, kind = self.settings, prediction_of(self.pipeline.scheduler)
+        a, s = signal_and_noise(self.pipeline.scheduler, batch.timesteps)
+        if settings.objective == "exact":
+            return clean_latent_loss(output, batch.z_t, batch.target, a, s, kind, settings.gamma)
+        target = output_for(batch.target, batch.z_t, a, s, kind)
+        u = slice(0, unsafe)
+        target[u] = paper_target(batch.clean[u], batch.target[u], batch.noise[u], a[u], s[u], kind)
+        return output_loss(output, target)
+
+    @torch.no_grad()
+    def _update_average(self, step: int) -> None:
+        decay = min(self.settings.average_decay, (1 + step) / (10 + step))
+        for name, parameter in self._parameters.items():
+            self._average[name].lerp_(parameter.detach(), 1 - decay)
+
+    def _digest_weights(self) -> dict[str, bytes]:
+        return {name: tensor_digest(p) for name, p in self.denoiser.named_parameters()}
+
+    def _verify(self, differences: dict[str, torch.Tensor]) -> None:
+        """All self-attention weights must have changed, and no other."""
+        now = self._digest_weights()
+        changed = {name for name, digest in self._digests.items() if now[name] != digest}
+        strayed = sorted(changed - set(self.names))
+        if strayed:
+            raise SafegenError(f"the edit changed {len(strayed)} weights it must not: {strayed[0]}")
+        still = [name for name in self.names if not bool(differences[name].any())]
+        if still:
+            raise SafegenError(
+                f"the edit left {len(still)} self-attention weights as they were ({still[0]}); "
+                "train for more steps or at a higher learning rate"
+            )
+
+    def discard(self) -> None:
+        """Put the original weights back; the edit's progress is lost."""
+        for name, original in self._originals.items():
+            self._parameters[name].data = original
+        self.denoiser.requires_grad_(False)
+
+    def _record(self, step: int, losses: tuple[float, float], pace: float) -> EditRecord:
+        settings = self.settings
+        record = EditRecord(
+            step=step + 1,
+            steps=settings.steps,
+            loss=settings.redirect_weight * losses[0] + settings.preserve_weight * losses[1],
+            redirect=losses[0],
+            preserve=losses[1],
+            learning_rate=settings.rate(step),
+            seconds_left=pace * (settings.steps - step - 1),
+        )
+        if self.run_folder and self.accelerator.is_main_process:
+            values = {n: getattr(record, n) for n in ("loss", "redirect", "preserve")}
+            self.accelerator.log(values, step=record.step)
+            line = {"step": record.step, "learning_rate": record.learning_rate, **values}
+            with (self.run_folder / "records.jsonl").open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        return record
+
+    def _start_log(self, start: int) -> None:
+        if self.run_folder is None:
+            return
+        self.accelerator.init_trackers("tensorboard")
+        records = self.run_folder / "records.jsonl"
+        if self.accelerator.is_main_process and records.exists():
+            kept = records.read_text().splitlines()[:start]
+            records.write_text("".join(f"{line}\n" for line in kept))
+
+    def _identity(self) -> str:
+        """Digest of all that the result depends on; a checkpoint of another run is refused."""
+        parts = [self.base_fingerprint, self.triplets.digest(), asdict(self.settings)]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _checkpoint(self, done: int, optimizer: Any) -> None:
+        every = self.settings.checkpoint_every
+        if self.run_folder is None or (done % every and done != self.settings.steps):
+            return
+        if self.accelerator.is_main_process:
+            state = {
+                "identity": self._identity(),
+                "step": done,
+                "weights": {n: p.detach() for n, p in self._parameters.items()},
+                "average": self._average,
+                "optimizer": optimizer.state_dict(),
+            }
+            save_state(self.run_folder / "checkpoint.safetensors", state)
+
+    @torch.no_grad()
+    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+        if self.run_folder is None:
+            return 0
+        self.run_folder.mkdir(parents=True, exist_ok=True)
+        path = self.run_folder / "checkpoint.safetensors"
+        if not path.exists():
+            return 0
+        state = load_state(path)
+        if state["identity"] != self._identity():
+            raise SafegenError(
+                f"{path}: belongs to an edit with another model, triplets or settings; "
+                "delete the folder or name another run folder"
+            )
+        for name, parameter in self._parameters.items():
+            parameter.copy_(state["weights"][name])
+        device = self.accelerator.device
+        self._average = {n: value.to(device) for n, value in state["average"].items()}
+        optimizer.load_state_dict(state["optimizer"])
+        return int(state["step"])

@@ -1,0 +1,116 @@
+"""Whether the shipped lab is as good as it must be, measured on fresh seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from safegen.detectors import Detection, Detector
+from safegen.lab.classifier import object_scores, shows_all
+from safegen.lab.objects import OBJECTS, UNSAFE_NAMES
+from safegen.lab.world import KINDS, Kind, Mixture, draw_scene
+from safegen.models.sampling import ImageRequest, SamplingSettings, generate
+from safegen.prompts.lab import lab_prompts
+from safegen.triplets.censoring import pixelate
+
+SAMPLING = SamplingSettings(steps=25, guidance=5.0, sampler="ddim")
+"""How the lab's pictures are made everywhere unless the user says otherwise."""
+FLOORS: dict[str, float] = {
+    "explicit": 0.97,
+    "implicit": 0.90,
+    "benign": 0.95,
+    "near-miss": 0.95,
+    "detector": 0.99,
+    "classifier": 0.99,
+}
+CHECK_SEED = 7_777
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """One measured share and the floor it must reach."""
+
+    name: str
+    right: int
+    count: int
+
+    @property
+    def share(self) -> float:
+        """Of the pictures that are as asked, in [0, 1]."""
+        return self.right / self.count
+
+    @property
+    def floor(self) -> float:
+        """The least acceptable share."""
+        return FLOORS[self.name]
+
+    @property
+    def good(self) -> bool:
+        """Whether the floor is reached."""
+        return self.share >= self.floor
+
+
+def check_lab(
+    pipeline: Any, detector: Detector, count: int = 200, scenes: int = 2000
+) -> Iterator[CheckResult]:
+    """Measure generation on held-out prompts with fresh seeds, then recognition on real scenes."""
+    for kind in KINDS:
+        yield check_generation(pipeline, detector, kind, count)
+    images, truths = real_scenes(scenes)
+    yield _check_detector(detector, images, truths)
+    yield _check_classifier(images, truths)
+
+
+def check_generation(pipeline: Any, detector: Detector, kind: Kind, count: int) -> CheckResult:
+    """How many pictures of a prompt kind show what was asked for."""
+    prompts = lab_prompts(kind, "held-out", count, base_seed=CHECK_SEED)
+    requests = [ImageRequest(prompt.text, prompt.seed) for prompt in prompts]
+    images = [image for _, image in generate(pipeline, requests, SAMPLING, batch_size=64)]
+    found = detector.detect(images)
+    if kind in ("explicit", "implicit"):
+        right = [_has_weapon(f, p.asked) for f, p in zip(found, prompts, strict=True)]
+    else:
+        scores = object_scores(images)
+        right = [
+            not f and shows_all(s, p.asked) for f, s, p in zip(found, scores, prompts, strict=True)
+        ]
+    return CheckResult(kind, sum(right), count)
+
+
+def real_scenes(count: int) -> tuple[list[np.ndarray], list[set[str]]]:
+    """Held-out scenes and what they show; every other unsafe one is censored, so safe."""
+    images, truths = [], []
+    censor_next = False
+    for index in range(count):
+        scene = draw_scene(Mixture(), "held-out", CHECK_SEED, index)
+        image, shown = scene.image, set(scene.recipe.names)
+        if scene.recipe.unsafe:
+            if censor_next:
+                image = pixelate(image, scene.unsafe_boxes)
+                shown -= set(UNSAFE_NAMES)
+            censor_next = not censor_next
+        images.append(image)
+        truths.append(shown)
+    return images, truths
+
+
+def _has_weapon(found: list[Detection], asked: tuple[str, ...]) -> bool:
+    return any(detection.label in asked for detection in found)
+
+
+def _check_detector(
+    detector: Detector, images: list[np.ndarray], truths: list[set[str]]
+) -> CheckResult:
+    found = [{d.label for d in detections} for detections in detector.detect(images)]
+    weapons = [truth & set(UNSAFE_NAMES) for truth in truths]
+    right = sum(f == w for f, w in zip(found, weapons, strict=True))
+    return CheckResult("detector", right, len(images))
+
+
+def _check_classifier(images: list[np.ndarray], truths: list[set[str]]) -> CheckResult:
+    shown = [{n for n in OBJECTS if s[n] >= 0.5} for s in object_scores(images)]
+    right = sum(s == t for s, t in zip(shown, truths, strict=True))
+    return CheckResult("classifier", right, len(images))

@@ -1,0 +1,89 @@
+"""Reading picture files whole, as arrays."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from safegen.errors import SafegenError
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+_UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)
+"""What Pillow raises on files that are damaged, truncated, absurdly large, or no images."""
+
+
+def read_picture(path: Path, where: str) -> np.ndarray:
+    """A picture as uint8 (H, W, 3), turned as its EXIF says, transparency on white.
+
+    Args:
+        path: the file.
+        where: what the message of an error calls it.
+
+    Raises:
+        SafegenError: the file cannot be decoded to its end.
+    """
+    image = _load(path, where)
+    if image.has_transparency_data:
+        canvas = Image.new("RGBA", image.size, "white")
+        canvas.alpha_composite(image.convert("RGBA"))
+        image = canvas
+    return np.asarray(image.convert("RGB"))
+
+
+def read_mask(path: Path, where: str) -> np.ndarray:
+    """A mask as bool (H, W): true where the picture is nearer to white than to black.
+
+    Raises:
+        SafegenError: the file cannot be decoded to its end, or nothing in it is white.
+    """
+    mask = np.asarray(_load(path, where).convert("L")) >= 128
+    if not mask.any():
+        raise SafegenError(f"{where}: the mask is black; paint white what is to be censored")
+    return mask
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files directly in a folder, sorted by name; hidden ones are left out.
+
+    Raises:
+        SafegenError: it is no folder, or holds no images.
+    """
+    if not folder.is_dir():
+        raise SafegenError(f"{folder}: no such folder; check the path")
+    files = [f for f in sorted(folder.iterdir()) if f.suffix.lower() in SUFFIXES and f.is_file()]
+    visible = [file for file in files if not file.name.startswith(".")]
+    if not visible:
+        kinds = ", ".join(sorted(SUFFIXES))
+        raise SafegenError(f"{folder}: holds no images; put some there ({kinds})")
+    return visible
+
+
+def _load(path: Path, where: str) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            file.load()
+            image = ImageOps.exif_transpose(file)
+    except _UNREADABLE as error:
+        reason = " ".join(str(error).split())
+        raise SafegenError(
+            f"{where}: cannot be read as an image ({reason}); replace it or take it out"
+        ) from error
+    if image.mode.startswith(("I", "F")):  # Pillow would clip these to white
+        raise SafegenError(
+            f"{where}: has more than 8 bits a channel; save it with 8 ({image.mode} given)"
+        )
+    return image

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from safegen.editing.latents import TripletLatents
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """The command line in a process of its own."""
+    command = [sys.executable, "-m", "safegen", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def edited(
+    tiny_folder: Path, tiny_latents: TripletLatents, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with triplets and the patch that the command line made from them."""
+    folder = tmp_path_factory.mktemp("edited")
+    tiny_latents.save(folder / "triplets.safetensors")
+    result = run(
+        "edit", tiny_folder, "--triplets", folder / "triplets.safetensors", "--steps", "4",
+        "--batch", "2", "--out", folder / "patch.safetensors", "--concept", "squares",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "no other" in result.stdout
+    return folder
+
+
+def test_apply_writes_a_pipeline_that_diffusers_loads(
+    edited: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    from diffusers import StableDiffusionPipeline
+
+    out = tmp_path / "hardened"
+    result = run("apply", tiny_folder, edited / "patch.safetensors", "--out", out)
+    assert result.returncode == 0, result.stderr
+    hardened = StableDiffusionPipeline.from_pretrained(out).unet.state_dict()
+    original = StableDiffusionPipeline.from_pretrained(tiny_folder).unet.state_dict()
+    changed = {name for name in original if not (original[name] == hardened[name]).all()}
+    assert changed
+    assert all(".attn1." in name for name in changed)
+    again = run("apply", tiny_folder, edited / "patch.safetensors", "--out", out)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+
+
+def test_generate_writes_pictures_and_a_manifest(
+    edited: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    common = ["--prompt", "a cat", "--prompt", "the snow", "--samples", "2", "--steps", "2"]
+    plain, hardened = tmp_path / "plain", tmp_path / "hardened"
+    assert run("generate", tiny_folder, *common, "--out", plain).returncode == 0
+    result = run(
+        "generate", tiny_folder, *common, "--out", hardened,
+        "--patch", edited / "patch.safetensors", "--batch", "1",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    manifest = json.loads((hardened / "manifest.json").read_text())
+    assert len(manifest["images"]) == 4
+    assert len({entry["seed"] for entry in manifest["images"]}) == 4
+    for entry in manifest["images"]:
+        pictures = [np.asarray(Image.open(f / entry["file"])) for f in (plain, hardened)]
+        assert pictures[0].shape == (16, 16, 3)
+    assert any(
+        (plain / e["file"]).read_bytes() != (hardened / e["file"]).read_bytes()
+        for e in manifest["images"]
+    )
+
+
+def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    result = run(
+        "edit", tiny_folder, "--triplets", edited / "triplets.safetensors",
+        "--out", tmp_path / "p.safetensors", "--dry-run", "--batch", "2",
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert "trained weights" in result.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "MODEL", "--out", "OUT"], "no prompt given"),
+        (["generate", "MODEL", "--prompts", "missing.txt", "--out", "OUT"], "missing.txt"),
+        (["generate", "./missing", "--prompt", "a", "--out", "OUT"], "no such model folder"),
+        (["apply", "MODEL", "missing.safetensors", "--out", "OUT"], "no such patch file"),
+        (["edit", "MODEL", "--triplets", "no.safetensors", "--out", "OUT"], "no such file"),
+        (
+            ["edit", "MODEL", "--triplets", "x", "--objective", "magic", "--out", "OUT"],
+            "unknown objective",
+        ),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    arguments: list[str], message: str, tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    places = {"MODEL": str(tiny_folder), "OUT": str(out)}
+    result = run(*[places.get(argument, argument) for argument in arguments])
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stderr.strip().count("\n") == 0
+    assert not out.exists()

@@ -1,0 +1,154 @@
+"""A real but tiny Stable Diffusion pipeline with random weights, and triplets to edit it with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+WORDS = ["a", "knife", "cat", "and", "in", "the", "snow", "house"]
+
+
+def _tokenizer() -> Any:
+    from transformers import CLIPTokenizer
+
+    letters = sorted({letter for word in WORDS for letter in word})
+    vocabulary = {token: i for i, token in enumerate([*letters, *(f"{x}</w>" for x in letters)])}
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocabulary[special] = len(vocabulary)
+    return CLIPTokenizer(
+        vocab=vocabulary, merges=[], model_max_length=16, pad_token="<|endoftext|>"
+    )
+
+
+def build_tiny_pipeline(
+    seed: int = 0, prediction_type: str = "epsilon", width: int = 16, cross_only: bool = False
+) -> Any:
+    """A StableDiffusionPipeline of 8 x 8 x 4 latents and 16 x 16 pictures."""
+    import torch
+    from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline
+    from diffusers import UNet2DConditionModel as UNet
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(seed)
+    tokenizer = _tokenizer()
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=16,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    unet = UNet(
+        sample_size=8,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(width, 2 * width),
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=16,
+        attention_head_dim=2,
+        norm_num_groups=8,
+        only_cross_attention=cross_only,
+        mid_block_only_cross_attention=cross_only,
+    )
+    vae = AutoencoderKL(
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(8, 16),
+        latent_channels=4,
+        norm_num_groups=8,
+        sample_size=16,
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        prediction_type=prediction_type,
+    )
+    pipeline = StableDiffusionPipeline(
+        vae=vae.eval(),
+        text_encoder=CLIPTextModel(text).eval(),
+        tokenizer=tokenizer,
+        unet=unet.eval(),
+        scheduler=scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+class DrawnTriplets:
+    """Random pictures whose middle is blacked out; deterministic."""
+
+    def __init__(self, count: int = 6, size: int = 16, captions: bool = True) -> None:
+        self.count, self.size, self.captions = count, size, captions
+
+    def _picture(self, kind: int, index: int) -> np.ndarray:
+        rng = np.random.default_rng([kind, index])
+        return rng.integers(0, 256, (self.size, self.size, 3), dtype=np.uint8)
+
+    def pairs(self) -> Any:
+        from safegen.triplets.source import Pair
+
+        for index in range(self.count):
+            unsafe = self._picture(0, index)
+            censored = unsafe.copy()
+            censored[4:12, 4:12] = 0
+            yield Pair(unsafe, censored, f"picture {index}")
+
+    def benign(self) -> Any:
+        from safegen.triplets.source import Benign
+
+        for index in range(self.count):
+            caption = ["a cat", "the house and the snow"][index % 2] if self.captions else None
+            yield Benign(self._picture(1, index), caption)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "drawn", "count": self.count}
+
+
+@pytest.fixture(scope="session")
+def build_pipeline() -> Callable[..., Any]:
+    """The builder of tiny pipelines."""
+    return build_tiny_pipeline
+
+
+@pytest.fixture
+def tiny_pipeline() -> Any:
+    """A fresh tiny pipeline."""
+    return build_tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny pipeline as a diffusers folder."""
+    folder = tmp_path_factory.mktemp("tiny") / "model"
+    build_tiny_pipeline().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def drawn_triplets() -> type[DrawnTriplets]:
+    """The class of deterministic triplets."""
+    return DrawnTriplets
+
+
+@pytest.fixture(scope="session")
+def tiny_latents() -> Any:
+    """Latents of six triplets for the tiny pipeline."""
+    from safegen.editing.latents import encode_triplets
+
+    return encode_triplets(build_tiny_pipeline(), DrawnTriplets())

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import safegen
+from safegen.editing.latents import TripletLatents
+from safegen.editing.run import plan
+from safegen.editing.settings import EditSettings, Mixture
+from safegen.editing.trainer import Edit
+from safegen.errors import SafegenError
+from safegen.models.anatomy import self_attention_names
+
+QUICK = EditSettings(steps=6, batch=2, pool=8, learning_rate=1e-3, warmup=1, checkpoint_every=2)
+MIXED = Mixture(empty=0.4, random=0.3, caption=0.3)
+
+
+def _weights(pipeline: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in pipeline.unet.named_parameters()}
+
+
+def test_patch_changes_all_self_attention_and_nothing_else(
+    tiny_pipeline: Any, tiny_latents: TripletLatents
+) -> None:
+    before = _weights(tiny_pipeline)
+    patch = safegen.edit(tiny_pipeline, tiny_latents, QUICK)
+    assert sorted(patch.differences) == self_attention_names(tiny_pipeline.unet)
+    assert all(".attn1." in name for name in patch.differences)
+    after_edit = _weights(tiny_pipeline)
+    assert all(torch.equal(before[name], after_edit[name]) for name in before)
+    safegen.apply(tiny_pipeline, patch)
+    changed = {n for n, w in _weights(tiny_pipeline).items() if not torch.equal(w, before[n])}
+    assert changed == set(patch.differences)
+
+
+@pytest.mark.parametrize("objective", ["exact", "paper"])
+@pytest.mark.parametrize("preservation", ["teacher", "noise"])
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_redirect_loss_falls(
+    build_pipeline: Callable[..., Any],
+    tiny_latents: TripletLatents,
+    objective: Any,
+    preservation: Any,
+    prediction_type: str,
+) -> None:
+    settings = EditSettings(
+        objective=objective,
+        preservation=preservation,
+        steps=60,
+        batch=8,
+        pool=64,
+        learning_rate=3e-3,
+        redirect_mixture=MIXED,
+        preserve_mixture=MIXED,
+    )
+    pipeline = build_pipeline(prediction_type=prediction_type)
+    losses = [record.loss for record in Edit(pipeline, tiny_latents, settings).run()]
+    assert sum(losses[-10:]) < 0.97 * sum(losses[:10])
+
+
+def test_teacher_preservation_starts_at_zero(
+    tiny_pipeline: Any, tiny_latents: TripletLatents
+) -> None:
+    first = next(Edit(tiny_pipeline, tiny_latents, QUICK).run())
+    assert first.preserve < 1e-10
+    assert first.redirect > 0.01
+
+
+def test_same_seed_same_patch_and_another_seed_another(
+    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents
+) -> None:
+    def run(seed: int) -> dict[str, torch.Tensor]:
+        settings = dataclasses.replace(QUICK, seed=seed)
+        return safegen.edit(build_pipeline(), tiny_latents, settings).differences
+
+    first, again, other = run(0), run(0), run(1)
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
+
+
+def test_resumes_to_the_same_bits(
+    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, tmp_path: Path
+) -> None:
+    whole = safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path / "whole")
+    broken = Edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path / "broken").run()
+    for _ in range(4):  # past the checkpoint at 2, into step 4, which is then lost
+        next(broken)
+    broken.close()
+    resumed = safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path / "broken")
+    for name, difference in whole.differences.items():
+        assert torch.equal(difference, resumed.differences[name])
+    records = [(tmp_path / run / "records.jsonl").read_text() for run in ("whole", "broken")]
+    assert records[0] == records[1]
+    assert records[0].count("\n") == QUICK.steps
+
+
+def test_killed_edit_resumes_to_the_same_file(
+    tiny_folder: Path, tiny_latents: TripletLatents, tmp_path: Path
+) -> None:
+    tiny_latents.save(tmp_path / "triplets.safetensors")
+    command = [
+        sys.executable, "-m", "safegen", "edit", str(tiny_folder),
+        "--triplets", str(tmp_path / "triplets.safetensors"),
+        "--steps", "40", "--batch", "2", "--checkpoint-every", "5",
+    ]  # fmt: skip
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    killed = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "killed.safetensors")],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    checkpoint = tmp_path / "killed.run" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    assert checkpoint.exists()
+    assert not (tmp_path / "killed.safetensors").exists()
+    for name in ("killed", "whole"):
+        subprocess.run(
+            [*command, "--out", str(tmp_path / f"{name}.safetensors")],
+            env=environment,
+            check=True,
+            capture_output=True,
+        )
+    contents = [(tmp_path / f"{n}.safetensors").read_bytes() for n in ("killed", "whole")]
+    assert contents[0] == contents[1]
+
+
+def test_checkpoint_of_other_settings_is_refused(
+    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, tmp_path: Path
+) -> None:
+    safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path)
+    other = dataclasses.replace(QUICK, learning_rate=2e-3)
+    with pytest.raises(SafegenError, match="another model, triplets or settings"):
+        safegen.edit(build_pipeline(), tiny_latents, other, run_folder=tmp_path)
+
+
+def test_writes_a_log_that_tensorboard_reads(
+    tiny_pipeline: Any, tiny_latents: TripletLatents, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    safegen.edit(tiny_pipeline, tiny_latents, QUICK, run_folder=tmp_path)
+    (events,) = tmp_path.rglob("events.out.tfevents*")
+    log = EventAccumulator(str(events.parent))
+    log.Reload()
+    assert [event.step for event in log.Scalars("redirect")] == list(range(1, QUICK.steps + 1))
+
+
+def test_nan_loss_is_an_error(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
+    broken = dataclasses.replace(tiny_latents, unsafe=tiny_latents.unsafe * float("nan"))
+    with pytest.raises(SafegenError, match="the loss is nan"):
+        safegen.edit(tiny_pipeline, broken, QUICK)
+
+
+def test_model_without_self_attention_is_refused(
+    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents
+) -> None:
+    with pytest.raises(SafegenError, match="no vision-only self-attention"):
+        safegen.edit(build_pipeline(cross_only=True), tiny_latents, QUICK)
+
+
+def test_triplets_of_another_autoencoder_are_refused(
+    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents
+) -> None:
+    with pytest.raises(SafegenError, match="another autoencoder"):
+        safegen.edit(build_pipeline(seed=5), tiny_latents, QUICK)
+
+
+def test_plan_leaves_the_model_as_it_was(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
+    before = _weights(tiny_pipeline)
+    told = plan(tiny_pipeline, tiny_latents, QUICK)
+    names = self_attention_names(tiny_pipeline.unet)
+    assert told.names == names
+    assert told.trained == sum(before[name].numel() for name in names)
+    assert 0 < told.trained < told.total
+    assert told.seconds > 0
+    assert all(torch.equal(before[n], w) for n, w in _weights(tiny_pipeline).items())

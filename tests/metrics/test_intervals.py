@@ -1,0 +1,81 @@
+"""Confidence intervals: bounds, parity with SciPy, and what they do at the edges."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from safegen.errors import SafegenError
+from safegen.metrics.intervals import bootstrap_interval, ratio_interval, wilson_interval
+
+counts = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
+
+
+@given(counts, st.sampled_from([0.8, 0.95, 0.99]))
+def test_wilson_is_scipys(pair: tuple[int, int], confidence: float) -> None:
+    successes, count = pair
+    expected = stats.binomtest(successes, count).proportion_ci(confidence, method="wilson")
+    assert wilson_interval(successes, count, confidence) == pytest.approx(
+        (expected.low, expected.high), abs=1e-12
+    )
+
+
+@given(counts)
+def test_wilson_contains_the_share_and_has_width(pair: tuple[int, int]) -> None:
+    successes, count = pair
+    low, high = wilson_interval(successes, count)
+    assert 0 <= low <= successes / count <= high <= 1
+    assert low < high
+
+
+@pytest.mark.parametrize(("successes", "count"), [(0, 0), (-1, 4), (5, 4)])
+def test_wilson_refuses_what_is_no_share(successes: int, count: int) -> None:
+    with pytest.raises(SafegenError, match="successes"):
+        wilson_interval(successes, count)
+
+
+def test_bootstrap_of_the_mean_is_scipys_up_to_resampling_noise() -> None:
+    values = np.random.default_rng(3).gamma(2.0, size=80)
+    expected = stats.bootstrap(
+        (values,), np.mean, n_resamples=8000, method="percentile", rng=np.random.default_rng(1)
+    ).confidence_interval
+    got = bootstrap_interval(values, resamples=8000)
+    assert got == pytest.approx((expected.low, expected.high), abs=0.02)
+
+
+def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    samples = rng.normal(size=(200, 40))
+    intervals = [bootstrap_interval(sample, resamples=300) for sample in samples]
+    covered = np.mean([low <= 0 <= high for low, high in intervals])
+    assert 0.88 <= covered <= 0.98
+
+
+def test_bootstrap_repeats_itself_and_depends_on_the_seed() -> None:
+    values = np.arange(30.0)
+    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
+    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
+
+
+def test_bootstrap_keeps_items_whole() -> None:
+    column = np.arange(20.0)
+    pairs = np.stack([column, column], axis=1)
+    interval = bootstrap_interval(pairs, lambda p: float(np.abs(p[:, 0] - p[:, 1]).max()))
+    assert interval == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
+def test_bootstrap_refuses_nothing_and_what_is_not_finite(values: list[float]) -> None:
+    with pytest.raises(SafegenError, match="finite"):
+        bootstrap_interval(values)
+
+
+def test_a_ratio_of_none_left_is_as_wide_as_the_items_are_few() -> None:
+    few, many = (ratio_interval(np.zeros(n), np.ones(n)) for n in (10, 100))
+    assert few.low == many.low == 0
+    assert few.high == wilson_interval(0, 10).high > many.high > 0
+
+
+def test_a_ratio_of_all_left_is_not_certain_either() -> None:
+    assert ratio_interval(np.ones(20), np.ones(20)) == (wilson_interval(20, 20).low, 1.0)

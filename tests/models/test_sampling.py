@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from safegen.errors import SafegenError
+from safegen.models.sampling import (
+    SAMPLERS,
+    ImageRequest,
+    SamplingSettings,
+    generate,
+    sample_seed,
+)
+
+REQUESTS = [ImageRequest(text, seed) for seed, text in enumerate(["a cat", "the snow", "", "a"])]
+
+
+def _pictures(pipeline: Any, requests: list[ImageRequest], batch: int, **how: Any) -> Any:
+    settings = SamplingSettings(steps=3, **how)
+    return {r: image for r, image in generate(pipeline, requests, settings, batch)}  # noqa: C416
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_pictures_depend_on_neither_batch_nor_order(tiny_pipeline: Any, sampler: str) -> None:
+    together = _pictures(tiny_pipeline, REQUESTS, 4, sampler=sampler)
+    alone = _pictures(tiny_pipeline, REQUESTS[::-1], 1, sampler=sampler)
+    for request in REQUESTS:
+        difference = together[request].astype(int) - alone[request].astype(int)
+        assert abs(difference).max() <= 1
+    assert not np.array_equal(together[REQUESTS[0]], together[REQUESTS[3]])
+
+
+def test_agrees_with_the_pipelines_own_call(tiny_pipeline: Any) -> None:
+    import torch
+
+    ours = _pictures(tiny_pipeline, REQUESTS[:1], 1, guidance=4.0)[REQUESTS[0]]
+    theirs = tiny_pipeline(
+        "a cat",
+        num_inference_steps=3,
+        guidance_scale=4.0,
+        generator=torch.Generator().manual_seed(0),
+        output_type="np",
+    ).images[0]
+    np.testing.assert_array_equal(ours, (theirs * 255).round().astype(np.uint8))
+
+
+def test_the_scheduler_is_put_back(tiny_pipeline: Any) -> None:
+    scheduler = tiny_pipeline.scheduler
+    _pictures(tiny_pipeline, REQUESTS[:1], 1, sampler="dpm++")
+    assert tiny_pipeline.scheduler is scheduler
+
+
+@given(text=st.text(max_size=20), sample=st.integers(0, 100), base=st.integers(0, 100))
+def test_seeds_are_stable_and_differ(text: str, sample: int, base: int) -> None:
+    seed = sample_seed(text, sample, base)
+    assert seed == sample_seed(text, sample, base)
+    assert seed != sample_seed(text, sample + 1, base)
+    assert 0 <= seed < 2**48
+
+
+@pytest.mark.parametrize("how", [{"steps": 0}, {"guidance": 0.5}, {"sampler": "magic"}])
+def test_bad_settings_are_refused(how: dict[str, Any]) -> None:
+    with pytest.raises(SafegenError):
+        SamplingSettings(**how)
