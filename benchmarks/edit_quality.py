@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from safegen.demo import CONCEPT, DemoSettings, compare, measure_features
-from safegen.detectors import DETECTORS
+from safegen.detectors import create_detector
 from safegen.editing.latents import encode_triplets
 from safegen.editing.patch import remove
 from safegen.editing.run import edit
@@ -71,7 +71,7 @@ def measure(pipeline: Any, variant: Variant, prompts: int) -> dict[str, Any]:
     began = time.monotonic()
     patch = edit(pipeline, latents, variant.settings, concept=CONCEPT)
     seconds = time.monotonic() - began
-    detector = DETECTORS.get("lab")()
+    detector = create_detector("lab")
     texts = {kind: lab_prompts(kind, "validation", prompts) for kind in KINDS}
     prompt_sets, pictures = compare(pipeline, patch, detector, texts, say=lambda _: None)
     remove(pipeline, patch)

@@ -74,6 +74,7 @@ def build_tiny_pipeline(
         beta_schedule="scaled_linear",
         clip_sample=False,
         set_alpha_to_one=False,
+        steps_offset=1,
         prediction_type=prediction_type,
     )
     pipeline = StableDiffusionPipeline(

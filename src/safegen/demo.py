@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from safegen.detectors import DETECTORS, Detection, Detector, DetectorIdentity
+from safegen.detectors import Detection, Detector, DetectorIdentity, create_detector
 from safegen.editing.latents import encode_triplets
 from safegen.editing.patch import Patch, apply
 from safegen.editing.run import edit
 from safegen.editing.settings import EditSettings
-from safegen.editing.trainer import EditRecord
+from safegen.editing.trainer import EditRecord, read_records
 from safegen.errors import SafegenError
 from safegen.lab import weights_folder
 from safegen.lab.check import SAMPLING
@@ -93,25 +93,19 @@ def run_demo(
     """
     began = time.monotonic()
     pipeline = load_pipeline("lab")
-    detector = DETECTORS.get("lab")()
+    detector = create_detector("lab")
     say(f"encoding {demo.triplets} triplets of drawn scenes")
     latents = encode_triplets(pipeline, LabTriplets(demo.triplets, demo.seed))
-    records: list[EditRecord] = []
-
-    def keep(record: EditRecord) -> None:
-        records.append(record)
-        on_record(record)
-
     patch = edit(
         pipeline,
         latents,
         replace(settings, seed=demo.seed),
         concept=CONCEPT,
         run_folder=folder / "edit",
-        on_record=keep,
+        on_record=on_record,
     )
     patch.save(folder / "patch.safetensors")
-    edit_seconds = time.monotonic() - began
+    records = read_records(folder / "edit")
     prompts = {kind: lab_prompts(kind, demo.split, demo.prompts) for kind in KINDS}
     prompt_sets, pictures = compare(pipeline, patch, detector, prompts, say)
     features = measure_features(prompts["benign"], pictures, demo)
@@ -120,7 +114,7 @@ def run_demo(
         patch="patch.safetensors",
         concept=CONCEPT,
         detector=detector.identity,
-        edit_seconds=edit_seconds,
+        edit_seconds=records[-1].seconds,
         total_seconds=time.monotonic() - began,
         settings={
             "edit": patch.metadata["settings"],

@@ -17,7 +17,7 @@ import safegen
 from safegen.editing.latents import TripletLatents
 from safegen.editing.run import plan
 from safegen.editing.settings import EditSettings, Mixture
-from safegen.editing.trainer import Edit
+from safegen.editing.trainer import Edit, read_records
 from safegen.errors import SafegenError
 from safegen.models.anatomy import self_attention_names
 
@@ -99,9 +99,10 @@ def test_resumes_to_the_same_bits(
     resumed = safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path / "broken")
     for name, difference in whole.differences.items():
         assert torch.equal(difference, resumed.differences[name])
-    records = [(tmp_path / run / "records.jsonl").read_text() for run in ("whole", "broken")]
-    assert records[0] == records[1]
-    assert records[0].count("\n") == QUICK.steps
+    records = [read_records(tmp_path / run) for run in ("whole", "broken")]
+    losses = [[(r.step, r.loss, r.redirect, r.preserve) for r in run] for run in records]
+    assert losses[0] == losses[1]
+    assert [step for step, *_ in losses[0]] == list(range(1, QUICK.steps + 1))
 
 
 def test_killed_edit_resumes_to_the_same_file(

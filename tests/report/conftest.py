@@ -59,7 +59,7 @@ def _lost(comparison: Comparison) -> Comparison:
     return replace(comparison, hardened=replace(comparison.hardened, objects=objects))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def prompt_sets() -> list[PromptSetResult]:
     """Ten prompts a kind: one explicit one still unsafe, two near-misses lost."""
     made: dict[Kind, list[Comparison]] = {
@@ -80,7 +80,7 @@ def prompt_sets() -> list[PromptSetResult]:
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def features() -> BenignFeatures:
     """Features of which the hardened ones fit a little worse."""
     rng = np.random.default_rng(0)
@@ -91,7 +91,7 @@ def features() -> BenignFeatures:
     return BenignFeatures(text, original, hardened, real, "tiny CLIP")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def facts() -> RunFacts:
     """What was done, with every field filled."""
     return RunFacts(

@@ -30,7 +30,7 @@ document.body.setAttribute("data-report", report.join(" "));
 </script>"""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def page(facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFeatures) -> str:
     return render_report(build_summary(facts, prompt_sets, features), facts, prompt_sets)
 
@@ -42,10 +42,10 @@ def browse(page: str, folder: Path) -> tuple[str, str]:
     path.write_text(page)
     quiet = "no-first-run disable-background-networking disable-component-update disable-sync"
     flags = f"headless no-sandbox disable-gpu {quiet} enable-logging=stderr dump-dom".split()
+    command = [BROWSER, f"--user-data-dir={folder / 'user'}", *(f"--{flag}" for flag in flags)]
     done = subprocess.run(
-        [BROWSER, *(f"--{flag}" for flag in flags), f"--user-data-dir={folder}/user", path.as_uri()],
-        capture_output=True, text=True, timeout=60, check=True,
-    )  # fmt: skip
+        [*command, path.as_uri()], capture_output=True, text=True, timeout=60, check=True
+    )
     return done.stdout, done.stderr
 
 

@@ -11,7 +11,7 @@ from safegen.report.records import BenignFeatures, PromptSetResult, RunFacts
 from safegen.report.summary import build_summary
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def summary(
     facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFeatures
 ) -> dict[str, object]:

@@ -4,6 +4,7 @@ import base64
 import io
 import re
 from dataclasses import replace
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -58,6 +59,11 @@ def render(
     return render_report(build_summary(facts, sets, features), facts, sets, cap)
 
 
+@pytest.fixture(scope="module")
+def page(facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFeatures) -> str:
+    return render(facts, prompt_sets, features)
+
+
 def with_prompt(prompt_sets: list[PromptSetResult], prompt: str) -> list[PromptSetResult]:
     first = replace(prompt_sets[0].comparisons[0], prompt=prompt)
     changed = replace(prompt_sets[0], comparisons=(first, *prompt_sets[0].comparisons[1:]))
@@ -77,56 +83,53 @@ def all_pictures(sets: list[PromptSetResult]) -> list[tuple[bytes, bool]]:
 
 
 def test_exactly_the_flagged_pictures_are_blurred(
-    facts: RunFacts, prompt_sets: list[PromptSetResult]
+    page: str, prompt_sets: list[PromptSetResult]
 ) -> None:
-    shown = {
-        (pixels_of(attributes["src"]), blurred)
-        for attributes, blurred in Page(render(facts, prompt_sets)).images()
-    }
+    shown = {(pixels_of(attributes["src"]), blurred) for attributes, blurred in Page(page).images()}
     assert shown == set(all_pictures(prompt_sets))
     assert sum(unsafe for _, unsafe in all_pictures(prompt_sets)) == 21
 
 
-def test_blurred_pictures_are_named_buttons_that_start_hidden(
-    facts: RunFacts, prompt_sets: list[PromptSetResult]
-) -> None:
-    page = Page(render(facts, prompt_sets))
-    veils = [a for tag, a, _ in page.tags if tag == "button" and a.get("class") == "blurred"]
+def test_blurred_pictures_are_named_buttons_that_start_hidden(page: str) -> None:
+    parsed = Page(page)
+    veils = [a for tag, a, _ in parsed.tags if tag == "button" and a.get("class") == "blurred"]
     assert veils
     assert {veil["aria-pressed"] for veil in veils} == {"false"}
     assert all(veil["aria-label"] for veil in veils)
-    assert all(a["alt"] for a, blurred in page.images() if not blurred)
+    assert all(a["alt"] for a, blurred in parsed.images() if not blurred)
 
 
-def test_it_asks_the_network_for_nothing(
-    facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFeatures
-) -> None:
-    text = render(facts, prompt_sets, features)
-    for _, attributes, _ in Page(text).tags:
+def test_it_asks_the_network_for_nothing(page: str) -> None:
+    for _, attributes, _ in Page(page).tags:
         for name in ("src", "href", "srcset", "action", "data", "poster"):
             value = attributes.get(name)
             assert value is None or value.startswith(("data:image/png;base64,", "#"))
-    assert not re.search(r"url\((?!#)|@import", text)
-    assert "default-src 'none'" in text
+    assert not re.search(r"url\((?!#)|@import", page)
+    assert "default-src 'none'" in page
 
 
 @pytest.mark.parametrize("prompt", ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>'])
 def test_prompts_are_escaped(
-    facts: RunFacts, prompt_sets: list[PromptSetResult], prompt: str
+    page: str,
+    facts: RunFacts,
+    prompt_sets: list[PromptSetResult],
+    features: BenignFeatures,
+    prompt: str,
 ) -> None:
-    plain = Page(render(facts, prompt_sets))
-    hostile = Page(render(facts, with_prompt(prompt_sets, prompt)))
+    plain = Page(page)
+    hostile = Page(render(facts, with_prompt(prompt_sets, prompt), features))
     assert [tag for tag, _, _ in hostile.tags] == [tag for tag, _, _ in plain.tags]
     assert not any("onerror" in attributes for _, attributes, _ in hostile.tags)
 
 
 def test_facts_and_descriptions_are_escaped(
-    facts: RunFacts, prompt_sets: list[PromptSetResult]
+    page: str, facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFeatures
 ) -> None:
     hostile = replace(facts, model="<i>m</i>", concept="<i>c</i>", settings={"<i>": "<i>"})
     sets = [replace(prompt_sets[0], description="<i>"), *prompt_sets[1:]]
-    assert not [tag for tag, _, _ in Page(render(hostile, sets)).tags if tag == "i"][2:]
-    assert "<i>m</i>" not in render(hostile, sets)
+    tags = [[tag for tag, _, _ in Page(text).tags].count("i")
+            for text in (page, render(hostile, sets, features))]  # fmt: skip
+    assert tags[0] == tags[1]
 
 
 def test_it_says_how_many_of_how_many_and_adds_the_failures(
@@ -140,8 +143,8 @@ def test_it_says_how_many_of_how_many_and_adds_the_failures(
     assert text.count("lost: ") == sum(len(prompt_sets[3].comparisons[i].asked) for i in (0, 8))
 
 
-def test_all_are_shown_where_they_fit(facts: RunFacts, prompt_sets: list[PromptSetResult]) -> None:
-    text = render(facts, prompt_sets)
+def test_all_are_shown_where_they_fit(page: str, prompt_sets: list[PromptSetResult]) -> None:
+    text = unescape(page)
     assert text.count("All 10 prompts are shown.") == 4
     for prompt_set in prompt_sets:
         for comparison in prompt_set.comparisons:
@@ -149,16 +152,13 @@ def test_all_are_shown_where_they_fit(facts: RunFacts, prompt_sets: list[PromptS
             assert comparison.prompt in text
 
 
-def test_headline_figures_settings_and_identities_are_there(
-    facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFeatures
-) -> None:
-    text = render(facts, prompt_sets, features)
+def test_headline_figures_settings_and_identities_are_there(page: str) -> None:
     for expected in (
         "90.0 %", "removed on explicit prompts", "still drawn, near-miss", "beside weapons",
         "2 min 14 s", "edit.mixture.empty", "d" * 64, "lab-objects", "tiny CLIP", "CLIP score",
         "prefers-color-scheme: dark", "image-rendering: pixelated",
     ):  # fmt: skip
-        assert expected in text
+        assert expected in page
 
 
 def test_without_losses_and_features_it_still_stands(

@@ -16,7 +16,7 @@ from safegen.report.records import BenignFeatures, PromptSetResult, RunFacts
 from safegen.report.summary import build_summary, read_summary, write_summary
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def summary(
     facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFeatures
 ) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def test_an_original_without_anything_unsafe_names_the_set(
         replace(c, original=replace(c.original, unsafe=False)) for c in prompt_sets[1].comparisons
     )
     sets = [prompt_sets[0], replace(prompt_sets[1], comparisons=harmless)]
-    with pytest.raises(SafegenError, match="'implicit'.*nothing unsafe"):
+    with pytest.raises(SafegenError, match=r"'implicit'.*nothing unsafe"):
         build_summary(facts, sets)
 
 

@@ -47,6 +47,11 @@ def main() -> None:
     except SafegenError as error:
         sys.stderr.write(f"safegen: {' '.join(str(error).split())}\n")
         sys.exit(2)
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        reason = error.strerror or str(error)
+        sys.stderr.write(f"safegen: {place}{reason}; free space or check the permissions\n")
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.stderr.write("safegen: interrupted; the same command goes on where it was\n")
         sys.exit(130)

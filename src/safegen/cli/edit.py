@@ -119,9 +119,9 @@ def _latents(pipeline: Any, triplets: Path, detector: str | None) -> Any:
 
     if triplets.suffix.lower() != ".csv":
         return TripletLatents.load(triplets)
-    from safegen.detectors import DETECTORS
+    from safegen.detectors import create_detector
 
-    finder = DETECTORS.get(detector)() if detector else None
+    finder = create_detector(detector) if detector else None
     return encode_triplets(pipeline, CsvTriplets(triplets, detector=finder))
 
 

@@ -51,13 +51,13 @@ def check(
     from rich.console import Console
     from rich.table import Table
 
-    from safegen.detectors import DETECTORS
+    from safegen.detectors import create_detector
     from safegen.lab.check import check_lab
     from safegen.models.loading import load_pipeline
 
     table = Table("what", "right", "of", "share", "floor", "", title="lab check")
     missed = False
-    for result in check_lab(load_pipeline("lab"), DETECTORS.get("lab")(), count, scenes):
+    for result in check_lab(load_pipeline("lab"), create_detector("lab"), count, scenes):
         verdict = "good" if result.good else "MISSED"
         missed = missed or not result.good
         row = (result.name, result.right, result.count, f"{result.share:.1%}")

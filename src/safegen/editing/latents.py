@@ -96,7 +96,8 @@ class TripletLatents:
                     raise SafegenError(
                         f"{path}: no triplet latents; make them with 'safegen triplets'"
                     )
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
         except FileNotFoundError as error:
             raise SafegenError(f"{path}: no such file; check the path") from error
         except (SafetensorError, OSError) as error:

@@ -57,7 +57,8 @@ class Patch:
                 header = file.metadata() or {}
                 if header.get("format") != FORMAT:
                     raise SafegenError(f"{path}: no safegen patch; make one with 'safegen edit'")
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+                names = file.keys()
+                tensors = {name: file.get_tensor(name) for name in names}
         except FileNotFoundError as error:
             raise SafegenError(f"{path}: no such patch file; check the path") from error
         except (SafetensorError, OSError) as error:

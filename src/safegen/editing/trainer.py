@@ -26,6 +26,8 @@ from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_name
 from safegen.models.prediction import output_for, prediction_of, signal_and_noise
 from safegen.version import __version__
 
+RECORDS = "records.jsonl"
+
 
 @dataclass(frozen=True)
 class EditRecord:
@@ -38,6 +40,7 @@ class EditRecord:
         redirect: loss of the unsafe half (L_m).
         preserve: loss of the benign half (L_p).
         learning_rate: used in this step.
+        seconds: since the edit began, interruptions left out.
         seconds_left: estimated from this run's pace.
     """
 
@@ -47,7 +50,14 @@ class EditRecord:
     redirect: float
     preserve: float
     learning_rate: float
+    seconds: float
     seconds_left: float
+
+
+def read_records(run_folder: Path) -> list[EditRecord]:
+    """The records that an edit left in its run folder, those before an interruption included."""
+    lines = (run_folder / RECORDS).read_text().splitlines()
+    return [EditRecord(**json.loads(line)) for line in lines]
 
 
 class Edit:
@@ -67,6 +77,7 @@ class Edit:
         concept: str = "unsafe",
         run_folder: Path | None = None,
     ) -> None:
+        self._began = time.monotonic()
         if triplets.vae != vae_digest(pipeline):
             raise SafegenError(
                 "the triplets were encoded with another autoencoder than this model's; "
@@ -100,12 +111,11 @@ class Edit:
         start = self._resume(optimizer)
         model, optimizer = self.accelerator.prepare(self.denoiser, optimizer)
         self._start_log(start)
-        began = time.monotonic()
         try:
             for step in range(start, self.settings.steps):
+                began = time.monotonic()
                 losses = self._step(model, optimizer, step)
-                pace = (time.monotonic() - began) / (step + 1 - start)
-                yield self._record(step, losses, pace)
+                yield self._record(step, losses, time.monotonic() - began)
                 self._checkpoint(step + 1, optimizer)
         finally:
             self.accelerator.end_training()
@@ -244,21 +254,21 @@ class Edit:
             redirect=losses[0],
             preserve=losses[1],
             learning_rate=settings.rate(step),
+            seconds=time.monotonic() - self._began,
             seconds_left=pace * (settings.steps - step - 1),
         )
         if self.run_folder and self.accelerator.is_main_process:
             values = {n: getattr(record, n) for n in ("loss", "redirect", "preserve")}
             self.accelerator.log(values, step=record.step)
-            line = {"step": record.step, "learning_rate": record.learning_rate, **values}
-            with (self.run_folder / "records.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            with (self.run_folder / RECORDS).open("a") as file:
+                file.write(json.dumps(asdict(record)) + "\n")
         return record
 
     def _start_log(self, start: int) -> None:
         if self.run_folder is None:
             return
         self.accelerator.init_trackers("tensorboard")
-        records = self.run_folder / "records.jsonl"
+        records = self.run_folder / RECORDS
         if self.accelerator.is_main_process and records.exists():
             kept = records.read_text().splitlines()[:start]
             records.write_text("".join(f"{line}\n" for line in kept))
@@ -276,6 +286,7 @@ class Edit:
             state = {
                 "identity": self._identity(),
                 "step": done,
+                "seconds": time.monotonic() - self._began,
                 "weights": {n: p.detach() for n, p in self._parameters.items()},
                 "average": self._average,
                 "optimizer": optimizer.state_dict(),
@@ -301,4 +312,5 @@ class Edit:
         device = self.accelerator.device
         self._average = {n: value.to(device) for n, value in state["average"].items()}
         optimizer.load_state_dict(state["optimizer"])
+        self._began -= state["seconds"]
         return int(state["step"])

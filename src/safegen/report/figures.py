@@ -27,11 +27,13 @@ _SHARES = ("unsafe_rate", "removal_rate", "retention", "retention_relative", "cl
 
 @dataclass(frozen=True)
 class Headline:
-    """A figure for the top of the page: its label, its value as text, and a note below it."""
+    """A figure for the top of the page: its label, its value as text, a note below it, and
+    whether it is a removal rate, which is what the page is about."""
 
     label: str
     value: str
     note: str
+    removal: bool = False
 
 
 @dataclass(frozen=True)

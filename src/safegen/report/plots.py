@@ -75,7 +75,7 @@ def rates_svg(rows: Sequence[RateRow]) -> str:
             ):
                 value, (low, high) = share
                 axes.plot([low, high], [place + lift] * 2, color=colour, lw=2, alpha=0.45)
-                axes.plot([value], [place + lift], "o", color=colour, ms=6.5, mec="none")
+                axes.plot([value], [place + lift], "o", color=colour, ms=6.5, mew=0)
         axes.set_yticks(places, [row.label for row in rows])
         axes.set_ylim(places[-1] - 0.6, places[0] + 0.6)
         axes.set_xlim(-0.02, 1.02)
@@ -95,15 +95,18 @@ def losses_svg(records: Sequence[LossRecord]) -> str:
         "redirect": (np.array([record.redirect for record in records]), _HARDENED),
         "preserve": (np.array([record.preserve for record in records]), _ORIGINAL),
     }
+    window = max(1, len(steps) // 20)
+    smooth = {label: moving_mean(values, window) for label, (values, _) in curves.items()}
+    upper = max(smooth, key=lambda label: smooth[label][-1])
 
     def draw(axes: Axes) -> None:
         for label, (values, colour) in curves.items():
-            smooth = moving_mean(values, max(1, len(values) // 20))
             axes.plot(steps, values, color=colour, lw=0.7, alpha=0.3)
-            axes.plot(steps, smooth, color=colour, lw=2)
+            axes.plot(steps, smooth[label], color=colour, lw=2)
+            # Above and below their ends, so that close curves do not write over each other.
             axes.annotate(
-                label, (steps[-1], smooth[-1]), (6, 0), textcoords="offset points",
-                color=colour, va="center", annotation_clip=False,
+                label, (steps[-1], smooth[label][-1]), (6, 0), textcoords="offset points",
+                color=colour, va="bottom" if label == upper else "top", annotation_clip=False,
             )  # fmt: skip
         if all((values > 0).all() for values, _ in curves.values()):
             axes.set_yscale("log")
