@@ -9,7 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from safegen.errors import SafegenError
 from safegen.files import write_atomically
@@ -55,6 +57,23 @@ def resolve_prompts(prompts: Sequence[str], samples: int, seed: int) -> list[Ima
     ]
 
 
+def png_with_parameters(
+    image: np.ndarray, request: ImageRequest, settings: SamplingSettings
+) -> bytes:
+    """A PNG whose text chunk ``parameters`` is in the form that web UIs write and read."""
+    height, width = image.shape[:2]
+    parameters = (
+        f"{request.prompt}\nNegative prompt: {settings.negative_prompt}\n"
+        f"Steps: {settings.steps}, Sampler: {settings.sampler}, CFG scale: {settings.guidance:g}, "
+        f"Seed: {request.seed}, Size: {width}x{height}"
+    )
+    text = PngInfo()
+    text.add_itxt("parameters", parameters)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG", pnginfo=text)
+    return buffer.getvalue()
+
+
 def generate_files(
     pipeline: Any,
     jobs: Sequence[ImageJob],
@@ -74,9 +93,7 @@ def generate_files(
         apply(pipeline, Patch.load(patch))
     pictures = generate(pipeline, [job.request for job in jobs], settings, batch)
     for job, (_, image) in zip(jobs, pictures, strict=True):
-        buffer = io.BytesIO()
-        Image.fromarray(image).save(buffer, "PNG")
-        write_atomically(folder / job.name, buffer.getvalue())
+        write_atomically(folder / job.name, png_with_parameters(image, job.request, settings))
         yield folder / job.name
     manifest = {
         "model": model,

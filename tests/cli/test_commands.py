@@ -69,6 +69,10 @@ def test_generate_writes_pictures_and_a_manifest(
     for entry in manifest["images"]:
         pictures = [np.asarray(Image.open(f / entry["file"])) for f in (plain, hardened)]
         assert pictures[0].shape == (16, 16, 3)
+        with Image.open(plain / entry["file"]) as picture:
+            parameters = picture.info["parameters"]
+        assert parameters.startswith(entry["prompt"])
+        assert f"Seed: {entry['seed']}, Size: 16x16" in parameters
     assert any(
         (plain / e["file"]).read_bytes() != (hardened / e["file"]).read_bytes()
         for e in manifest["images"]

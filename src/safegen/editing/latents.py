@@ -156,7 +156,8 @@ def _encode(pipeline: Any, images: list[np.ndarray], size: int) -> torch.Tensor:
     vae = pipeline.vae
     pixels = torch.stack([_to_tensor(image, size) for image in images])
     mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
-    return (mean.float() * vae.config.scaling_factor).cpu()
+    latents: torch.Tensor = (mean.float() * vae.config.scaling_factor).cpu()
+    return latents
 
 
 def _to_tensor(image: np.ndarray, size: int) -> torch.Tensor:

@@ -94,7 +94,8 @@ def _sample(pipeline: Any, batch: Sequence[ImageRequest], settings: SamplingSett
         generator=[torch.Generator("cpu").manual_seed(request.seed) for request in batch],
         output_type="np",
     )
-    return (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
+    pixels: np.ndarray = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
+    return pixels
 
 
 def _scheduler_class(name: str) -> Any:

@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from safegen.errors import SafegenError
+from safegen.lab.build.stages import STAGES, BuildSettings, LabBuild
+from safegen.lab.build.training import Schedule
+
+BRIEF = Schedule(steps=4, learning_rate=1e-3, warmup=1, checkpoint_every=2)
+SMALL = BuildSettings(
+    scenes=40,
+    unet_scenes=40,
+    safe_scenes=40,
+    clip=BRIEF,
+    autoencoder=BRIEF,
+    classifier=BRIEF,
+    detector=BRIEF,
+    safe_unet=BRIEF,
+    unet=BRIEF,
+)
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All stages, each far too short, but real."""
+    work = tmp_path_factory.mktemp("build")
+    build = LabBuild(work / "stages", SMALL)
+    for stage in STAGES:
+        assert [progress.step for progress in build.run(stage)] == [1, 2, 3, 4]
+    build.assemble(work / "weights")
+    return work
+
+
+def test_the_result_is_a_pipeline_in_half_precision(built: Path) -> None:
+    from diffusers import StableDiffusionPipeline
+    from safetensors import safe_open
+
+    pipeline = StableDiffusionPipeline.from_pretrained(built / "weights")
+    assert pipeline("a cat", num_inference_steps=2).images[0].size == (64, 64)
+    weights = built / "weights" / "unet" / "diffusion_pytorch_model.safetensors"
+    with safe_open(weights, framework="pt") as file:
+        names = file.keys()
+        assert {file.get_tensor(name).dtype for name in names} == {torch.float16}
+    assert (built / "weights" / "detector.onnx").is_file()
+
+
+def test_an_interrupted_stage_goes_on_to_the_same_weights(built: Path, tmp_path: Path) -> None:
+    whole = LabBuild(built / "stages", SMALL)
+    broken = LabBuild(tmp_path, SMALL)
+    steps = broken.run("autoencoder")
+    for _ in range(3):
+        next(steps)
+    steps.close()
+    resumed = [progress.step for progress in broken.run("autoencoder")]
+    assert resumed == [3, 4]
+    files = [b.folder / "vae" / "diffusion_pytorch_model.safetensors" for b in (whole, broken)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_unknown_stage() -> None:
+    with pytest.raises(SafegenError, match="unknown stage"):
+        list(LabBuild(Path("nowhere")).run("magic"))
+
+
+def test_schedule_warms_up_stays_and_decays() -> None:
+    schedule = replace(BRIEF, steps=100, warmup=10, decay=0.2, floor=0.0)
+    rates = [schedule.rate(step) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert set(rates[10:80]) == {1e-3}
+    assert rates[80:] == sorted(rates[80:], reverse=True)
+    assert rates[-1] < 1e-4
