@@ -55,7 +55,8 @@ def edit(
 ) -> None:
     """Edit a model's self-attention so that the unsafe dissolves into its censored form.
 
-    An interrupted edit goes on where it was when the same command is given again.
+    An interrupted edit goes on where it was when the same command is given again. On several
+    GPUs: accelerate launch -m safegen edit …; the batch is divided among them.
     """
     settings = _settings(
         objective,
@@ -74,6 +75,8 @@ def edit(
             "seed": seed,
         },
     )
+    from accelerate import PartialState
+
     from safegen.editing.progress import EditProgress
     from safegen.editing.run import edit as run_edit
     from safegen.editing.run import plan
@@ -94,8 +97,10 @@ def edit(
             run_folder=folder,
             on_record=progress.show,
         )
-    patch.save(out)
-    typer.echo(f"wrote {out}; {len(patch.differences)} self-attention weights changed, no other")
+    if PartialState().is_main_process:
+        patch.save(out)
+        count = len(patch.differences)
+        typer.echo(f"wrote {out}; {count} self-attention weights changed, no other")
 
 
 def _settings(objective: str | None, given: dict[str, Any]) -> EditSettings:

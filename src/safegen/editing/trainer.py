@@ -173,8 +173,9 @@ class Edit:
                 self.settings.redirect_weight * redirect + self.settings.preserve_weight * preserve
             ) / self.settings.accumulation
             self.accelerator.backward(loss)
-            sums[0] += float(redirect.detach()) / self.settings.accumulation
-            sums[1] += float(preserve.detach()) / self.settings.accumulation
+            both = torch.stack((redirect, preserve)).detach()
+            shared = self.accelerator.reduce(both, reduction="mean") / self.settings.accumulation
+            sums = [total + float(value) for total, value in zip(sums, shared, strict=True)]
         if not all(math.isfinite(value) for value in sums):
             raise SafegenError(
                 f"step {step + 1}: the loss is {sums[0]} (redirect), {sums[1]} (preserve); "

@@ -16,7 +16,7 @@ from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 from safegen.prompts.lab import lab_prompts
 from safegen.triplets.censoring import pixelate
 
-SAMPLING = SamplingSettings(steps=25, guidance=5.0, sampler="ddim")
+SAMPLING = SamplingSettings(steps=16, guidance=5.0, sampler="dpm++")
 """How the lab's pictures are made everywhere unless the user says otherwise."""
 FLOORS: dict[str, float] = {
     "explicit": 0.97,

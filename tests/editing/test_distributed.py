@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from safegen.editing.latents import TripletLatents
+from safegen.editing.patch import Patch
+
+
+def test_two_processes_make_the_patch_that_one_makes(
+    tiny_folder: Path, tiny_latents: TripletLatents, tmp_path: Path
+) -> None:
+    tiny_latents.save(tmp_path / "triplets.safetensors")
+    launchers = {
+        "one": [sys.executable],
+        "two": [
+            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+        ],
+    }  # fmt: skip
+    for name, launcher in launchers.items():
+        subprocess.run(
+            [
+                *launcher, "-m", "safegen", "edit", str(tiny_folder),
+                "--triplets", str(tmp_path / "triplets.safetensors"),
+                "--steps", "4", "--batch", "4", "--learning-rate", "1e-3",
+                "--out", str(tmp_path / f"{name}.safetensors"),
+            ],
+            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            check=True,
+            capture_output=True,
+        )  # fmt: skip
+    one, two = (Patch.load(tmp_path / f"{name}.safetensors") for name in launchers)
+    assert one.differences.keys() == two.differences.keys()
+    for name, difference in one.differences.items():
+        torch.testing.assert_close(two.differences[name], difference, rtol=1e-2, atol=2e-5)
