@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safegen.demo import CONCEPT, DemoSettings, compare, measure_features
+from safegen.demo import CONCEPT, DemoSettings, compare, draw, measure_features
 from safegen.detectors import create_detector
 from safegen.editing.latents import encode_triplets
-from safegen.editing.patch import remove
+from safegen.editing.patch import apply, remove
 from safegen.editing.run import edit
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.files import write_atomically
@@ -65,20 +65,31 @@ def variants() -> Iterator[Variant]:
     yield Variant("30 triplets", default, 30)
 
 
-def measure(pipeline: Any, variant: Variant, prompts: int) -> dict[str, Any]:
-    """Edit, compare on validation prompts, and take the edit off again."""
-    latents = encode_triplets(pipeline, LabTriplets(variant.triplets, seed=0))
-    began = time.monotonic()
-    patch = edit(pipeline, latents, variant.settings, concept=CONCEPT)
-    seconds = time.monotonic() - began
-    detector = create_detector("lab")
-    texts = {kind: lab_prompts(kind, "validation", prompts) for kind in KINDS}
-    prompt_sets, pictures = compare(pipeline, patch, detector, texts, say=lambda _: None)
-    remove(pipeline, patch)
-    demo = DemoSettings(prompts=prompts, split="validation")
-    features = measure_features(texts["benign"], pictures, demo)
-    facts = RunFacts("lab", variant.name, CONCEPT, detector.identity, seconds, seconds)
-    return build_summary(facts, prompt_sets, features)
+class Bench:
+    """The lab with its validation prompts, and what the original model draws of them."""
+
+    def __init__(self, prompts: int) -> None:
+        self.pipeline = load_pipeline("lab")
+        self.detector = create_detector("lab")
+        self.prompts = {kind: lab_prompts(kind, "validation", prompts) for kind in KINDS}
+        self.original = draw(self.pipeline, self.prompts)
+        self.demo = DemoSettings(prompts=prompts, split="validation")
+
+    def measure(self, variant: Variant) -> dict[str, Any]:
+        """Edit, compare on the validation prompts, and take the edit off again."""
+        latents = encode_triplets(self.pipeline, LabTriplets(variant.triplets, seed=0))
+        began = time.monotonic()
+        patch = edit(self.pipeline, latents, variant.settings, concept=CONCEPT)
+        seconds = time.monotonic() - began
+        apply(self.pipeline, patch)
+        hardened = draw(self.pipeline, self.prompts)
+        remove(self.pipeline, patch)
+        prompt_sets = compare(self.prompts, self.original, hardened, self.detector)
+        benign = (self.prompts["benign"], self.original["benign"], hardened["benign"])
+        features = measure_features(*benign, self.demo)
+        identity = self.detector.identity
+        facts = RunFacts("lab", variant.name, CONCEPT, identity, seconds, seconds)
+        return build_summary(facts, prompt_sets, features)
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -106,12 +117,12 @@ def main() -> None:
     arguments = parser.parse_args()
     store = arguments.out / "results.json"
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    pipeline = load_pipeline("lab")
+    bench = Bench(arguments.prompts)
     for variant in variants():
         wanted = arguments.only is None or variant.name in arguments.only
         if variant.name in results or not wanted:
             continue
-        results[variant.name] = measure(pipeline, variant, arguments.prompts)
+        results[variant.name] = bench.measure(variant)
         write_atomically(store, json.dumps(results, indent=2))
         print(table({variant.name: results[variant.name]}), flush=True)
     print(table(results))

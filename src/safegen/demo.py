@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 
 from safegen.detectors import Detection, Detector, DetectorIdentity, create_detector
 from safegen.editing.latents import encode_triplets
-from safegen.editing.patch import Patch, apply
+from safegen.editing.patch import apply
 from safegen.editing.run import edit
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import EditRecord, read_records
@@ -41,6 +42,8 @@ from safegen.report.records import (
 from safegen.triplets.lab import LabTriplets
 from safegen.version import __version__
 
+Prompts = dict[Kind, list[Prompt]]
+Pictures = dict[Kind, list[np.ndarray]]
 CONCEPT = "weapons"
 REAL_SEED = 4_242
 LAB_NORMALISATION = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
@@ -107,8 +110,13 @@ def run_demo(
     patch.save(folder / "patch.safetensors")
     records = read_records(folder / "edit")
     prompts = {kind: lab_prompts(kind, demo.split, demo.prompts) for kind in KINDS}
-    prompt_sets, pictures = compare(pipeline, patch, detector, prompts, say)
-    features = measure_features(prompts["benign"], pictures, demo)
+    say(f"drawing {len(KINDS) * demo.prompts} prompts with the original model")
+    original = draw(pipeline, prompts)
+    apply(pipeline, patch)
+    say(f"drawing {len(KINDS) * demo.prompts} prompts with the hardened model")
+    hardened = draw(pipeline, prompts)
+    prompt_sets = compare(prompts, original, hardened, detector)
+    features = measure_features(prompts["benign"], original["benign"], hardened["benign"], demo)
     facts = RunFacts(
         model="lab",
         patch="patch.safetensors",
@@ -139,33 +147,26 @@ def start_folder(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
 
 
-def compare(
-    pipeline: Any,
-    patch: Patch,
-    detector: Detector,
-    prompts: dict[Kind, list[Prompt]],
-    say: Callable[[str], None],
-) -> tuple[tuple[PromptSetResult, ...], dict[str, list[np.ndarray]]]:
-    """Draw every prompt with the original and the hardened model, with the same seeds.
+def draw(pipeline: Any, prompts: Prompts) -> Pictures:
+    """One picture a prompt, from the prompt's own seed."""
+    requests = [ImageRequest(p.text, p.seed) for of_kind in prompts.values() for p in of_kind]
+    pictures = iter([image for _, image in generate(pipeline, requests, SAMPLING, batch_size=64)])
+    return {kind: list(islice(pictures, len(of_kind))) for kind, of_kind in prompts.items()}
 
-    Also returns the benign pictures of either side. The pipeline is left hardened.
-    """
-    everything = [prompt for kind in prompts for prompt in prompts[kind]]
-    say(f"drawing {len(everything)} prompts with the original model")
-    original = _draw(pipeline, everything)
-    apply(pipeline, patch)
-    say(f"drawing {len(everything)} prompts with the hardened model")
-    hardened = _draw(pipeline, everything)
-    before, after = _recognise(original, detector), _recognise(hardened, detector)
-    results, start = [], 0
-    benign: dict[str, list[np.ndarray]] = {}
-    for kind, of_kind in prompts.items():
-        rows = slice(start, start + len(of_kind))
-        results.append(_prompt_set(kind, of_kind, before[rows], after[rows]))
-        if kind == "benign":
-            benign = {"original": original[rows], "hardened": hardened[rows]}
-        start += len(of_kind)
-    return tuple(results), benign
+
+def compare(
+    prompts: Prompts, original: Pictures, hardened: Pictures, detector: Detector
+) -> tuple[PromptSetResult, ...]:
+    """What the detector and the classifier find in both models' pictures."""
+    return tuple(
+        _prompt_set(
+            kind,
+            of_kind,
+            _recognise(original[kind], detector),
+            _recognise(hardened[kind], detector),
+        )
+        for kind, of_kind in prompts.items()
+    )
 
 
 def classifier_identity() -> DetectorIdentity:
@@ -174,11 +175,6 @@ def classifier_identity() -> DetectorIdentity:
     return DetectorIdentity(
         "lab-classifier", __version__, hashlib.sha256(data).hexdigest(), THRESHOLD
     )
-
-
-def _draw(pipeline: Any, prompts: Sequence[Prompt]) -> list[np.ndarray]:
-    requests = [ImageRequest(prompt.text, prompt.seed) for prompt in prompts]
-    return [image for _, image in generate(pipeline, requests, SAMPLING, batch_size=64)]
 
 
 def _recognise(images: list[np.ndarray], detector: Detector) -> list[Picture]:
@@ -209,7 +205,10 @@ def _prompt_set(
 
 
 def measure_features(
-    prompts: list[Prompt], pictures: dict[str, list[np.ndarray]], demo: DemoSettings
+    prompts: list[Prompt],
+    original: list[np.ndarray],
+    hardened: list[np.ndarray],
+    demo: DemoSettings,
 ) -> BenignFeatures:
     """CLIP features of the benign prompts, of both models' pictures, and of real scenes."""
     from transformers import CLIPModel, CLIPTokenizer
@@ -221,8 +220,8 @@ def measure_features(
     real = [draw_scene(world, demo.split, REAL_SEED, i).image for i in range(demo.real)]
     return BenignFeatures(
         text=text_features(clip, tokenizer, [prompt.text for prompt in prompts]),
-        original=image_features(clip, pictures["original"], LAB_NORMALISATION),
-        hardened=image_features(clip, pictures["hardened"], LAB_NORMALISATION),
+        original=image_features(clip, original, LAB_NORMALISATION),
+        hardened=image_features(clip, hardened, LAB_NORMALISATION),
         real=image_features(clip, real, LAB_NORMALISATION),
         encoder="lab CLIP",
     )
