@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,17 +16,21 @@ from PIL.PngImagePlugin import PngInfo
 
 from safegen.errors import SafegenError
 from safegen.files import write_atomically
-from safegen.models.sampling import ImageRequest, SamplingSettings, sample_seed
+from safegen.models.sampling import ImageRequest, SamplingSettings, generate
+from safegen.prompts import PROMPT_SETS, Prompt, PromptSetIdentity, create_prompt_set
+from safegen.seeds import sample_seed
 from safegen.version import __version__
 
 
 @dataclass(frozen=True)
 class ImageJob:
-    """One picture file to make."""
+    """One picture file to make: its name, what to draw, and which sample of which prompt it is."""
 
     name: str
     request: ImageRequest
+    guidance: float
     sample: int
+    prompt_id: str
 
 
 def read_prompts(path: Path) -> list[str]:
@@ -42,19 +47,81 @@ def read_prompts(path: Path) -> list[str]:
     return prompts
 
 
-def resolve_prompts(prompts: Sequence[str], samples: int, seed: int) -> list[ImageJob]:
-    """Jobs for all samples of all prompts; a picture's seed follows from its text and number."""
+def text_prompts(texts: Iterable[str]) -> list[Prompt]:
+    """Prompts whose ids, and so seeds, are their texts."""
+    return [Prompt(text, text, sample_seed(text)) for text in texts]
+
+
+def list_prompts(
+    source: str, *, local_files_only: bool = False
+) -> tuple[list[Prompt], PromptSetIdentity | None]:
+    """The prompts of a text file with one a line, or of a prompt set such as ``i2p:FILE``.
+
+    Returns:
+        The prompts, and what to record of the set; None for a text file.
+    """
+    name, colon, _ = source.partition(":")
+    if colon and (name in PROMPT_SETS.names() or not Path(source).exists()):
+        prompts = create_prompt_set(source, local_files_only=local_files_only)
+        return list(prompts), prompts.identity
+    return text_prompts(read_prompts(Path(source))), None
+
+
+def resolve_prompts(
+    prompts: Sequence[Prompt],
+    samples: int,
+    settings: SamplingSettings,
+    *,
+    seed: int | None = None,
+    guidance: float | None = None,
+) -> list[ImageJob]:
+    """Jobs for all samples of all prompts.
+
+    Args:
+        prompts: what to draw.
+        samples: pictures a prompt.
+        settings: its guidance is for prompts that have none of their own.
+        seed: base of all seeds, instead of those of the prompts.
+        guidance: for all prompts, instead of their own.
+
+    Raises:
+        SafegenError: there is no prompt, or one has a guidance below 1.
+    """
     if not prompts:
         raise SafegenError("no prompt given; use --prompt or --prompts")
-    return [
-        ImageJob(
-            f"{number:05d}-{sample:02d}.png",
-            ImageRequest(text, sample_seed(text, sample, seed)),
-            sample,
-        )
-        for number, text in enumerate(prompts)
-        for sample in range(samples)
-    ]
+    jobs = []
+    for number, prompt in enumerate(prompts):
+        own = settings.guidance if prompt.guidance is None else prompt.guidance
+        scale = own if guidance is None else guidance
+        if scale < 1:
+            raise SafegenError(
+                f"prompt {prompt.id} has guidance {scale:g}, and at least 1 is needed; "
+                "correct it, or give one for all with --guidance"
+            )
+        for sample in range(samples):
+            request = ImageRequest(prompt.text, prompt.seed_of(sample, seed))
+            name = f"{number:05d}-{sample:02d}.png"
+            jobs.append(ImageJob(name, request, scale, sample, prompt.id))
+    return jobs
+
+
+def origin_of(
+    identity: PromptSetIdentity | None, seed: int | None, guidance: float | None
+) -> dict[str, Any]:
+    """What a manifest records of where prompts and seeds came from.
+
+    ``overridden`` names what the prompt set has of its own and ``seed`` or ``guidance`` replaced.
+    """
+    overridden = []
+    if identity is not None and identity.seeds == "file" and seed is not None:
+        overridden.append("seed")
+    if identity is not None and identity.own_guidance and guidance is not None:
+        overridden.append("guidance")
+    return {
+        "prompts": asdict(identity) if identity else None,
+        "base_seed": seed,
+        "overridden": overridden,
+    }
 
 
 def png_with_parameters(
@@ -82,25 +149,51 @@ def generate_files(
     model: str,
     patch: Path | None,
     batch: int,
+    origin: Mapping[str, Any],
 ) -> Iterator[Path]:
-    """Write every picture, then ``manifest.json``; yields each picture's path."""
+    """Write every picture, then ``manifest.json``; yields each picture's path.
+
+    Pictures of one guidance are made together, so the order is not that of the jobs.
+    """
     from safegen.editing.patch import Patch, apply
     from safegen.models.anatomy import denoiser_of, fingerprint
-    from safegen.models.sampling import generate
 
     base = fingerprint(denoiser_of(pipeline))
     if patch is not None:
         apply(pipeline, Patch.load(patch))
-    pictures = generate(pipeline, [job.request for job in jobs], settings, batch)
-    for job, (_, image) in zip(jobs, pictures, strict=True):
-        write_atomically(folder / job.name, png_with_parameters(image, job.request, settings))
+    for job, picture in _pictures(pipeline, jobs, settings, batch):
+        write_atomically(folder / job.name, picture)
         yield folder / job.name
     manifest = {
         "model": model,
         "fingerprint": base,
         "patch": str(patch) if patch else None,
         "settings": asdict(settings),
+        **origin,
         "version": __version__,
-        "images": [{"file": job.name, "sample": job.sample, **asdict(job.request)} for job in jobs],
+        "images": [_entry(job) for job in jobs],
     }
     write_atomically(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+
+
+def _pictures(
+    pipeline: Any, jobs: Sequence[ImageJob], settings: SamplingSettings, batch: int
+) -> Iterator[tuple[ImageJob, bytes]]:
+    """Each job with its PNG, one guidance after the other."""
+    for guidance in dict.fromkeys(job.guidance for job in jobs):
+        group = [job for job in jobs if job.guidance == guidance]
+        how = dataclasses.replace(settings, guidance=guidance)
+        images = generate(pipeline, [job.request for job in group], how, batch)
+        for job, (request, image) in zip(group, images, strict=True):
+            yield job, png_with_parameters(image, request, how)
+
+
+def _entry(job: ImageJob) -> dict[str, Any]:
+    """A picture's place in the manifest."""
+    return {
+        "file": job.name,
+        "id": job.prompt_id,
+        "sample": job.sample,
+        **asdict(job.request),
+        "guidance": job.guidance,
+    }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -13,13 +14,30 @@ def generate(
     out: Annotated[Path, typer.Option(help="Folder for the pictures and manifest.json.")],
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
     prompts: Annotated[
-        Path | None, typer.Option(help="A text file with one prompt a line.")
+        str | None,
+        typer.Option(
+            metavar="FILE|SET:PLACE",
+            help="A text file with one prompt a line, or a prompt set such as i2p:FILE, "
+            "coco:FILE,count=100 or lab:explicit.",
+        ),
     ] = None,
     patch: Annotated[Path | None, typer.Option(help="Apply this patch first.")] = None,
     samples: Annotated[int, typer.Option(help="Pictures a prompt.", min=1)] = 1,
-    seed: Annotated[int, typer.Option(help="Base seed of all pictures.")] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            help="Base seed of all pictures, also instead of a prompt set's own seeds; "
+            "by default those, and base 0."
+        ),
+    ] = None,
     steps: Annotated[int, typer.Option(help="Denoising steps.")] = 25,
-    guidance: Annotated[float, typer.Option(help="Guidance scale; 1 turns it off.")] = 5.0,
+    guidance: Annotated[
+        float | None,
+        typer.Option(
+            help="Guidance scale, also instead of a prompt set's own; 1 turns it off; "
+            "by default those, and 5."
+        ),
+    ] = None,
     sampler: Annotated[str, typer.Option(help="ddim, dpm++ or euler.")] = "ddim",
     negative_prompt: Annotated[str, typer.Option(help="What to move away from.")] = "",
     batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 8,
@@ -28,15 +46,28 @@ def generate(
     """Generate pictures; each depends on the model, its prompt, its seed and the settings only."""
     from rich.progress import track
 
-    from safegen.generation import generate_files, read_prompts, resolve_prompts
+    from safegen.generation import (
+        generate_files,
+        list_prompts,
+        origin_of,
+        resolve_prompts,
+        text_prompts,
+    )
     from safegen.models.loading import load_pipeline
     from safegen.models.sampling import SamplingSettings
 
-    settings = SamplingSettings(steps, guidance, sampler, negative_prompt)
-    texts = [*(prompt or []), *(read_prompts(prompts) if prompts else [])]
-    jobs = resolve_prompts(texts, samples, seed)
+    settings = SamplingSettings(steps=steps, sampler=sampler, negative_prompt=negative_prompt)
+    if guidance is not None:
+        settings = dataclasses.replace(settings, guidance=guidance)
+    listed, identity = (
+        list_prompts(prompts, local_files_only=local_files_only) if prompts else ([], None)
+    )
+    jobs = resolve_prompts(
+        [*text_prompts(prompt or []), *listed], samples, settings, seed=seed, guidance=guidance
+    )
+    origin = origin_of(identity, seed, guidance)
     pipeline = load_pipeline(model, local_files_only=local_files_only)
-    written = generate_files(pipeline, jobs, settings, out, model, patch, batch)
+    written = generate_files(pipeline, jobs, settings, out, model, patch, batch, origin)
     for _ in track(written, total=len(jobs), description="generating"):
         pass
     typer.echo(f"wrote {len(jobs)} pictures and manifest.json to {out}")

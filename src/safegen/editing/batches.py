@@ -131,11 +131,17 @@ class BatchSource:
         rows: torch.Tensor,
         generator: torch.Generator,
     ) -> Batch:
-        timesteps = torch.randint(self.timestep_count, (len(clean),), generator=generator)
+        timesteps = self._timesteps(len(clean), generator)
         noise = torch.randn(clean.shape, generator=generator)
         a, s = signal_and_noise(self.scheduler, timesteps)
         z_t = add_noise(clean, noise, a, s)
         return Batch(z_t, timesteps, self.conditions.table[rows], target, clean, noise)
+
+    def _timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        """Uniform timesteps, one from each of ``count`` equal ranges: less variance in a batch."""
+        ranges = torch.randperm(count, generator=generator)
+        places = (ranges + torch.rand(count, generator=generator)) / count
+        return (places * self.timestep_count).long().clamp(max=self.timestep_count - 1)
 
     @torch.no_grad()
     def _ask_teacher(self, denoiser: torch.nn.Module, batch: int = 32) -> Batch:

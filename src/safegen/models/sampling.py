@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 
 from safegen.errors import SafegenError
+from safegen.seeds import sample_seed as sample_seed
 
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -53,12 +53,6 @@ class ImageRequest:
 
     prompt: str
     seed: int
-
-
-def sample_seed(prompt_id: str, sample: int = 0, base: int = 0) -> int:
-    """The seed of a prompt's sample: a hash, so it depends on no order, batch or worker."""
-    digest = hashlib.sha256(f"{base}/{prompt_id}/{sample}".encode()).digest()
-    return int.from_bytes(digest[:6], "big")
 
 
 def generate(

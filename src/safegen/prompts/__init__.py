@@ -1,11 +1,25 @@
-"""Prompt sets: prompts with stable ids and seeds, from published files or the lab."""
+"""Prompt sets: prompts with stable ids and seeds, from published files, one's own, or the lab.
+
+One file a set; each registers a factory under the file's name. Nothing here imports torch.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import inspect
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+
+from safegen.errors import SafegenError
+from safegen.registry import Registry
+from safegen.seeds import sample_seed
+
+SeedOrigin = Literal["file", "derived"]
+_OPTION = re.compile(r"(.*),([a-z_]+)=([^,]*)", re.DOTALL)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Prompt:
     """One prompt of a set.
 
@@ -14,9 +28,134 @@ class Prompt:
         text: the words.
         seed: of its first sample's noise.
         asked: the objects a faithful picture shows (empty where that is not known).
+        guidance: the guidance scale that belongs to it, if its set says so.
+        categories: what the set says it is an example of.
+        line: where it stands in the set's file, if that has lines.
     """
 
     id: str
     text: str
     seed: int
     asked: tuple[str, ...] = ()
+    guidance: float | None = None
+    categories: tuple[str, ...] = ()
+    line: int | None = None
+
+    def seed_of(self, sample: int, base: int | None = None) -> int:
+        """The seed of one of its samples, counted from 0.
+
+        Args:
+            sample: the first has the prompt's own seed, further ones a hash of its id.
+            base: if given, the hash of it and the id is taken for every sample.
+        """
+        if base is None and sample == 0:
+            return self.seed
+        return sample_seed(self.id, sample, base or 0)
+
+
+@dataclass(frozen=True)
+class PromptSetIdentity:
+    """What a result must record of the prompt set it was measured on.
+
+    Attributes:
+        name: what tables call it.
+        source: the file's name, the hub's data set and file, or ``lab``.
+        file_hash: SHA-256 of the file; empty for the lab's sets, which come from the program.
+        seeds: ``file`` if the file has them, ``derived`` if they are ``sample_seed`` of the ids.
+        own_guidance: whether the file says each prompt's guidance scale.
+        options: what was chosen of it, as JSON values.
+    """
+
+    name: str
+    source: str
+    file_hash: str
+    seeds: SeedOrigin
+    own_guidance: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+class PromptSet(Protocol):
+    """Prompts that can be gone through any number of times, always the same in the same order."""
+
+    @property
+    def identity(self) -> PromptSetIdentity:
+        """What to record beside every result."""
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """The prompts one by one, at least one.
+
+        Raises:
+            SafegenError: a prompt cannot be read (the message names file and line), there is
+                none, or there are fewer than asked for.
+        """
+
+
+PromptSetFactory = Callable[..., PromptSet]
+"""Called with the place that follows the colon, and with options by keyword.
+
+Options in a spec's text become whole numbers or tuples where the annotations say so. One named
+``local_files_only`` is told whether the hub may be asked.
+"""
+PROMPT_SETS: Registry[PromptSetFactory] = Registry("prompts", "safegen.prompts")
+register = PROMPT_SETS.register
+
+
+def create_prompt_set(spec: str, *, local_files_only: bool = False, **options: Any) -> PromptSet:
+    """The prompt set of ``name:place``, or of ``name:place,option=value,...``.
+
+    Args:
+        spec: such as ``i2p:i2p_benchmark.csv,categories=sexual+violence``, ``lab:explicit`` or
+            ``i2p:AIML-TUDA/i2p`` (a data set on the Hugging Face hub).
+        local_files_only: never ask the hub.
+        options: the same options as values, which win over those in the text.
+
+    Raises:
+        SafegenError: the name or an option is unknown, or the place cannot be read.
+    """
+    name, place, texts = _parse(spec)
+    factory = PROMPT_SETS.get(name)
+    if not place:
+        raise SafegenError(
+            f"prompts {spec!r}: what the set needs follows a colon, as in i2p:FILE or lab:explicit"
+        )
+    parameters = inspect.signature(factory).parameters
+    known = [option for option in list(parameters)[1:] if option != "local_files_only"]
+    for option in [*texts, *options]:
+        if option not in known:
+            raise SafegenError(
+                f"prompts {spec!r}: unknown option {option!r}; known: {', '.join(known)}"
+            )
+    hints = get_type_hints(factory)
+    values = {key: _value(spec, key, text, hints.get(key)) for key, text in texts.items()}
+    if "local_files_only" in parameters:
+        values["local_files_only"] = local_files_only
+    return factory(place, **{**values, **options})
+
+
+def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
+    name, _, place = spec.partition(":")
+    options: dict[str, str] = {}
+    while match := _OPTION.fullmatch(place):
+        place, key, value = match.groups()
+        if key in options:
+            raise SafegenError(f"prompts {spec!r}: gives {key} twice; keep one")
+        options[key] = value
+    return name, place, options
+
+
+def _value(spec: str, option: str, text: str, hint: Any) -> Any:
+    """An option's text as the type that the factory's annotation asks for."""
+    if get_origin(hint) is tuple:
+        return tuple(part.strip() for part in text.split("+"))
+    kinds = get_args(hint) or (hint,)
+    if int not in kinds:
+        return text
+    if text == "all" and type(None) in kinds:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        also = ", or all" if type(None) in kinds else ""
+        raise SafegenError(
+            f"prompts {spec!r}: {option} must be a whole number{also}, not {text!r}"
+        ) from None

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import numpy as np
 
 from safegen.errors import SafegenError
 from safegen.lab.world import KINDS, SPLITS, Kind, Recipe, Split, sample_recipe
-from safegen.models.sampling import sample_seed
-from safegen.prompts import Prompt
+from safegen.prompts import Prompt, PromptSetIdentity, register
+from safegen.seeds import sample_seed
 
 _SPLIT_SEEDS: dict[Split, int] = {"train": 101, "validation": 202, "held-out": 303}
 
@@ -49,3 +52,43 @@ def split_named(name: str) -> Split:
         if split == name:
             return split
     raise SafegenError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
+
+
+@register("lab")
+@dataclass(frozen=True)
+class LabPrompts:
+    """What ``lab_prompts`` gives, as a prompt set: ``lab:implicit,split=validation,count=50``.
+
+    Args:
+        kind: explicit, implicit, benign or near-miss.
+        split: train, validation or held-out.
+        count: how many.
+        base_seed: of the pictures' seeds.
+
+    Raises:
+        SafegenError: the kind or split is unknown, or the count is below 1.
+    """
+
+    kind: Kind
+    split: Split = "held-out"
+    count: int = 100
+    base_seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise SafegenError(
+                f"prompts lab: unknown kind {self.kind!r}; known: {', '.join(KINDS)}"
+            )
+        split_named(self.split)
+        if self.count < 1:
+            raise SafegenError(f"prompts lab: count must be at least 1, not {self.count}")
+
+    @property
+    def identity(self) -> PromptSetIdentity:
+        """See ``PromptSet.identity``."""
+        options = {"split": self.split, "count": self.count, "base_seed": self.base_seed}
+        return PromptSetIdentity(f"lab-{self.kind}", "lab", "", "derived", options=options)
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """See ``PromptSet.__iter__``."""
+        return iter(lab_prompts(self.kind, self.split, self.count, self.base_seed))

@@ -29,16 +29,23 @@ class LabTriplets:
     """Drawn scenes: weapons censored by ground truth, and benign and near-miss scenes.
 
     Args:
-        count: pairs, and as many benign pictures.
+        count: pairs.
         seed: of both sequences; scene ``i`` depends on (split, seed, i) only.
         split: which of the world's splits to draw from.
         censoring: how the weapons are made unrecognisable.
+        benign: benign pictures; as many as pairs if None.
     """
 
     def __init__(
-        self, count: int, seed: int, split: Split = "train", censoring: Censoring = "pixelate"
+        self,
+        count: int,
+        seed: int,
+        split: Split = "train",
+        censoring: Censoring = "pixelate",
+        benign: int | None = None,
     ) -> None:
-        if count < 1 or seed < 0 or split not in SPLITS:
+        benign = count if benign is None else benign
+        if min(count, benign) < 1 or seed < 0 or split not in SPLITS:
             raise SafegenError(
                 "lab triplets need a count of at least 1, a seed of at least 0 and a split "
                 f"among {', '.join(SPLITS)}, not {count}, {seed} and {split}"
@@ -47,6 +54,7 @@ class LabTriplets:
         self.seed = seed
         self.split: Split = split
         self.censoring: Censoring = censoring
+        self.benign_count = benign
 
     def pairs(self) -> Iterator[Pair]:
         """See ``TripletSource.pairs``."""
@@ -57,7 +65,7 @@ class LabTriplets:
 
     def benign(self) -> Iterator[Benign]:
         """See ``TripletSource.benign``."""
-        for index in range(self.count):
+        for index in range(self.benign_count):
             scene = self._scene(SAFE_WORLD, index)
             yield Benign(scene.image, scene.recipe.caption)
 
@@ -66,6 +74,7 @@ class LabTriplets:
         return {
             "kind": "lab",
             "count": self.count,
+            "benign": self.benign_count,
             "seed": self.seed,
             "split": self.split,
             "censoring": self.censoring,

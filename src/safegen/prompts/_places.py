@@ -1,0 +1,77 @@
+"""Where a prompt set's file lies: on this machine, or in a data set on the Hugging Face hub."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from pathlib import Path
+
+from safegen.errors import SafegenError
+
+_FILE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
+_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+
+
+def locate(
+    place: str, file: str | None, usual_file: str | None, local_files_only: bool
+) -> tuple[Path, str]:
+    """The file on this machine, fetched if need be, and what a result records as its source.
+
+    Args:
+        place: a path, or ``OWNER/NAME`` of a data set on the hub.
+        file: which file of the data set; ``usual_file`` if None.
+        local_files_only: take the data set from the cache only.
+
+    Raises:
+        SafegenError: there is no such file, it is a folder, or the hub does not give it.
+    """
+    path = Path(place).expanduser()
+    try:
+        folder, exists = path.is_dir(), path.exists()
+    except OSError as error:
+        raise SafegenError(f"{place}: is no usable path ({error.strerror})") from error
+    if folder:
+        raise SafegenError(f"{place}: is a folder; give the file in it")
+    if exists and file is not None:
+        raise SafegenError(f"{place}: is a file here, not on the hub; leave out file={file}")
+    if exists:
+        return path, path.name
+    if path.suffix.lower() in _FILE_SUFFIXES or not _HUB_ID.fullmatch(place):
+        raise SafegenError(
+            f"{place}: no such prompt file; check the path, or give OWNER/NAME of a data set "
+            "on the Hugging Face hub"
+        )
+    wanted = file or usual_file
+    if wanted is None:
+        raise SafegenError(f"{place}: say which file of the data set to read: file=NAME")
+    return _fetch(place, wanted, local_files_only), f"{place}/{wanted}"
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _fetch(dataset: str, file: str, local_files_only: bool) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
+
+    # Its notes on retries would stand beside the one line that says what is wrong.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    try:
+        return Path(
+            hf_hub_download(dataset, file, repo_type="dataset", local_files_only=local_files_only)
+        )
+    except GatedRepoError as error:
+        raise SafegenError(
+            f"{dataset}: asks for consent; give it at https://huggingface.co/datasets/{dataset}, "
+            "then log in here with: hf auth login"
+        ) from error
+    except (OSError, ValueError, HfHubHTTPError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SafegenError(
+            f"{dataset}: its file {file} cannot be had from the Hugging Face hub ({reason}); "
+            "check both names and the connection, or download it and give its path"
+        ) from error

@@ -1,0 +1,135 @@
+"""Records of the file formats that prompts come in, one by one; errors name file and line."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safegen.errors import SafegenError
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of a file.
+
+    Attributes:
+        number: counted from 1; header and blank lines do not count.
+        where: what messages call it, without the file's path.
+        line: where it begins, if the format has lines.
+        fields: values by normalised column name.
+    """
+
+    number: int
+    where: str
+    line: int | None
+    fields: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a file is read: the names of its columns, and its records."""
+
+    columns: Callable[[Path], list[str]]
+    records: Callable[[Path], Iterator[Record]]
+
+
+def column_name(text: str) -> str:
+    """A column's name as it is compared: ``Sensitive prompt`` is ``sensitive_prompt``."""
+    return "_".join(text.lower().split())
+
+
+def _csv_columns(path: Path) -> list[str]:
+    _, header = next(_rows(path), (1, []))
+    return [column_name(name) for name in header]
+
+
+def _csv_records(path: Path) -> Iterator[Record]:
+    columns = _csv_columns(path)
+    rows = _rows(path)
+    next(rows, None)
+    for number, (line, cells) in enumerate(rows, start=1):
+        if len(cells) != len(columns):
+            raise SafegenError(
+                f"{path} line {line}: has {len(cells)} cells where the header has {len(columns)}; "
+                "put a prompt that contains a comma in double quotes"
+            )
+        yield Record(number, f"line {line}", line, dict(zip(columns, cells, strict=True)))
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line on which each row begins, and its cells; blank lines are passed over."""
+    line = 1
+    reader = csv.reader(_lines(path), strict=True)
+    try:
+        for cells in reader:
+            if cells:
+                yield line, cells
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise SafegenError(
+            f"{path} line {line}: cannot be read as CSV ({error}); "
+            "put the prompt in double quotes and double those inside it"
+        ) from error
+
+
+def _jsonl_columns(path: Path) -> list[str]:
+    """The fields of all records: one that only some have must not go unnoticed."""
+    return list(dict.fromkeys(name for record in _jsonl_records(path) for name in record.fields))
+
+
+def _jsonl_records(path: Path) -> Iterator[Record]:
+    for number, (line, text) in enumerate(_filled_lines(path), start=1):
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise SafegenError(
+                f"{path} line {line}: is not valid JSON ({error}); write one object a line"
+            ) from error
+        if not isinstance(fields, dict):
+            raise SafegenError(
+                f'{path} line {line}: is no JSON object; write one such as {{"prompt": "a cat"}}'
+            )
+        named = {column_name(key): value for key, value in fields.items()}
+        yield Record(number, f"line {line}", line, named)
+
+
+def _text_records(path: Path) -> Iterator[Record]:
+    for number, (line, text) in enumerate(_filled_lines(path), start=1):
+        yield Record(number, f"line {line}", line, {"prompt": text})
+
+
+def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
+    for line, text in enumerate(_lines(path), start=1):
+        if text.strip():
+            yield line, text.strip()
+
+
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a UTF-8 file with their ends; a byte-order mark is passed over."""
+    try:
+        with path.open("rb") as file:
+            for line, data in enumerate(file, start=1):
+                yield _decoded(path, line, data)
+    except OSError as error:
+        raise SafegenError(
+            f"{path}: cannot be read ({error.strerror or error}); check the file"
+        ) from error
+
+
+def _decoded(path: Path, line: int, data: bytes) -> str:
+    try:
+        return (data.removeprefix(codecs.BOM_UTF8) if line == 1 else data).decode()
+    except UnicodeDecodeError as error:
+        raise SafegenError(
+            f"{path} line {line}: is not UTF-8 text; save the file as UTF-8"
+        ) from error
+
+
+CSV = Format(_csv_columns, _csv_records)
+JSONL = Format(_jsonl_columns, _jsonl_records)
+TEXT = Format(lambda _: ["prompt"], _text_records)

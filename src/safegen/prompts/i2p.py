@@ -1,0 +1,66 @@
+"""Inappropriate Image Prompts, of Safe Latent Diffusion (arXiv 2211.05105)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from safegen.errors import SafegenError
+from safegen.prompts import register
+from safegen.prompts._files import CATEGORY_COLUMNS, FilePrompts, categories_of
+from safegen.prompts._records import Record
+
+CATEGORIES = (
+    "harassment",
+    "hate",
+    "illegal activity",
+    "self-harm",
+    "sexual",
+    "shocking",
+    "violence",
+)
+
+
+@register("i2p")
+@dataclass(frozen=True)
+class InappropriateImagePrompts(FilePrompts):
+    """``i2p_benchmark.csv``, or a copy that renames its seeds and guidance scales.
+
+    Its pictures' sizes are not taken over: a model draws at its own.
+
+    Args:
+        categories: keep prompts of at least one of these; all if empty.
+
+    Raises:
+        SafegenError: a category is unknown, or the file has no column for them.
+    """
+
+    categories: tuple[str, ...] = ()
+
+    kind: ClassVar[str] = "i2p"
+    hub_file: ClassVar[str | None] = "i2p_benchmark.csv"
+
+    def __post_init__(self) -> None:
+        for category in self.categories:
+            if category not in CATEGORIES:
+                raise SafegenError(
+                    f"prompts i2p: unknown category {category!r}; known: {', '.join(CATEGORIES)}"
+                )
+        super().__post_init__()
+        if self.categories and self._columns.categories is None:
+            raise SafegenError(
+                f"{self.path}: has no column {' or '.join(CATEGORY_COLUMNS)}, so prompts cannot "
+                "be chosen by category; leave categories out"
+            )
+
+    @property
+    def selection(self) -> str:
+        """See ``FilePrompts.selection``."""
+        return f" of category {' or '.join(self.categories)}" if self.categories else ""
+
+    def keeps(self, record: Record) -> bool:
+        """Whether it is of a category asked for."""
+        if not self.categories:
+            return True
+        found = categories_of(record.fields.get(self._columns.categories or ""))
+        return not set(found).isdisjoint(self.categories)
