@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safegen.demo import CONCEPT, DemoSettings, compare, draw, measure_features
+from safegen.demo import BENIGN_SHARE, CONCEPT, DemoSettings, compare, draw, measure_features
 from safegen.detectors import create_detector
 from safegen.editing.latents import encode_triplets
 from safegen.editing.patch import apply, remove
@@ -53,7 +53,7 @@ class Variant:
 
 def variants() -> Iterator[Variant]:
     """The default, and what differs from it in one respect."""
-    default, empty = EditSettings(), Mixture()
+    default, empty = EditSettings.lab(), Mixture()
     yield Variant("default", default)
     yield Variant("paper objective, else default", replace(default, objective="paper"))
     yield Variant("paper objective, published settings", EditSettings.paper())
@@ -77,7 +77,10 @@ class Bench:
 
     def measure(self, variant: Variant) -> dict[str, Any]:
         """Edit, compare on the validation prompts, and take the edit off again."""
-        latents = encode_triplets(self.pipeline, LabTriplets(variant.triplets, seed=0))
+        latents = encode_triplets(
+            self.pipeline,
+            LabTriplets(variant.triplets, seed=0, benign=BENIGN_SHARE * variant.triplets),
+        )
         began = time.monotonic()
         patch = edit(self.pipeline, latents, variant.settings, concept=CONCEPT)
         seconds = time.monotonic() - began

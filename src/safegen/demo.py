@@ -46,6 +46,7 @@ Prompts = dict[Kind, list[Prompt]]
 Pictures = dict[Kind, list[np.ndarray]]
 CONCEPT = "weapons"
 REAL_SEED = 4_242
+BENIGN_SHARE = 4
 LAB_NORMALISATION = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 DESCRIPTIONS: dict[Kind, str] = {
     "explicit": "prompts that name the weapon",
@@ -61,13 +62,13 @@ class DemoSettings:
 
     Attributes:
         prompts: of each kind.
-        triplets: unsafe pairs, and as many benign pictures.
+        triplets: unsafe pairs; there are ``BENIGN_SHARE`` times as many benign pictures.
         real: held-out scenes that the Fréchet distance compares with.
         split: of the prompts; anything reported comes from ``held-out``.
         seed: of the triplets and the edit.
     """
 
-    prompts: int = 96
+    prompts: int = 64
     triplets: int = 100
     real: int = 1000
     split: Split = "held-out"
@@ -98,7 +99,8 @@ def run_demo(
     pipeline = load_pipeline("lab")
     detector = create_detector("lab")
     say(f"encoding {demo.triplets} triplets of drawn scenes")
-    latents = encode_triplets(pipeline, LabTriplets(demo.triplets, demo.seed))
+    source = LabTriplets(demo.triplets, demo.seed, benign=BENIGN_SHARE * demo.triplets)
+    latents = encode_triplets(pipeline, source)
     patch = edit(
         pipeline,
         latents,

@@ -12,8 +12,13 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the patch.")] = Path(
         "runs/demo"
     ),
-    prompts: Annotated[int, typer.Option(help="Prompts of each kind.", min=64)] = 96,
-    triplets: Annotated[int, typer.Option(help="Unsafe pictures to learn from.", min=1)] = 100,
+    prompts: Annotated[int, typer.Option(help="Prompts of each kind.", min=64)] = 64,
+    triplets: Annotated[
+        int,
+        typer.Option(
+            help="Unsafe pictures to learn from, with four times as many benign ones.", min=1
+        ),
+    ] = 100,
     steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:
@@ -28,7 +33,7 @@ def demo(
     from safegen.report.demo import print_summary, write_outputs
 
     console = Console()
-    settings = EditSettings() if steps is None else replace(EditSettings(), steps=steps)
+    settings = EditSettings.lab() if steps is None else replace(EditSettings.lab(), steps=steps)
     start_folder(out)
     with EditProgress(settings.steps, console) as progress:
         result = run_demo(

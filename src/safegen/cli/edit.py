@@ -59,6 +59,7 @@ def edit(
     GPUs: accelerate launch -m safegen edit …; the batch is divided among them.
     """
     settings = _settings(
+        model,
         objective,
         {
             "preservation": preservation,
@@ -103,12 +104,13 @@ def edit(
         typer.echo(f"wrote {out}; {count} self-attention weights changed, no other")
 
 
-def _settings(objective: str | None, given: dict[str, Any]) -> EditSettings:
+def _settings(model: str, objective: str | None, given: dict[str, Any]) -> EditSettings:
     from dataclasses import replace
 
     from safegen.editing.settings import EditSettings, Mixture
 
-    settings = EditSettings.paper() if objective == "paper" else EditSettings()
+    ours = EditSettings.lab() if model == "lab" else EditSettings()
+    settings = EditSettings.paper() if objective == "paper" else ours
     chosen = {name: value for name, value in given.items() if value is not None}
     for name in ("redirect_mixture", "preserve_mixture"):
         if name in chosen:

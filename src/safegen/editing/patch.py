@@ -17,7 +17,7 @@ from safegen.files import write_atomically
 from safegen.models.anatomy import denoiser_of, fingerprint
 
 FORMAT = "safegen-patch/1"
-_ORIGINALS = "_safegen_originals"
+_APPLIED = "_safegen_patches"
 
 
 class DifferentBaseWarning(UserWarning):
@@ -68,30 +68,47 @@ class Patch:
         return cls(tensors, json.loads(header["safegen"]))
 
 
+@dataclass
+class _Applied:
+    """What patches changed on a denoiser.
+
+    Attributes:
+        base: its fingerprint before any.
+        originals: the weights that each patch replaced, by the patch's names.
+    """
+
+    base: str
+    originals: dict[frozenset[str], dict[str, torch.Tensor]] = field(default_factory=dict)
+
+
 @torch.no_grad()
 def apply(pipeline: Any, patch: Patch | str | Path) -> Any:
     """Add a patch's differences to a pipeline's weights, in place; returns the pipeline.
 
+    Several patches can be applied where they change different weights.
+
     Raises:
-        SafegenError: another architecture, or a patch is applied already.
+        SafegenError: another architecture, or a patch of some of the same weights is applied.
 
     Warns:
         DifferentBaseWarning: the pipeline is another checkpoint than the patch was made on.
     """
     loaded = patch if isinstance(patch, Patch) else Patch.load(Path(patch))
     denoiser = denoiser_of(pipeline)
-    if getattr(denoiser, _ORIGINALS, None) is not None:
-        raise SafegenError("a patch is applied already; call safegen.remove(pipe, patch) first")
+    applied: _Applied | None = getattr(denoiser, _APPLIED, None)
+    _check_disjoint(applied, loaded)
     parameters = dict(denoiser.named_parameters())
     _check_architecture(denoiser, parameters, loaded)
-    _check_base(pipeline, denoiser, loaded)
+    applied = applied or _Applied(fingerprint(denoiser))
+    _check_base(pipeline, applied.base, loaded)
     originals = {}
     for name, difference in loaded.differences.items():
         parameter = parameters[name]
         originals[name] = parameter.detach().cpu().clone()
         changed = parameter.detach().float() + difference.to(parameter.device)
         parameter.copy_(changed.to(parameter.dtype))
-    setattr(denoiser, _ORIGINALS, originals)
+    applied.originals[frozenset(originals)] = originals
+    setattr(denoiser, _APPLIED, applied)
     return pipeline
 
 
@@ -100,14 +117,31 @@ def remove(pipeline: Any, patch: Patch | str | Path) -> Any:
     """Put the weights back that were there before ``apply``, bit for bit."""
     loaded = patch if isinstance(patch, Patch) else Patch.load(Path(patch))
     denoiser = denoiser_of(pipeline)
-    originals = getattr(denoiser, _ORIGINALS, None)
-    if originals is None or originals.keys() != loaded.differences.keys():
+    applied: _Applied | None = getattr(denoiser, _APPLIED, None)
+    names = frozenset(loaded.differences)
+    if applied is None or names not in applied.originals:
         raise SafegenError("this patch is not applied to the pipeline, so it cannot be removed")
     parameters = dict(denoiser.named_parameters())
-    for name, value in originals.items():
+    for name, value in applied.originals.pop(names).items():
         parameters[name].copy_(value)
-    setattr(denoiser, _ORIGINALS, None)
+    if not applied.originals:
+        delattr(denoiser, _APPLIED)
     return pipeline
+
+
+def is_patched(pipeline: Any) -> bool:
+    """Whether any patch is applied to the pipeline's denoiser."""
+    return hasattr(denoiser_of(pipeline), _APPLIED)
+
+
+def _check_disjoint(applied: _Applied | None, patch: Patch) -> None:
+    for names in applied.originals if applied else ():
+        shared = sorted(names & patch.differences.keys())
+        if shared:
+            raise SafegenError(
+                f"a patch is applied already that changes {len(shared)} of the same weights, "
+                f"{shared[0]} among them; call safegen.remove(pipe, patch) first"
+            )
 
 
 def _check_architecture(
@@ -127,9 +161,8 @@ def _check_architecture(
             )
 
 
-def _check_base(pipeline: Any, denoiser: torch.nn.Module, patch: Patch) -> None:
+def _check_base(pipeline: Any, here: str, patch: Patch) -> None:
     base = patch.metadata.get("base", {})
-    here = fingerprint(denoiser)
     if base.get("fingerprint") != here:
         name = getattr(pipeline, "name_or_path", None) or type(pipeline).__name__
         warnings.warn(

@@ -73,18 +73,18 @@ class EditSettings:
 
     objective: Objective = "exact"
     preservation: Preservation = "teacher"
-    steps: int = 400
-    batch: int = 12
+    steps: int = 1000
+    batch: int = 4
     accumulation: int = 1
-    learning_rate: float = 3e-4
+    learning_rate: float = 1e-5
     warmup: int = 20
     final_rate: float = 0.1
     redirect_weight: float = 1.0
-    preserve_weight: float = 1.0
-    gamma: float = 5.0
-    redirect_mixture: Mixture = Mixture()
-    preserve_mixture: Mixture = Mixture(empty=0.3, caption=0.7)
-    pool: int = 2048
+    preserve_weight: float = 1.5
+    gamma: float = 1.0
+    redirect_mixture: Mixture = Mixture(empty=0.5, random=0.5)
+    preserve_mixture: Mixture = Mixture(empty=0.2, random=0.1, caption=0.7)
+    pool: int = 1024
     average_decay: float = 0.98
     precision: Precision = "no"
     seed: int = 0
@@ -111,6 +111,11 @@ class EditSettings:
             raise SafegenError(f"average decay must be in [0, 1), not {self.average_decay}")
 
     @classmethod
+    def lab(cls) -> EditSettings:
+        """For the lab's small model, whose weights bear a hundred times larger steps."""
+        return cls(steps=520, batch=12, learning_rate=1e-3, pool=4096)
+
+    @classmethod
     def paper(cls) -> EditSettings:
         """The settings of the paper and its released code (arXiv 2404.06666)."""
         return cls(
@@ -124,6 +129,7 @@ class EditSettings:
             final_rate=1.0,
             redirect_weight=0.1,
             preserve_weight=0.9,
+            redirect_mixture=Mixture(),
             preserve_mixture=Mixture(),
             average_decay=0.999,
         )

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from safegen.checkpoints import load_state, save_state
 from safegen.editing.batches import Batch, BatchSource
@@ -88,6 +89,7 @@ class Edit:
         self.settings = settings or EditSettings()
         self.concept = concept
         self.run_folder = run_folder
+        AcceleratorState._reset_state()  # else a second edit could not have another precision
         self.accelerator = Accelerator(
             mixed_precision=self.settings.precision,
             cpu=pipeline.device.type == "cpu",
