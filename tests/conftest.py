@@ -64,6 +64,7 @@ def build_tiny_pipeline(
         only_cross_attention=cross_only,
         mid_block_type=None if cross_only else "UNetMidBlock2DCrossAttn",
     )
+    torch.manual_seed(seed)  # the autoencoder depends on nothing but the seed
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 2,
         up_block_types=("UpDecoderBlock2D",) * 2,

@@ -27,9 +27,14 @@ names = PROMPT_SETS.names()
 loaded = [name for name in sys.modules if name.startswith("safegen.prompts.")]
 ids = {prompt.id for spec in sys.argv[1:] for prompt in create_prompt_set(spec)}
 usage = resource.getrusage(resource.RUSAGE_SELF)
+try:  # a child's maxrss on Linux includes its parent's memory, the status file's does not
+    status = dict(line.split(":", 1) for line in open("/proc/self/status"))
+    peak = int(status["VmHWM"].split()[0])
+except FileNotFoundError:
+    peak = usage.ru_maxrss
 print(json.dumps({
     "names": names, "loaded": loaded, "prompts": len(ids), "torch": "torch" in sys.modules,
-    "seconds": usage.ru_utime + usage.ru_stime, "megabytes": usage.ru_maxrss / 1000,
+    "seconds": usage.ru_utime + usage.ru_stime, "megabytes": peak / 1000,
 }))
 """
 

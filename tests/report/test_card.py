@@ -77,5 +77,5 @@ def test_names_with_spaces_quotes_and_bars_stay_usable(
     odd = replace(facts, model='my "own" model')
     text = model_card(summary | {"settings": {"prompt": "a | b"}}, odd, dataset="x").text
     assert "safegen apply 'my \"own\" model' weapons.safetensors" in text
-    assert r'from_pretrained("my \"own\" model")' in text
+    assert r'load_pipeline("my \"own\" model")' in text
     assert r"| prompt | `a \| b` |" in text

@@ -51,6 +51,7 @@ def test_the_description_is_json() -> None:
     assert described == {
         "kind": "lab",
         "count": 2,
+        "benign": 2,
         "seed": 1,
         "split": "validation",
         "censoring": "fill",

@@ -45,7 +45,9 @@ class Patch:
 
     def save(self, path: Path) -> None:
         """Write as safetensors with the metadata in its header."""
-        header = {"format": FORMAT, "safegen": json.dumps(self.metadata, sort_keys=True)}
+        # One entry only: safetensors writes several in no fixed order.
+        text = json.dumps({"format": FORMAT, "metadata": self.metadata}, sort_keys=True)
+        header = {"safegen": text}
         tensors = {name: value.contiguous() for name, value in self.differences.items()}
         write_atomically(path, save(tensors, header))
 
@@ -54,7 +56,7 @@ class Patch:
         """Read what ``save`` wrote."""
         try:
             with safe_open(path, framework="pt") as file:
-                header = file.metadata() or {}
+                header = json.loads((file.metadata() or {}).get("safegen", "{}"))
                 if header.get("format") != FORMAT:
                     raise SafegenError(f"{path}: no safegen patch; make one with 'safegen edit'")
                 names = file.keys()
@@ -65,7 +67,7 @@ class Patch:
             raise SafegenError(
                 f"{path}: truncated or no safetensors file ({error}); copy or make it again"
             ) from error
-        return cls(tensors, json.loads(header["safegen"]))
+        return cls(tensors, header["metadata"])
 
 
 @dataclass

@@ -1,0 +1,94 @@
+"""The lab's UNets, trained on latents and text embeddings that were computed once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from transformers import CLIPModel
+
+from safegen.lab.build.clip import WIDTH
+from safegen.lab.build.training import Average, Progress, Schedule, train
+
+CAPTION_DROPOUT = 0.1
+MIN_SNR_GAMMA = 5.0
+
+
+def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion 1.x's noise schedule."""
+    return DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
+
+
+def new_unet() -> UNet2DConditionModel:
+    """Three cross-attention levels of (48, 96, 160) channels on 16 x 16 x 4 latents."""
+    return UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        layers_per_block=1,
+        block_out_channels=(48, 96, 160),
+        down_block_types=("CrossAttnDownBlock2D",) * 3,
+        up_block_types=("CrossAttnUpBlock2D",) * 3,
+        cross_attention_dim=WIDTH,
+        attention_head_dim=(1, 2, 4),
+        norm_num_groups=16,
+    )
+
+
+@torch.no_grad()
+def embed_texts(model: CLIPModel, tokens: torch.Tensor, batch: int = 512) -> torch.Tensor:
+    """Hidden states of the text encoder, (N, 32, 128) in half precision."""
+    parts = [
+        model.text_model(input_ids=tokens[start : start + batch]).last_hidden_state.half()
+        for start in range(0, len(tokens), batch)
+    ]
+    return torch.cat(parts)
+
+
+def train_unet(
+    unet: UNet2DConditionModel,
+    latents: torch.Tensor,
+    embeddings: torch.Tensor,
+    empty: torch.Tensor,
+    schedule: Schedule,
+    checkpoint: Path,
+    seed: int,
+    average: Average,
+    batch: int = 32,
+) -> Iterator[Progress]:
+    """Noise prediction with caption dropout; timesteps are drawn by their min-SNR weights.
+
+    Drawing a timestep as often as it weighs (arXiv 2303.09556) has the same expected gradient
+    as weighting uniform draws, and less variance.
+    ``latents`` is (N, 4, 16, 16), ``embeddings`` (N, 32, 128), ``empty`` (32, 128).
+    """
+    alphas = new_scheduler().alphas_cumprod
+    signal_to_noise = alphas / (1 - alphas)
+    weights = signal_to_noise.clamp(max=MIN_SNR_GAMMA) / signal_to_noise
+
+    def step_loss(step: int, generator: torch.Generator) -> torch.Tensor:
+        indices = torch.randint(len(latents), (batch,), generator=generator)
+        timesteps = torch.multinomial(weights, batch, replacement=True, generator=generator)
+        clean = latents[indices].float()
+        noise = torch.randn(clean.shape, generator=generator)
+        alpha = alphas[timesteps].view(-1, 1, 1, 1)
+        noised = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        condition = embeddings[indices].float()
+        dropped = torch.rand(batch, generator=generator) < CAPTION_DROPOUT
+        condition[dropped] = empty
+        with torch.autocast("cpu", torch.bfloat16):
+            predicted = unet(noised, timesteps, condition).sample
+        return (predicted.float() - noise).pow(2).mean()
+
+    return train(unet, step_loss, schedule, checkpoint, seed, average)

@@ -1,0 +1,204 @@
+"""The stages in which the lab is built; each leaves its result in the work folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPModel, CLIPTokenizer
+
+from safegen.checkpoints import load_state, save_state
+from safegen.errors import SafegenError
+from safegen.files import folder_atomically
+from safegen.lab.build import autoencoder, clip, diffusion, recognition
+from safegen.lab.build.assemble import assemble
+from safegen.lab.build.scenes import SceneArrays, load_or_draw
+from safegen.lab.build.training import Average, Progress, Schedule
+from safegen.lab.world import SAFE_WORLD, Mixture
+
+
+@dataclass(frozen=True)
+class BuildSettings:
+    """Sizes and seeds of the whole build.
+
+    Attributes:
+        scenes: of the full world, for CLIP, the autoencoder and the recognisers.
+        unet_scenes: how many of them the UNet sees.
+        safe_scenes: of the world without unsafe ones.
+        clip, autoencoder, classifier, detector, safe_unet, unet: length and rate of each training.
+        seed: of every random draw.
+    """
+
+    scenes: int = 40_000
+    unet_scenes: int = 24_000
+    safe_scenes: int = 12_000
+    clip: Schedule = Schedule(steps=600, learning_rate=1e-3)
+    autoencoder: Schedule = Schedule(steps=2200, learning_rate=2e-3)
+    classifier: Schedule = Schedule(steps=700, learning_rate=2e-3)
+    detector: Schedule = Schedule(steps=1600, learning_rate=2e-3)
+    safe_unet: Schedule = Schedule(steps=2000, learning_rate=8e-4, decay=0.0)
+    unet: Schedule = Schedule(steps=5400, learning_rate=8e-4, decay=0.3)
+    seed: int = 20240406
+
+
+STAGES = ("clip", "autoencoder", "classifier", "detector", "safe-unet", "unet")
+"""In the order in which each needs what is before it."""
+
+
+class LabBuild:
+    """Builds the lab in ``folder``; a stage that was interrupted goes on where it was."""
+
+    def __init__(self, folder: Path, settings: BuildSettings | None = None) -> None:
+        self.folder = folder
+        self.settings = settings or BuildSettings()
+
+    def scenes(self) -> SceneArrays:
+        """Training scenes of the full world."""
+        return self._scenes("scenes", Mixture(), self.settings.scenes, self.settings.seed)
+
+    def safe_scenes(self) -> SceneArrays:
+        """Training scenes of the world without unsafe ones."""
+        count, seed = self.settings.safe_scenes, self.settings.seed + 1
+        return self._scenes("safe_scenes", SAFE_WORLD, count, seed)
+
+    def tokenizer(self) -> CLIPTokenizer:
+        """The tokenizer, learned from the captions on first use."""
+        folder = self.folder / "tokenizer"
+        if not folder.exists():
+            captions = self.scenes().captions
+            with folder_atomically(folder) as temporary:
+                clip.build_tokenizer(captions, temporary)
+        return CLIPTokenizer.from_pretrained(folder)
+
+    def run(self, stage: str) -> Iterator[Progress]:
+        """Run one of ``STAGES``."""
+        if stage not in STAGES:
+            raise SafegenError(f"unknown stage {stage!r}; known: {', '.join(STAGES)}")
+        yield from getattr(self, f"build_{stage.replace('-', '_')}")()
+
+    def build_clip(self) -> Iterator[Progress]:
+        """Train CLIP; leaves ``clip/``."""
+        torch.manual_seed(self.settings.seed)
+        tokenizer, scenes = self.tokenizer(), self.scenes()
+        model = CLIPModel(clip.clip_config(tokenizer))
+        tokens = clip.tokenize(tokenizer, scenes.captions)
+        yield from clip.train_clip(
+            model, tokens, scenes, self.settings.clip, self._checkpoint("clip"), self.settings.seed
+        )
+        with folder_atomically(self.folder / "clip") as temporary:
+            model.save_pretrained(temporary)
+
+    def build_autoencoder(self) -> Iterator[Progress]:
+        """Train the autoencoder; leaves ``vae/``."""
+        torch.manual_seed(self.settings.seed)
+        model, scenes = autoencoder.new_autoencoder(), self.scenes()
+        average = Average(model, 0.995)
+        yield from autoencoder.train_autoencoder(
+            model,
+            scenes,
+            self.settings.autoencoder,
+            self._checkpoint("vae"),
+            self.settings.seed,
+            average,
+        )
+        model.load_state_dict(average.weights)
+        factor = autoencoder.measure_scaling_factor(model, scenes)
+        model.register_to_config(scaling_factor=factor)
+        with folder_atomically(self.folder / "vae") as temporary:
+            model.save_pretrained(temporary)
+
+    def build_classifier(self) -> Iterator[Progress]:
+        """Train the object classifier; leaves ``classifier.onnx``."""
+        torch.manual_seed(self.settings.seed)
+        model, data = recognition.Classifier(), self._recognition_data()
+        yield from recognition.train_classifier(
+            model,
+            data,
+            self.settings.classifier,
+            self._checkpoint("classifier"),
+            self.settings.seed + 2,
+        )
+        recognition.export_onnx(model, self.folder / "classifier.onnx", ["scores"])
+
+    def build_detector(self) -> Iterator[Progress]:
+        """Train the weapon detector; leaves ``detector.onnx``."""
+        torch.manual_seed(self.settings.seed)
+        model, data = recognition.Detector(), self._recognition_data()
+        yield from recognition.train_detector(
+            model,
+            data,
+            self.settings.detector,
+            self._checkpoint("detector"),
+            self.settings.seed + 3,
+        )
+        recognition.export_onnx(model, self.folder / "detector.onnx", ["scores", "boxes"])
+
+    def build_safe_unet(self) -> Iterator[Progress]:
+        """Train on the world without unsafe scenes; leaves ``unet_filtered/``."""
+        torch.manual_seed(self.settings.seed)
+        unet = diffusion.new_unet()
+        average = Average(unet, 0.999)
+        yield from self._train_unet("safe_scenes", unet, average, self.settings.safe_unet)
+        self._save_unet(unet, average, "unet_filtered")
+
+    def build_unet(self) -> Iterator[Progress]:
+        """Go on from the safe UNet's raw weights with the full world; leaves ``unet/``."""
+        unet = diffusion.new_unet()
+        unet.load_state_dict(load_state(self._checkpoint("safe_scenes"))["module"])
+        average = Average(unet, 0.999)
+        yield from self._train_unet("scenes", unet, average, self.settings.unet)
+        self._save_unet(unet, average, "unet")
+
+    def assemble(self, destination: Path) -> None:
+        """Write the lab's weights folder from the finished stages."""
+        assemble(self.folder, destination)
+
+    def _train_unet(
+        self, world: str, unet: UNet2DConditionModel, average: Average, schedule: Schedule
+    ) -> Iterator[Progress]:
+        latents, embeddings, empty = self._latents(world)
+        yield from diffusion.train_unet(
+            unet,
+            latents,
+            embeddings,
+            empty,
+            schedule,
+            self._checkpoint(world),
+            self.settings.seed + 4,
+            average,
+        )
+
+    def _save_unet(self, unet: UNet2DConditionModel, average: Average, name: str) -> None:
+        unet.load_state_dict(average.weights)
+        with folder_atomically(self.folder / name) as temporary:
+            unet.save_pretrained(temporary)
+
+    def _latents(self, world: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Latents, text embeddings and the empty text's embedding, computed on first use."""
+        path = self.folder / f"{world}.safetensors"
+        if not path.exists():
+            scenes = self.scenes() if world == "scenes" else self.safe_scenes()
+            tokenizer = self.tokenizer()
+            text_model = CLIPModel.from_pretrained(self.folder / "clip")
+            vae = AutoencoderKL.from_pretrained(self.folder / "vae")
+            count = min(len(scenes), self.settings.unet_scenes)
+            tokens = clip.tokenize(tokenizer, ["", *scenes.captions[:count]])
+            embeddings = diffusion.embed_texts(text_model, tokens)
+            latents = autoencoder.encode(vae, scenes, count)
+            save_state(path, {"latents": latents, "embeddings": embeddings})
+        state = load_state(path)
+        return state["latents"], state["embeddings"][1:], state["embeddings"][0].float()
+
+    def _recognition_data(self) -> recognition.RecognitionData:
+        vae = AutoencoderKL.from_pretrained(self.folder / "vae")
+        return recognition.RecognitionData(self.scenes(), vae, self._checkpoint("rendered"))
+
+    def _checkpoint(self, stage: str) -> Path:
+        return self.folder / "checkpoints" / f"{stage}.safetensors"
+
+    def _scenes(self, name: str, mixture: Mixture, count: int, seed: int) -> SceneArrays:
+        return load_or_draw(self.folder / name, mixture, "train", count, seed)
