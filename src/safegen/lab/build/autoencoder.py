@@ -67,7 +67,9 @@ def _reconstruction_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.T
     error = decoded - pixels
     across = error[..., :, 1:] - error[..., :, :-1]
     down = error[..., 1:, :] - error[..., :-1, :]
-    return error.abs().mean() + error.pow(2).mean() + 0.5 * (across.abs().mean() + down.abs().mean())
+    return (
+        error.abs().mean() + error.pow(2).mean() + 0.5 * (across.abs().mean() + down.abs().mean())
+    )
 
 
 @torch.no_grad()
@@ -78,9 +80,7 @@ def measure_scaling_factor(model: AutoencoderKL, scenes: SceneArrays, count: int
 
 
 @torch.no_grad()
-def encode(
-    model: AutoencoderKL, scenes: SceneArrays, count: int, batch: int = 128
-) -> torch.Tensor:
+def encode(model: AutoencoderKL, scenes: SceneArrays, count: int, batch: int = 128) -> torch.Tensor:
     """Scaled posterior means of the first scenes, (count, 4, 16, 16) in half precision."""
     parts = []
     for indices in torch.split(torch.arange(count), batch):

@@ -92,7 +92,7 @@ def train_clip(
     # The encoder is causal and pools at the first end token: padding has no part in the loss.
     tokens = tokens[:, : int((tokens != tokens[0, -1]).sum(dim=1).max()) + 1]
 
-    def step_loss(step: int, generator: torch.Generator) -> torch.Tensor:
+    def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         indices = torch.randint(len(scenes), (batch,), generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
             output = model(input_ids=tokens[indices], pixel_values=scenes.pixels(indices))

@@ -77,7 +77,7 @@ def train_unet(
     signal_to_noise = alphas / (1 - alphas)
     weights = signal_to_noise.clamp(max=MIN_SNR_GAMMA) / signal_to_noise
 
-    def step_loss(step: int, generator: torch.Generator) -> torch.Tensor:
+    def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         indices = torch.randint(len(latents), (batch,), generator=generator)
         timesteps = torch.multinomial(weights, batch, replacement=True, generator=generator)
         clean = latents[indices].float()
@@ -89,6 +89,7 @@ def train_unet(
         condition[dropped] = empty
         with torch.autocast("cpu", torch.bfloat16):
             predicted = unet(noised, timesteps, condition).sample
-        return (predicted.float() - noise).pow(2).mean()
+        loss: torch.Tensor = (predicted.float() - noise).pow(2).mean()
+        return loss
 
     return train(unet, step_loss, schedule, checkpoint, seed, average)

@@ -154,7 +154,7 @@ def _render(vae: AutoencoderKL, pixels: torch.Tensor, generator: torch.Generator
 
 
 def _mark(heat: torch.Tensor, sides: torch.Tensor, box: list[float]) -> None:
-    """Put a Gaussian bump with a flat top at the box's centre cell, and the sides' distances around it."""
+    """Put a flat-topped Gaussian at the box's centre cell, and the sides' distances around it."""
     left, top, right, bottom = box
     column, row = int((left + right) / 8), int((top + bottom) / 8)
     ys, xs = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
@@ -172,7 +172,7 @@ def train_classifier(
 ) -> Iterator[Progress]:
     """Multi-label training of the object classifier."""
 
-    def step_loss(step: int, generator: torch.Generator) -> torch.Tensor:
+    def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         batch = data.batch(64, generator)
         logits = model.logits(batch["pixels"])
         return nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"]) * 10
@@ -185,7 +185,7 @@ def train_detector(
 ) -> Iterator[Progress]:
     """Penalty-reduced focal loss on centres (CornerNet, eq. 1) and smooth L1 on the sides."""
 
-    def step_loss(step: int, generator: torch.Generator) -> torch.Tensor:
+    def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         batch = data.batch(64, generator)
         logits, sides = model.maps(batch["pixels"])
         probability, target = logits.sigmoid(), batch["heat"]

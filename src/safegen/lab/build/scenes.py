@@ -41,7 +41,9 @@ class SceneArrays:
         return batch.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
-def load_or_draw(folder: Path, mixture: Mixture, split: Split, count: int, seed: int) -> SceneArrays:
+def load_or_draw(
+    folder: Path, mixture: Mixture, split: Split, count: int, seed: int
+) -> SceneArrays:
     """The scenes of one seeded sequence, from ``folder`` if they were drawn before."""
     image_file, truth_file = folder / "images.npy", folder / "truth.json"
     if not truth_file.exists():
