@@ -36,16 +36,20 @@ def assemble(parts: Path, destination: Path) -> None:
         filtered = UNet2DConditionModel.from_pretrained(parts / "unet_filtered")
         filtered.to(torch.float16).save_pretrained(folder / "unet_filtered")
         clip.to(torch.float16).save_pretrained(folder / "clip")
-        for name in ("text_encoder", "clip"):
-            _compute_in_float32(folder / name / "config.json")
+        for config in folder.glob("*/config.json"):
+            _tidy(config)
         for name in ("detector.onnx", "classifier.onnx"):
             shutil.copy(parts / name, folder / name)
 
 
-def _compute_in_float32(config: Path) -> None:
-    """Have transformers load the half-precision file as float32, as diffusers loads the rest."""
+def _tidy(config: Path) -> None:
+    """Forget where the part was built, and have transformers load its half-precision file as
+    float32, as diffusers loads the rest."""
     settings = json.loads(config.read_text())
-    write_atomically(config, json.dumps({**settings, "dtype": "float32"}, indent=2) + "\n")
+    settings.pop("_name_or_path", None)
+    if "dtype" in settings:
+        settings["dtype"] = "float32"
+    write_atomically(config, json.dumps(settings, indent=2) + "\n")
 
 
 def _text_half(clip: CLIPModel) -> CLIPTextModel:
