@@ -1,9 +1,10 @@
-"""Writing files so that a reader finds them whole or not at all."""
+"""Files: written so that a reader finds them whole or not at all, and hashed."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -114,3 +115,9 @@ def _error_number(error: Exception) -> int | None:
     # Writers in Rust, safetensors among them, raise errors of their own that only say the number.
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,10 +1,8 @@
-"""What several detectors need: checking pictures and thresholds, and hashing model files."""
+"""What several detectors need: checking pictures and thresholds."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -29,9 +27,3 @@ def check_threshold(threshold: float, name: str, lowest: float = 0.0) -> None:
         raise SafegenError(
             f"detector {name}: threshold must be between {lowest:g} and 1, not {threshold:g}"
         )
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

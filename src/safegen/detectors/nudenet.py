@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 
 from safegen.detectors import Detection, DetectorIdentity, register
-from safegen.detectors._common import check_images, check_threshold, file_hash
+from safegen.detectors._common import check_images, check_threshold
 from safegen.errors import MissingExtraError, SafegenError
+from safegen.files import file_hash
 
 EXPOSED: tuple[str, ...] = (
     "ANUS_EXPOSED",

@@ -13,8 +13,9 @@ import numpy as np
 from PIL import Image
 
 from safegen.detectors import Box, Detection, DetectorIdentity, register
-from safegen.detectors._common import check_images, check_threshold, file_hash
+from safegen.detectors._common import check_images, check_threshold
 from safegen.errors import SafegenError
+from safegen.files import file_hash
 
 Activation = Literal["none", "softmax", "sigmoid"]
 _SCORE_SLACK = 1e-3

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from safegen.errors import SafegenError
+from safegen.files import file_hash
 from safegen.prompts import Prompt, PromptSetIdentity
-from safegen.prompts._places import file_hash, locate
+from safegen.prompts._places import locate
 from safegen.prompts._records import CSV, Format, Record, column_name
 from safegen.seeds import sample_seed
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 from pathlib import Path
@@ -46,12 +45,6 @@ def locate(
     if wanted is None:
         raise SafegenError(f"{place}: say which file of the data set to read: file=NAME")
     return _fetch(place, wanted, local_files_only), f"{place}/{wanted}"
-
-
-def file_hash(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _fetch(dataset: str, file: str, local_files_only: bool) -> Path:
