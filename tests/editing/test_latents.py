@@ -43,7 +43,7 @@ def test_without_captions_there_are_none(tiny_pipeline: Any, drawn_triplets: Any
 def test_nothing_to_learn_from_is_an_error(tiny_latents: TripletLatents) -> None:
     t = tiny_latents
     with pytest.raises(SafegenError, match="no unsafe image"):
-        t.first(0)
+        TripletLatents(t.unsafe[:0], t.censored[:0], t.benign, t.captions, t.vae)
     with pytest.raises(SafegenError, match="no benign image"):
         TripletLatents(t.unsafe, t.censored, t.benign[:0], (), t.vae)
     with pytest.raises(SafegenError, match="identical"):

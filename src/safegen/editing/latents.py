@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from safegen.errors import SafegenError
-from safegen.files import write_atomically
-from safegen.models.anatomy import denoiser_of, tensor_digest
+from safegen.models.anatomy import denoiser_of, fingerprint, tensor_digest
+from safegen.tensors import read_tensors, write_tensors
 from safegen.triplets.source import TripletSource
 
 FORMAT = "safegen-triplet-latents/1"
@@ -34,7 +32,7 @@ class TripletLatents:
         censored: those of their censored forms, same shape.
         benign: scaled latents (M, C, H, W).
         captions: M texts of the benign pictures, or empty where they have none.
-        vae: digest of the autoencoder they were encoded with.
+        vae: fingerprint of the autoencoder they were encoded with.
         source: where the pictures came from.
     """
 
@@ -64,51 +62,29 @@ class TripletLatents:
             digest.update(tensor_digest(value))
         return digest.hexdigest()
 
-    def first(self, count: int) -> TripletLatents:
-        """Only the first ``count`` unsafe pairs and benign pictures."""
-        return TripletLatents(
-            self.unsafe[:count],
-            self.censored[:count],
-            self.benign[:count],
-            self.captions[:count],
-            self.vae,
-            {**self.source, "first": count},
-        )
-
     def save(self, path: Path) -> None:
         """Write as safetensors."""
-        metadata = {
-            "format": FORMAT,
-            "captions": json.dumps(self.captions),
-            "vae": self.vae,
-            "source": json.dumps(self.source, sort_keys=True),
-        }
         tensors = {"unsafe": self.unsafe, "censored": self.censored, "benign": self.benign}
-        write_atomically(path, save({k: v.contiguous() for k, v in tensors.items()}, metadata))
+        metadata = {"captions": self.captions, "vae": self.vae, "source": self.source}
+        write_tensors(path, FORMAT, tensors, metadata)
 
     @classmethod
     def load(cls, path: Path) -> TripletLatents:
         """Read what ``save`` wrote."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                if metadata.get("format") != FORMAT:
-                    raise SafegenError(
-                        f"{path}: no triplet latents; make them with 'safegen triplets'"
-                    )
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-        except FileNotFoundError as error:
-            raise SafegenError(f"{path}: no such file; check the path") from error
-        except (SafetensorError, OSError) as error:
-            raise SafegenError(
-                f"{path}: truncated or no safetensors file ({error}); make it again"
-            ) from error
+        tensors, metadata = read_tensors(
+            path,
+            FORMAT,
+            kind="file",
+            foreign="no triplet latents; make them with 'safegen triplets'",
+            mend="make it again",
+        )
         return cls(
-            **tensors,
-            captions=tuple(json.loads(metadata["captions"])),
-            vae=metadata["vae"],
-            source=json.loads(metadata["source"]),
+            tensors["unsafe"],
+            tensors["censored"],
+            tensors["benign"],
+            tuple(metadata["captions"]),
+            metadata["vae"],
+            metadata["source"],
         )
 
 
@@ -133,7 +109,7 @@ def encode_triplets(pipeline: Any, source: TripletSource, batch: int = 16) -> Tr
         _join(censored),
         _join(benign),
         tuple(texts) if len(texts) == len(captions) else (),
-        vae_digest(pipeline),
+        fingerprint(pipeline.vae),
         source.describe(),
     )
 
@@ -141,14 +117,6 @@ def encode_triplets(pipeline: Any, source: TripletSource, batch: int = 16) -> Tr
 def model_size(pipeline: Any) -> int:
     """Side of the model's pictures, in pixels."""
     return int(denoiser_of(pipeline).config.sample_size * pipeline.vae_scale_factor)  # type: ignore
-
-
-def vae_digest(pipeline: Any) -> str:
-    """SHA-256 over the autoencoder's weights, in half precision."""
-    digest = hashlib.sha256()
-    for name, value in sorted(pipeline.vae.state_dict().items()):
-        digest.update(name.encode() + tensor_digest(value.to(torch.float16)))
-    return digest.hexdigest()
 
 
 @torch.no_grad()

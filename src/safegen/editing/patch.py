@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
 from safegen.errors import SafegenError
-from safegen.files import write_atomically
 from safegen.models.anatomy import denoiser_of, fingerprint
+from safegen.tensors import read_tensors, write_tensors
 
 FORMAT = "safegen-patch/1"
 _APPLIED = "_safegen_patches"
@@ -45,29 +42,19 @@ class Patch:
 
     def save(self, path: Path) -> None:
         """Write as safetensors with the metadata in its header."""
-        # One entry only: safetensors writes several in no fixed order.
-        text = json.dumps({"format": FORMAT, "metadata": self.metadata}, sort_keys=True)
-        header = {"safegen": text}
-        tensors = {name: value.contiguous() for name, value in self.differences.items()}
-        write_atomically(path, save(tensors, header))
+        write_tensors(path, FORMAT, self.differences, self.metadata)
 
     @classmethod
     def load(cls, path: Path) -> Patch:
         """Read what ``save`` wrote."""
-        try:
-            with safe_open(path, framework="pt") as file:
-                header = json.loads((file.metadata() or {}).get("safegen", "{}"))
-                if header.get("format") != FORMAT:
-                    raise SafegenError(f"{path}: no safegen patch; make one with 'safegen edit'")
-                names = file.keys()
-                tensors = {name: file.get_tensor(name) for name in names}
-        except FileNotFoundError as error:
-            raise SafegenError(f"{path}: no such patch file; check the path") from error
-        except (SafetensorError, OSError) as error:
-            raise SafegenError(
-                f"{path}: truncated or no safetensors file ({error}); copy or make it again"
-            ) from error
-        return cls(tensors, header["metadata"])
+        differences, metadata = read_tensors(
+            path,
+            FORMAT,
+            kind="patch file",
+            foreign="no safegen patch; make one with 'safegen edit'",
+            mend="copy or make it again",
+        )
+        return cls(differences, metadata)
 
 
 @dataclass

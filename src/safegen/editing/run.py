@@ -41,11 +41,10 @@ def edit(
     Raises:
         SafegenError: nothing would change, the loss is not finite, or the inputs do not fit.
     """
-    latents = triplets if isinstance(triplets, TripletLatents) else None
-    if latents is None:
-        latents = encode_triplets(pipeline, triplets)  # type: ignore[arg-type]
+    if not isinstance(triplets, TripletLatents):
+        triplets = encode_triplets(pipeline, triplets)
     folder = Path(run_folder) if run_folder is not None else None
-    run = Edit(pipeline, latents, settings, concept, folder)
+    run = Edit(pipeline, triplets, settings, concept, folder)
     for record in run.run():
         if on_record is not None:
             on_record(record)

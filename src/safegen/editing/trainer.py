@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Generator
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from safegen.averaging import update_average
 from safegen.checkpoints import load_state, save_state
 from safegen.editing.batches import Batch, BatchSource
-from safegen.editing.latents import TripletLatents, vae_digest
+from safegen.editing.latents import TripletLatents
 from safegen.editing.objective import clean_latent_loss, output_loss, paper_target
 from safegen.editing.patch import Patch
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_names, tensor_digest
-from safegen.models.prediction import output_for, prediction_of, signal_and_noise
+from safegen.models.prediction import output_for, signal_and_noise
 from safegen.version import __version__
 
 RECORDS = "records.jsonl"
@@ -79,7 +81,7 @@ class Edit:
         run_folder: Path | None = None,
     ) -> None:
         self._began = time.monotonic()
-        if triplets.vae != vae_digest(pipeline):
+        if triplets.vae != fingerprint(pipeline.vae):
             raise SafegenError(
                 "the triplets were encoded with another autoencoder than this model's; "
                 "encode them again with 'safegen triplets'"
@@ -113,11 +115,12 @@ class Edit:
         start = self._resume(optimizer)
         model, optimizer = self.accelerator.prepare(self.denoiser, optimizer)
         self._start_log(start)
+        began = time.monotonic()
         try:
             for step in range(start, self.settings.steps):
-                began = time.monotonic()
                 losses = self._step(model, optimizer, step)
-                yield self._record(step, losses, time.monotonic() - began)
+                pace = (time.monotonic() - began) / (step + 1 - start)
+                yield self._record(step, losses, pace)
                 self._checkpoint(step + 1, optimizer)
         finally:
             self.accelerator.end_training()
@@ -186,7 +189,7 @@ class Edit:
         self.accelerator.clip_grad_norm_(self._parameters.values(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        self._update_average(step)
+        update_average(self._average, self._parameters, self.settings.average_decay, step)
         return sums[0], sums[1]
 
     def _losses(
@@ -210,7 +213,7 @@ class Edit:
         return losses[: len(halves[0].z_t)].mean(), losses[len(halves[0].z_t) :].mean()
 
     def _item_losses(self, output: torch.Tensor, batch: Batch, unsafe: int) -> torch.Tensor:
-        settings, kind = self.settings, prediction_of(self.pipeline.scheduler)
+        settings, kind = self.settings, self._source.kind
         a, s = signal_and_noise(self.pipeline.scheduler, batch.timesteps)
         if settings.objective == "exact":
             return clean_latent_loss(output, batch.z_t, batch.target, a, s, kind, settings.gamma)
@@ -218,12 +221,6 @@ class Edit:
         u = slice(0, unsafe)
         target[u] = paper_target(batch.clean[u], batch.target[u], batch.noise[u], a[u], s[u], kind)
         return output_loss(output, target)
-
-    @torch.no_grad()
-    def _update_average(self, step: int) -> None:
-        decay = min(self.settings.average_decay, (1 + step) / (10 + step))
-        for name, parameter in self._parameters.items():
-            self._average[name].lerp_(parameter.detach(), 1 - decay)
 
     def _digest_weights(self) -> dict[str, bytes]:
         return {name: tensor_digest(p) for name, p in self.denoiser.named_parameters()}
@@ -276,6 +273,7 @@ class Edit:
             kept = records.read_text().splitlines()[:start]
             records.write_text("".join(f"{line}\n" for line in kept))
 
+    @cached_property
     def _identity(self) -> str:
         """Digest of all that the result depends on; a checkpoint of another run is refused."""
         parts = [self.base_fingerprint, self.triplets.digest(), asdict(self.settings)]
@@ -287,7 +285,7 @@ class Edit:
             return
         if self.accelerator.is_main_process:
             state = {
-                "identity": self._identity(),
+                "identity": self._identity,
                 "step": done,
                 "seconds": time.monotonic() - self._began,
                 "weights": {n: p.detach() for n, p in self._parameters.items()},
@@ -305,7 +303,7 @@ class Edit:
         if not path.exists():
             return 0
         state = load_state(path)
-        if state["identity"] != self._identity():
+        if state["identity"] != self._identity:
             raise SafegenError(
                 f"{path}: belongs to an edit with another model, triplets or settings; "
                 "delete the folder or name another run folder"

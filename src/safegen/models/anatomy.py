@@ -45,10 +45,10 @@ def self_attention_names(denoiser: nn.Module) -> list[str]:
     return sorted(names)
 
 
-def fingerprint(denoiser: nn.Module) -> str:
+def fingerprint(network: nn.Module) -> str:
     """SHA-256 of all weights in half precision, so that precision variants of one model agree."""
     digest = hashlib.sha256()
-    for name, value in sorted(denoiser.state_dict().items()):
+    for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor_digest(value.detach().to(torch.float16)))
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from safegen.averaging import update_average
 from safegen.checkpoints import load_state, save_state
 
 Step = Callable[[int, torch.Generator], torch.Tensor]
@@ -52,19 +53,16 @@ class Progress:
 
 
 class Average:
-    """Exponential moving average of a module's weights, warmed up so that it forgets the start."""
+    """Exponential moving average of a module's weights."""
 
     def __init__(self, module: torch.nn.Module, decay: float) -> None:
         self.decay = decay
         self.weights = {name: p.detach().clone() for name, p in module.state_dict().items()}
 
-    @torch.no_grad()
     def update(self, module: torch.nn.Module, step: int) -> None:
         """Move towards the module's present weights."""
-        decay = min(self.decay, (1 + step) / (10 + step))
         moving = {n: v for n, v in module.state_dict().items() if v.is_floating_point()}
-        averages = [self.weights[name] for name in moving]
-        torch._foreach_lerp_(averages, list(moving.values()), 1 - decay)
+        update_average(self.weights, moving, self.decay, step)
 
 
 def train(
