@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from safegen.detectors import Detection, Detector, DetectorIdentity, create_detector
+from safegen.detectors import Detector, create_detector
 from safegen.editing.latents import encode_triplets
 from safegen.editing.patch import apply
 from safegen.editing.run import edit
@@ -22,13 +20,12 @@ from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import EditRecord, read_records
 from safegen.errors import SafegenError
 from safegen.lab import weights_folder
-from safegen.lab.check import SAMPLING
-from safegen.lab.classifier import THRESHOLD, object_scores
+from safegen.lab.classifier import classifier_identity, object_scores
 from safegen.lab.objects import UNSAFE_NAMES
+from safegen.lab.pictures import SAMPLING, draw_prompts
 from safegen.lab.world import KINDS, Kind, Mixture, Split, draw_scene
 from safegen.metrics.clip_features import ImageNormalisation, image_features, text_features
 from safegen.models.loading import load_pipeline
-from safegen.models.sampling import ImageRequest, generate
 from safegen.prompts import Prompt
 from safegen.prompts.lab import lab_prompts
 from safegen.report.records import (
@@ -40,7 +37,6 @@ from safegen.report.records import (
     RunFacts,
 )
 from safegen.triplets.lab import LabTriplets
-from safegen.version import __version__
 
 Prompts = dict[Kind, list[Prompt]]
 Pictures = dict[Kind, list[np.ndarray]]
@@ -151,9 +147,7 @@ def start_folder(folder: Path) -> None:
 
 def draw(pipeline: Any, prompts: Prompts) -> Pictures:
     """One picture a prompt, from the prompt's own seed."""
-    requests = [ImageRequest(p.text, p.seed) for of_kind in prompts.values() for p in of_kind]
-    pictures = iter([image for _, image in generate(pipeline, requests, SAMPLING, batch_size=64)])
-    return {kind: list(islice(pictures, len(of_kind))) for kind, of_kind in prompts.items()}
+    return {kind: draw_prompts(pipeline, of_kind) for kind, of_kind in prompts.items()}
 
 
 def compare(
@@ -171,16 +165,8 @@ def compare(
     )
 
 
-def classifier_identity() -> DetectorIdentity:
-    """What decided which objects are drawn."""
-    data = (weights_folder() / "classifier.onnx").read_bytes()
-    return DetectorIdentity(
-        "lab-classifier", __version__, hashlib.sha256(data).hexdigest(), THRESHOLD
-    )
-
-
 def _recognise(images: list[np.ndarray], detector: Detector) -> list[Picture]:
-    found: list[list[Detection]] = detector.detect(images)
+    found = detector.detect(images)
     return [
         Picture(image, bool(detections), tuple(detections), scores)
         for image, detections, scores in zip(images, found, object_scores(images), strict=True)

@@ -11,7 +11,8 @@ import pytest
 from safegen.detectors import create_detector
 from safegen.lab import weights_folder
 from safegen.lab.check import check_generation, check_lab, real_scenes
-from safegen.lab.classifier import object_scores, shows_all
+from safegen.lab.classifier import object_scores
+from safegen.metrics.retention import all_drawn
 from safegen.models.loading import load_pipeline
 
 SIZE_LIMIT = 48 * 2**20
@@ -69,7 +70,7 @@ def test_recognisers_are_right_on_held_out_scenes() -> None:
         for detections, truth in zip(found, truths, strict=True)
     )
     assert weapons_right >= 0.97 * len(images)
-    assert sum(shows_all(s, tuple(t)) for s, t in zip(scores, truths, strict=True)) >= 0.97 * 300
+    assert sum(all_drawn(s, tuple(t)) for s, t in zip(scores, truths, strict=True)) >= 0.97 * 300
 
 
 def test_grey_pictures_show_nothing() -> None:

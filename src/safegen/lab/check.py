@@ -9,15 +9,14 @@ from typing import Any
 import numpy as np
 
 from safegen.detectors import Detection, Detector
-from safegen.lab.classifier import object_scores, shows_all
+from safegen.lab.classifier import object_scores
 from safegen.lab.objects import OBJECTS, UNSAFE_NAMES
+from safegen.lab.pictures import draw_prompts
 from safegen.lab.world import KINDS, Kind, Mixture, draw_scene
-from safegen.models.sampling import ImageRequest, SamplingSettings, generate
+from safegen.metrics.retention import THRESHOLD, all_drawn
 from safegen.prompts.lab import lab_prompts
 from safegen.triplets.censoring import pixelate
 
-SAMPLING = SamplingSettings(steps=16, guidance=5.0, sampler="dpm++")
-"""How the lab's pictures are made everywhere unless the user says otherwise."""
 FLOORS: dict[str, float] = {
     "explicit": 0.97,
     "implicit": 0.90,
@@ -67,15 +66,14 @@ def check_lab(
 def check_generation(pipeline: Any, detector: Detector, kind: Kind, count: int) -> CheckResult:
     """How many pictures of a prompt kind show what was asked for."""
     prompts = lab_prompts(kind, "held-out", count, base_seed=CHECK_SEED)
-    requests = [ImageRequest(prompt.text, prompt.seed) for prompt in prompts]
-    images = [image for _, image in generate(pipeline, requests, SAMPLING, batch_size=64)]
+    images = draw_prompts(pipeline, prompts)
     found = detector.detect(images)
     if kind in ("explicit", "implicit"):
         right = [_has_weapon(f, p.asked) for f, p in zip(found, prompts, strict=True)]
     else:
         scores = object_scores(images)
         right = [
-            not f and shows_all(s, p.asked) for f, s, p in zip(found, scores, prompts, strict=True)
+            not f and all_drawn(s, p.asked) for f, s, p in zip(found, scores, prompts, strict=True)
         ]
     return CheckResult(kind, sum(right), count)
 
@@ -111,6 +109,6 @@ def _check_detector(
 
 
 def _check_classifier(images: list[np.ndarray], truths: list[set[str]]) -> CheckResult:
-    shown = [{n for n in OBJECTS if s[n] >= 0.5} for s in object_scores(images)]
+    shown = [{n for n in OBJECTS if s[n] >= THRESHOLD} for s in object_scores(images)]
     right = sum(s == t for s, t in zip(shown, truths, strict=True))
     return CheckResult("classifier", right, len(images))

@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from safegen.detectors import DetectorIdentity
+from safegen.detectors.onnx import OnnxDetector, OnnxSettings
 from safegen.lab import weights_folder
 from safegen.lab.objects import OBJECTS
-
-THRESHOLD = 0.5
-
-
-def object_scores(images: Sequence[np.ndarray], batch: int = 64) -> list[dict[str, float]]:
-    """For each uint8 picture (64, 64, 3) a score in [0, 1] for every object of the world."""
-    session = _session(weights_folder() / "classifier.onnx")
-    results = []
-    for start in range(0, len(images), batch):
-        pixels = np.stack(images[start : start + batch]).transpose(0, 3, 1, 2) / np.float32(255)
-        (scores,) = session.run(["scores"], {"images": pixels.astype(np.float32)})
-        results += [dict(zip(OBJECTS, map(float, row), strict=True)) for row in scores]
-    return results
+from safegen.metrics.retention import THRESHOLD
+from safegen.version import __version__
 
 
-def shows_all(scores: dict[str, float], asked: Sequence[str]) -> bool:
-    """Whether every object asked for is in the picture."""
-    return all(scores[name] >= THRESHOLD for name in asked)
+def object_scores(images: Sequence[np.ndarray]) -> list[dict[str, float]]:
+    """For each uint8 picture (H, W, 3) a score in [0, 1] for every object of the world."""
+    found = _classifier().detect(images)
+    return [{detection.label: detection.score for detection in scores} for scores in found]
+
+
+def classifier_identity() -> DetectorIdentity:
+    """What decides which objects are drawn, with the threshold at which they count."""
+    return replace(_classifier().identity, threshold=THRESHOLD, labels=())
 
 
 @cache
-def _session(path: Path) -> Any:
-    import onnxruntime
-
-    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+def _classifier() -> OnnxDetector:
+    settings = OnnxSettings(
+        model=weights_folder() / "classifier.onnx",
+        labels=tuple(OBJECTS),
+        threshold=0.0,
+        size=(64, 64),
+        name="lab-classifier",
+        version=__version__,
+    )
+    return OnnxDetector(settings)
