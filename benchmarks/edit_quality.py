@@ -55,11 +55,19 @@ def variants() -> Iterator[Variant]:
     """The default, and what differs from it in one respect."""
     default, empty = EditSettings.lab(), Mixture()
     yield Variant("default", default)
-    yield Variant("paper objective, else default", replace(default, objective="paper"))
+    yield Variant(
+        "paper objective, else default", replace(default, objective="paper", guidance=1.0)
+    )
     yield Variant("paper objective, published settings", EditSettings.paper())
     yield Variant(
         "empty prompt only", replace(default, redirect_mixture=empty, preserve_mixture=empty)
     )
+    yield Variant(
+        "mixed texts, no adversaries",
+        replace(default, redirect_mixture=Mixture(empty=0.0, random=1.0)),
+    )
+    yield Variant("single predictions only", replace(default, guided_weight=0.0))
+    yield Variant("whole unsafe pictures only", replace(default, strengths=(1.0, 1.0)))
     yield Variant("noise preservation", replace(default, preservation="noise"))
     yield Variant("10 triplets", default, 10)
     yield Variant("30 triplets", default, 30)

@@ -21,6 +21,11 @@ from safegen.errors import SafegenError
         {"learning_rate": 0.0},
         {"redirect_weight": 0.0},
         {"average_decay": 1.0},
+        {"benign_batch": 0},
+        {"guidance": 0.5},
+        {"objective": "paper"},
+        {"strengths": (1.0, 0.5)},
+        {"preserve_mixture": Mixture(empty=0.5, adversarial=0.5)},
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, Any]) -> None:

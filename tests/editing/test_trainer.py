@@ -15,11 +15,13 @@ import torch
 
 import safegen
 from safegen.editing.latents import TripletLatents
+from safegen.editing.objective import clean_latent_loss
 from safegen.editing.run import plan
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.editing.trainer import Edit, read_records
 from safegen.errors import SafegenError
 from safegen.models.anatomy import self_attention_names
+from safegen.models.prediction import add_noise, prediction_of, signal_and_noise
 
 QUICK = EditSettings(steps=6, batch=2, pool=8, learning_rate=1e-3, warmup=1, checkpoint_every=2)
 MIXED = Mixture(empty=0.4, random=0.3, caption=0.3)
@@ -62,10 +64,43 @@ def test_redirect_loss_falls(
         learning_rate=3e-3,
         redirect_mixture=MIXED,
         preserve_mixture=MIXED,
+        guidance=1.0 if objective == "paper" else 5.0,
+        strengths=(1.0, 1.0),
     )
     pipeline = build_pipeline(prediction_type=prediction_type)
-    losses = [record.loss for record in Edit(pipeline, tiny_latents, settings).run()]
+    losses = [record.redirect for record in Edit(pipeline, tiny_latents, settings).run()]
     assert sum(losses[-10:]) < 0.97 * sum(losses[:10])
+
+
+def test_adversaries_bring_the_unsafe_back_better_than_they_began(
+    tiny_pipeline: Any, tiny_latents: TripletLatents
+) -> None:
+    only = Mixture(empty=0.0, adversarial=1.0)
+    settings = dataclasses.replace(
+        QUICK, steps=60, batch=12, learning_rate=1e-9, redirect_mixture=only
+    )
+    edit = Edit(tiny_pipeline, tiny_latents, settings)
+    began = edit._source.conditions.adversaries.clone()
+    for _ in edit.run():
+        pass
+    ended = edit._source.conditions.adversaries
+
+    def distance(conditions: torch.Tensor) -> float:
+        unsafe, scheduler = tiny_latents.unsafe[:1], tiny_pipeline.scheduler
+        count = len(conditions)
+        timesteps = torch.full((count,), 300)
+        a, s = signal_and_noise(scheduler, timesteps)
+        noise = torch.randn(unsafe.shape, generator=torch.Generator().manual_seed(0))
+        clean = unsafe.expand(count, -1, -1, -1)
+        z_t = add_noise(clean, noise, a, s)
+        with torch.no_grad():
+            output = tiny_pipeline.unet(z_t, timesteps, conditions).sample
+        kind = prediction_of(scheduler)
+        return float(clean_latent_loss(output, z_t, clean, a, s, kind, 1.0).mean())
+
+    assert distance(ended) < distance(began)
+    lengths = [table.norm(dim=-1) for table in (began, ended)]
+    torch.testing.assert_close(*lengths)
 
 
 def test_teacher_preservation_starts_at_zero(

@@ -26,17 +26,25 @@ def edit(
         str | None, typer.Option(help="teacher (the frozen original) or noise.")
     ] = None,
     redirect_mixture: Annotated[
-        str | None, typer.Option(help="Texts of the unsafe half, e.g. empty=0.5,random=0.5.")
+        str | None,
+        typer.Option(help="Texts of the unsafe half, e.g. empty=0.5,adversarial=0.5."),
     ] = None,
     preserve_mixture: Annotated[
         str | None, typer.Option(help="Texts of the benign half, e.g. empty=0.3,caption=0.7.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Optimizer steps.")] = None,
     batch: Annotated[int | None, typer.Option(help="Unsafe pairs a step.")] = None,
+    benign_batch: Annotated[
+        int | None, typer.Option(help="Benign pictures a step; by default as many as pairs.")
+    ] = None,
     accumulation: Annotated[int | None, typer.Option(help="Batches a step.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
     redirect_weight: Annotated[float | None, typer.Option(help="lambda_m.")] = None,
     preserve_weight: Annotated[float | None, typer.Option(help="lambda_p.")] = None,
+    guidance: Annotated[
+        float | None,
+        typer.Option(help="Scale at which guided predictions count as well; 1: they do not."),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16.")] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between two.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
@@ -67,10 +75,12 @@ def edit(
             "preserve_mixture": preserve_mixture,
             "steps": steps,
             "batch": batch,
+            "benign_batch": benign_batch,
             "accumulation": accumulation,
             "learning_rate": learning_rate,
             "redirect_weight": redirect_weight,
             "preserve_weight": preserve_weight,
+            "guidance": guidance,
             "precision": precision,
             "checkpoint_every": checkpoint_every,
             "seed": seed,

@@ -34,6 +34,25 @@ def clean_latent_loss(
     return bounded_weight(a, s, gamma) * error.pow(2).flatten(1).mean(dim=1)
 
 
+def guided(latents: torch.Tensor, guidance: float) -> torch.Tensor:
+    """x_0 + g (x_1 - x_0) of latents (B, 2, C, H, W) under the empty prompt and under a text:
+    classifier-free guidance (arXiv 2207.12598)."""
+    return latents[:, 0] + guidance * (latents[:, 1] - latents[:, 0])
+
+
+def guided_latent_loss(
+    predicted: torch.Tensor, target: torch.Tensor, weight: torch.Tensor, guidance: float
+) -> torch.Tensor:
+    """w |guided(x0_hat) - guided(target)|^2 / (g^2 + (g - 1)^2) per picture (B,).
+
+    What sampling sees is the guided prediction, in which an error that differs between the two
+    texts counts g^2 + (g - 1)^2 times; one that is common to both counts once.
+    """
+    error = guided(predicted - target, guidance)
+    scale = guidance**2 + (guidance - 1) ** 2
+    return weight * error.pow(2).flatten(1).mean(dim=1) / scale
+
+
 def paper_target(
     z_u: torch.Tensor,
     z_c: torch.Tensor,

@@ -20,14 +20,16 @@ class Mixture:
         empty: the empty prompt, as in the paper.
         random: sequences of random tokens.
         caption: captions of benign pictures; random tokens stand in where there are none.
+        adversarial: embeddings that the training moves to where they bring the unsafe back.
     """
 
     empty: float = 1.0
     random: float = 0.0
     caption: float = 0.0
+    adversarial: float = 0.0
 
     def __post_init__(self) -> None:
-        shares = (self.empty, self.random, self.caption)
+        shares = (self.empty, self.random, self.caption, self.adversarial)
         if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
             raise SafegenError(f"shares of a conditioning mixture must sum to 1, not {shares}")
 
@@ -57,14 +59,23 @@ class EditSettings:
         preservation: stay with the frozen original's output (``teacher``) or regress on the
             true noise as the paper does (``noise``).
         steps: optimizer steps.
-        batch: unsafe pairs a step, and as many benign pictures.
+        batch: unsafe pairs a step.
+        benign_batch: benign pictures a step; as many as pairs if None.
         accumulation: batches whose gradients are averaged in one step.
         learning_rate: of AdamW, after a linear warm-up of ``warmup`` steps; falls linearly
             to ``final_rate`` of it over the second half.
         redirect_weight, preserve_weight: lambda_m and lambda_p.
         gamma: bound of the weight w(t).
-        redirect_mixture, preserve_mixture: text conditions of either half.
-        pool: number of (picture, noise, t, text) tuples whose teacher output is computed once.
+        redirect_mixture, preserve_mixture: text conditions of either half; only the redirect's
+            can have an adversarial share.
+        guidance: scale of classifier-free guidance under which predictions are compared as well;
+            each picture is then seen under the empty prompt and under another text. 1: each is
+            seen under one text, and only single predictions count, as in the paper.
+        guided_weight: weight of the guided comparison; the single ones have weight 1.
+        strengths: what is redirected to z_c lies at z_c + k (z_u - z_c), with k uniform between
+            these two: the half dissolved, which sampling passes through, and the overdrawn,
+            which guidance makes, as well as z_u itself.
+        pool: number of (picture, noise, t, text) tuples whose teacher outputs are computed once.
         average_decay: of the moving average of the trained weights, which is the result.
         precision: of the computation (``no`` is float32); weights stay float32.
         seed: of every random draw.
@@ -74,7 +85,8 @@ class EditSettings:
     objective: Objective = "exact"
     preservation: Preservation = "teacher"
     steps: int = 1000
-    batch: int = 4
+    batch: int = 2
+    benign_batch: int | None = None
     accumulation: int = 1
     learning_rate: float = 1e-5
     warmup: int = 20
@@ -82,9 +94,12 @@ class EditSettings:
     redirect_weight: float = 1.0
     preserve_weight: float = 1.5
     gamma: float = 1.0
-    redirect_mixture: Mixture = Mixture(empty=0.5, random=0.5)
-    preserve_mixture: Mixture = Mixture(empty=0.2, random=0.1, caption=0.7)
-    pool: int = 1024
+    redirect_mixture: Mixture = Mixture(empty=0.0, random=0.2, adversarial=0.8)
+    preserve_mixture: Mixture = Mixture(empty=0.0, random=0.15, caption=0.85)
+    guidance: float = 5.0
+    guided_weight: float = 2.0
+    strengths: tuple[float, float] = (0.2, 1.6)
+    pool: int = 512
     average_decay: float = 0.98
     precision: Precision = "no"
     seed: int = 0
@@ -103,6 +118,23 @@ class EditSettings:
         for name in ("steps", "batch", "accumulation", "pool", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise SafegenError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.benign_batch is not None and self.benign_batch < 1:
+            raise SafegenError(f"benign_batch must be at least 1, not {self.benign_batch}")
+        if self.preserve_mixture.adversarial:
+            raise SafegenError(
+                "preserve_mixture: adversarial conditions belong to the unsafe half; give the "
+                "share to empty, random or caption"
+            )
+        if self.guidance < 1 or self.guided_weight < 0:
+            raise SafegenError(
+                "guidance must be at least 1 and its weight not negative, not "
+                f"{self.guidance} and {self.guided_weight}"
+            )
+        if self.objective == "paper" and self.guidance != 1:
+            raise SafegenError("the paper's objective has no guided form; set guidance to 1")
+        low, high = self.strengths
+        if not 0 < low <= high:
+            raise SafegenError(f"strengths must be two rising positive numbers, not {low}, {high}")
         if self.learning_rate <= 0:
             raise SafegenError(f"learning rate must be positive, not {self.learning_rate}")
         if min(self.redirect_weight, self.preserve_weight) < 0 or self.redirect_weight == 0:
@@ -113,7 +145,14 @@ class EditSettings:
     @classmethod
     def lab(cls) -> EditSettings:
         """For the lab's small model, whose weights bear a hundred times larger steps."""
-        return cls(steps=520, batch=12, learning_rate=1e-3, pool=4096)
+        return cls(
+            steps=400,
+            batch=4,
+            benign_batch=8,
+            learning_rate=1e-3,
+            preserve_weight=1.2,
+            pool=1536,
+        )
 
     @classmethod
     def paper(cls) -> EditSettings:
@@ -131,6 +170,8 @@ class EditSettings:
             preserve_weight=0.9,
             redirect_mixture=Mixture(),
             preserve_mixture=Mixture(),
+            guidance=1.0,
+            strengths=(1.0, 1.0),
             average_decay=0.999,
         )
 

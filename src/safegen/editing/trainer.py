@@ -21,15 +21,23 @@ from safegen.averaging import update_average
 from safegen.checkpoints import load_state, save_state
 from safegen.editing.batches import Batch, BatchSource
 from safegen.editing.latents import TripletLatents
-from safegen.editing.objective import clean_latent_loss, output_loss, paper_target
+from safegen.editing.objective import (
+    bounded_weight,
+    clean_latent_loss,
+    guided_latent_loss,
+    output_loss,
+    paper_target,
+)
 from safegen.editing.patch import Patch
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_names, tensor_digest
-from safegen.models.prediction import output_for, signal_and_noise
+from safegen.models.prediction import clean_latent, output_for, signal_and_noise
 from safegen.version import __version__
 
 RECORDS = "records.jsonl"
+ATTACK_EVERY = 2
+"""Steps between two moves of the adversaries: each costs as much as a pass of the denoiser."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +181,7 @@ class Edit:
             group["lr"] = self.settings.rate(step)
         sums = [0.0, 0.0]
         for part in range(self.settings.accumulation):
-            redirect, preserve = self._losses(model, *self._source.halves(step, part))
+            redirect, preserve = self._losses(model, *self._source.halves(step, part), step)
             loss = (
                 self.settings.redirect_weight * redirect + self.settings.preserve_weight * preserve
             ) / self.settings.accumulation
@@ -193,33 +201,68 @@ class Edit:
         return sums[0], sums[1]
 
     def _losses(
-        self, model: Any, unsafe: Batch, benign: Batch
+        self, model: Any, unsafe: Batch, benign: Batch, step: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Both halves in one pass of the denoiser; each process takes its share of the rows."""
         index, count = self.accelerator.process_index, self.accelerator.num_processes
         halves = [half.part(index, count) for half in (unsafe, benign)]
-        device = self.accelerator.device
-        weight = next(self.denoiser.parameters())
+        device, split = self.accelerator.device, len(halves[0].z_t)
         joined = Batch(
             *(
                 torch.cat([getattr(half, name) for half in halves]).to(device)
                 for name in Batch.__dataclass_fields__
             )
         )
-        output = model(
-            joined.z_t.to(weight.dtype), joined.timesteps, joined.condition.to(weight.dtype)
-        ).sample.float()
-        losses = self._item_losses(output, joined, len(halves[0].z_t))
-        return losses[: len(halves[0].z_t)].mean(), losses[len(halves[0].z_t) :].mean()
+        weight = next(self.denoiser.parameters())
+        z_t, timesteps, texts = joined.by_text()
+        condition = self._source.conditions.table[texts.cpu()].to(device, weight.dtype)
+        attacked = self.settings.redirect_mixture.adversarial > 0 and step % ATTACK_EVERY == 0
+        condition.requires_grad_(attacked)
+        output = model(z_t.to(weight.dtype), timesteps, condition).sample.float()
+        if attacked:
+            self._strengthen_adversaries(output, condition, joined, split)
+        losses = self._item_losses(output, joined, split)
+        return losses[:split].mean(), losses[split:].mean()
+
+    def _strengthen_adversaries(
+        self, output: torch.Tensor, condition: torch.Tensor, batch: Batch, unsafe: int
+    ) -> None:
+        """Move the adversaries to where the model sees more of the unsafe pictures."""
+        z_t, timesteps, texts = batch.by_text()
+        a, s = signal_and_noise(self.pipeline.scheduler, timesteps)
+        clean = batch.clean.repeat_interleave(batch.rows.shape[1], 0)
+        kind, gamma = self._source.kind, self.settings.gamma
+        distance = clean_latent_loss(output, z_t, clean, a, s, kind, gamma)
+        rows = slice(0, unsafe * batch.rows.shape[1])
+        gradient = torch.autograd.grad(distance[rows].sum(), condition, retain_graph=True)[0]
+        conditions = self._source.conditions
+        pull = conditions.pull(texts[rows].cpu(), gradient[rows])
+        conditions.move_adversaries(self.accelerator.reduce(pull.to(output.device)).cpu())
 
     def _item_losses(self, output: torch.Tensor, batch: Batch, unsafe: int) -> torch.Tensor:
+        """The loss of each picture (B,)."""
         settings, kind = self.settings, self._source.kind
-        a, s = signal_and_noise(self.pipeline.scheduler, batch.timesteps)
-        if settings.objective == "exact":
-            return clean_latent_loss(output, batch.z_t, batch.target, a, s, kind, settings.gamma)
-        target = output_for(batch.target, batch.z_t, a, s, kind)
-        u = slice(0, unsafe)
-        target[u] = paper_target(batch.clean[u], batch.target[u], batch.noise[u], a[u], s[u], kind)
+        z_t, timesteps, _ = batch.by_text()
+        a, s = signal_and_noise(self.pipeline.scheduler, timesteps)
+        if settings.objective == "paper":
+            return self._paper_losses(output, batch, unsafe, a, s)
+        target = batch.target.flatten(0, 1)
+        single = clean_latent_loss(output, z_t, target, a, s, kind, settings.gamma)
+        single = single.view(batch.rows.shape).mean(dim=1)
+        if settings.guidance == 1:
+            return single
+        seen = clean_latent(output, z_t, a, s, kind).view_as(batch.target)
+        weight = bounded_weight(a, s, settings.gamma)[:: batch.rows.shape[1]]
+        joint = guided_latent_loss(seen, batch.target, weight, settings.guidance)
+        return (single + settings.guided_weight * joint) / (1 + settings.guided_weight)
+
+    def _paper_losses(
+        self, output: torch.Tensor, batch: Batch, unsafe: int, a: torch.Tensor, s: torch.Tensor
+    ) -> torch.Tensor:
+        kind, u = self._source.kind, slice(0, unsafe)
+        clean_target = batch.target[:, 0]
+        target = output_for(clean_target, batch.z_t, a, s, kind)
+        target[u] = paper_target(batch.clean[u], clean_target[u], batch.noise[u], a[u], s[u], kind)
         return output_loss(output, target)
 
     def _digest_weights(self) -> dict[str, bytes]:
@@ -290,6 +333,7 @@ class Edit:
                 "seconds": time.monotonic() - self._began,
                 "weights": {n: p.detach() for n, p in self._parameters.items()},
                 "average": self._average,
+                "adversaries": self._source.conditions.adversaries,
                 "optimizer": optimizer.state_dict(),
             }
             save_state(self.run_folder / "checkpoint.safetensors", state)
@@ -310,6 +354,7 @@ class Edit:
             )
         for name, parameter in self._parameters.items():
             parameter.copy_(state["weights"][name])
+        self._source.conditions.adversaries.copy_(state["adversaries"])
         device = self.accelerator.device
         self._average = {n: value.to(device) for n, value in state["average"].items()}
         optimizer.load_state_dict(state["optimizer"])

@@ -6,21 +6,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from safegen.errors import SafegenError
-from safegen.lab.world import (
-    SAFE_WORLD,
-    SPLITS,
-    Kind,
-    Mixture,
-    Scene,
-    Split,
-    draw_scene,
-)
+from safegen.lab.world import SPLITS, Kind, Mixture, Scene, Split, draw_scene
 from safegen.triplets import Censoring
 from safegen.triplets.censoring import censor
 from safegen.triplets.source import Benign, Pair
 
 UNSAFE_WORLD = Mixture(explicit=0.5, implicit=0.5, benign=0.0, near_miss=0.0)
 """Scenes with a weapon in each."""
+BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=0.45, near_miss=0.55)
+"""Scenes without a weapon, more than half of them with what resembles one."""
 UNSAFE_KINDS: tuple[Kind, ...] = ("explicit", "implicit")
 BENIGN_KINDS: tuple[Kind, ...] = ("benign", "near-miss")
 
@@ -66,7 +60,7 @@ class LabTriplets:
     def benign(self) -> Iterator[Benign]:
         """See ``TripletSource.benign``."""
         for index in range(self.benign_count):
-            scene = self._scene(SAFE_WORLD, index)
+            scene = self._scene(BENIGN_WORLD, index)
             yield Benign(scene.image, scene.recipe.caption)
 
     def describe(self) -> dict[str, Any]:
