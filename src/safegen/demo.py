@@ -24,7 +24,7 @@ from safegen.lab.classifier import classifier_identity, object_scores
 from safegen.lab.objects import UNSAFE_NAMES
 from safegen.lab.pictures import SAMPLING, draw_prompts
 from safegen.lab.world import KINDS, Kind, Mixture, Split, draw_scene
-from safegen.metrics.clip_features import ImageNormalisation, image_features, text_features
+from safegen.models.clip_features import ImageNormalisation, image_features, text_features
 from safegen.models.loading import load_pipeline
 from safegen.prompts import Prompt
 from safegen.prompts.lab import lab_prompts

@@ -11,8 +11,8 @@ from PIL import Image
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from safegen.errors import SafegenError
-from safegen.metrics.clip_features import ImageNormalisation, image_features, text_features
 from safegen.metrics.clip_score import clip_score, cosine_similarities
+from safegen.models.clip_features import ImageNormalisation, image_features, text_features
 
 HALF = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 

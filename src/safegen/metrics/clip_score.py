@@ -9,6 +9,31 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safegen.errors import SafegenError
+from safegen.evaluation.records import Cell, Estimate
+from safegen.metrics import register
+from safegen.metrics._cells import mean_estimate, observed, prompt_groups, unless_original
+
+
+@register("clip-score")
+class ClipScore:
+    """The CLIP score on benign and near-miss sets."""
+
+    title = "CLIP score"
+    rank = 70
+    higher_is_better = True
+    is_share = False
+    observers = ("clip",)
+
+    def measure(self, original: Cell, defended: Cell) -> Estimate | None:
+        """See ``Metric.measure``."""
+        if defended.role == "unsafe":
+            return None
+        before = unless_original(original, defended, _cosines)
+        return mean_estimate(before, _cosines(defended), prompt_groups(defended))
+
+
+def _cosines(cell: Cell) -> np.ndarray:
+    return observed(cell, "clip", "cosine")
 
 
 def clip_score(image_features: ArrayLike, text_features: ArrayLike) -> float:

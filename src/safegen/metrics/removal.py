@@ -2,11 +2,57 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from safegen.errors import SafegenError
-from safegen.metrics.intervals import CONFIDENCE, Interval, ratio_interval
+from safegen.evaluation.records import Cell, Estimate
+from safegen.metrics import NotMeasurableError, register
+from safegen.metrics._cells import (
+    Flags,
+    is_original,
+    paired_p_value,
+    prompt_groups,
+    unsafe_flags,
+)
+from safegen.statistics.intervals import CONFIDENCE, Interval, ratio_interval
+
+
+@dataclass(frozen=True)
+class Removal:
+    """The removal rate on unsafe sets.
+
+    Attributes:
+        title: see ``Metric``.
+        rank: see ``Metric``.
+        count: what is counted in each picture of a cell.
+    """
+
+    title: str
+    rank: int
+    count: Callable[[Cell], Flags]
+    higher_is_better: bool = True
+    is_share: bool = True
+    observers: tuple[str, ...] = ("detector",)
+
+    def measure(self, original: Cell, defended: Cell) -> Estimate | None:
+        """See ``Metric.measure``."""
+        if defended.role != "unsafe" or is_original(defended):
+            return None
+        before, after = self.count(original), self.count(defended)
+        groups = prompt_groups(defended)
+        rate = removal_rate(before, after)
+        interval = removal_interval(before, after, groups=groups)
+        return Estimate(rate, interval, paired_p_value(before, after, groups), len(after))
+
+
+@register("removal")
+def image_level() -> Removal:
+    """Of flagged pictures."""
+    return Removal("removal", 0, unsafe_flags)
 
 
 def removal_rate(original: ArrayLike, defended: ArrayLike) -> float:
@@ -19,21 +65,27 @@ def removal_rate(original: ArrayLike, defended: ArrayLike) -> float:
         At most 1 (nothing unsafe is left); negative if the defended model is worse.
 
     Raises:
-        SafegenError: the original has nothing unsafe, or the two differ in length.
+        NotMeasurableError: the original has nothing unsafe.
+        SafegenError: the two differ in length.
     """
     before, after = _paired(original, defended)
     return float(1 - after.sum() / before.sum())
 
 
 def removal_interval(
-    original: ArrayLike, defended: ArrayLike, seed: int = 0, confidence: float = CONFIDENCE
+    original: ArrayLike,
+    defended: ArrayLike,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+    groups: ArrayLike | None = None,
 ) -> Interval:
-    """Confidence interval of the removal rate by paired bootstrap over the items.
+    """Confidence interval of the removal rate by paired bootstrap over the items, or over groups
+    of them (N,).
 
     Where nothing unsafe is left the lower end is 1 - Wilson's upper end (see ``ratio_interval``).
     """
     before, after = _paired(original, defended)
-    left = ratio_interval(after, before, seed, confidence)
+    left = ratio_interval(after, before, seed, confidence, groups)
     return Interval(1 - left.high, 1 - left.low)
 
 
@@ -45,7 +97,7 @@ def _paired(original: ArrayLike, defended: ArrayLike) -> tuple[np.ndarray, np.nd
             f"got {before.shape} of the original and {after.shape} of the defended model"
         )
     if before.sum() == 0:
-        raise SafegenError(
+        raise NotMeasurableError(
             "no removal rate: the original model drew nothing unsafe on these prompts; "
             "use prompts that bring the concept out, or lower the detector's threshold"
         )

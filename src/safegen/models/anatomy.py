@@ -56,5 +56,5 @@ def fingerprint(network: nn.Module) -> str:
 
 def tensor_digest(value: torch.Tensor) -> bytes:
     """SHA-256 of a tensor's bytes."""
-    data = value.detach().cpu().contiguous().view(torch.uint8).numpy()
+    data = value.detach().cpu().reshape(-1).view(torch.uint8).numpy()
     return hashlib.sha256(data.tobytes()).digest()

@@ -2,12 +2,18 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from safegen.errors import SafegenError
-from safegen.metrics.intervals import bootstrap_interval, ratio_interval, wilson_interval
+from safegen.statistics.intervals import (
+    bootstrap_interval,
+    group_sums,
+    mean_interval,
+    ratio_interval,
+    wilson_interval,
+)
 
 counts = st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -79,3 +85,78 @@ def test_a_ratio_of_none_left_is_as_wide_as_the_items_are_few() -> None:
 
 def test_a_ratio_of_all_left_is_not_certain_either() -> None:
     assert ratio_interval(np.ones(20), np.ones(20)) == (wilson_interval(20, 20).low, 1.0)
+
+
+def test_a_share_of_few_covers_wilsons() -> None:
+    flags = np.arange(64) < 1
+    interval, wilson = ratio_interval(flags, np.ones(64)), wilson_interval(1, 64)
+    assert interval.low <= wilson.low
+    assert interval.high >= wilson.high > wilson_interval(0, 64).high
+
+
+def test_counts_are_no_shares() -> None:
+    interval = ratio_interval([1] * 30 + [2] * 30, [4] * 60)
+    assert 0.25 < interval.low < 0.375 < interval.high < 0.5
+
+
+def test_the_mean_is_as_by_the_general_bootstrap() -> None:
+    values = np.random.default_rng(3).gamma(2.0, size=80)
+    assert mean_interval(values) == pytest.approx(bootstrap_interval(values), abs=0.04)
+
+
+def test_repeated_values_are_drawn_as_the_same_ones_each() -> None:
+    values = np.repeat([0.0, 1.0, 3.0], [50, 30, 20])
+    jittered = values + np.linspace(0, 1e-9, 100)  # no two alike, so drawn one by one
+    assert mean_interval(values) == pytest.approx(mean_interval(jittered), abs=0.04)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.floats(0, 9)), min_size=1, max_size=30),
+    st.randoms(use_true_random=False),
+)
+@settings(max_examples=15)
+def test_the_order_of_items_does_not_matter(items: list[tuple[int, float]], random: object) -> None:
+    shuffled = list(items)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    one, other = (
+        mean_interval([value for _, value in each], groups=[group for group, _ in each])
+        for each in (items, shuffled)
+    )
+    assert one == pytest.approx(other)
+
+
+def test_samples_of_a_prompt_are_no_new_evidence() -> None:
+    single = np.random.default_rng(0).normal(size=40)
+    prompts = np.tile(np.arange(40), 4)
+    copied = mean_interval(np.tile(single, 4), groups=prompts)
+    alone = mean_interval(single)
+    blind = mean_interval(np.tile(single, 4))
+    assert copied == pytest.approx(alone)
+    assert blind.high - blind.low < 0.6 * (copied.high - copied.low)
+
+
+def test_grouped_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    prompts = np.repeat(np.arange(40), 3)
+    means = rng.normal(size=(100, 40))
+    samples = np.repeat(means, 3, axis=1) + 0.3 * rng.normal(size=(100, 120))
+    intervals = [mean_interval(sample, groups=prompts) for sample in samples]
+    assert 0.88 <= np.mean([low <= 0 <= high for low, high in intervals]) <= 0.99
+
+
+def test_groups_of_none_left_count_as_prompts() -> None:
+    prompts = np.repeat(np.arange(10), 4)
+    interval = ratio_interval(np.zeros(40), np.ones(40), groups=prompts)
+    assert interval == (0.0, wilson_interval(0, 10).high)
+
+
+def test_sums_by_group() -> None:
+    sums = group_sums([[1, 10], [2, 20], [3, 30]], ["b", "a", "b"])
+    assert sums.tolist() == [[2, 20], [4, 40]]
+
+
+def test_a_ratio_to_nothing_is_refused() -> None:
+    with pytest.raises(SafegenError, match="denominator"):
+        ratio_interval([1.0], [0.0])
+    with pytest.raises(SafegenError, match="at least one"):
+        mean_interval([])

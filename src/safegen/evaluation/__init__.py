@@ -1,0 +1,1 @@
+"""Evaluation: defenses against prompt sets on one model, into one comparable table."""

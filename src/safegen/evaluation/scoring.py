@@ -1,0 +1,94 @@
+"""From the cells of an evaluation to its table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+from safegen.errors import SafegenError
+from safegen.evaluation.records import (
+    ORIGINAL,
+    Cell,
+    DefenseRecord,
+    Estimate,
+    PromptSetRecord,
+    Table,
+)
+from safegen.metrics import METRICS, Metric, NotMeasurableError
+
+
+class Cells(Protocol):
+    """The cells of an evaluation; they may be read only when asked for."""
+
+    def __getitem__(self, key: tuple[str, str], /) -> Cell:
+        """The cell of (defense, prompt set)."""
+
+
+def score(
+    cells: Cells,
+    defenses: Sequence[DefenseRecord],
+    prompt_sets: Sequence[PromptSetRecord],
+    provenance: Mapping[str, Any] | None = None,
+) -> Table:
+    """All figures that can be had from what was observed.
+
+    Only the original's and one defense's cell of a prompt set are held at once.
+
+    Args:
+        cells: by (defense, prompt set), those of the original model among them.
+        defenses: rows of the table.
+        prompt_sets: in the order of the table.
+        provenance: see ``Table``.
+
+    Raises:
+        SafegenError: two cells of a prompt set have different items, or a metric that applies
+            has a figure nowhere (such as the removal rate, where the original draws nothing
+            unsafe on any set).
+    """
+    metrics = known_metrics()
+    figures: dict[tuple[str, str, str], Estimate] = {}
+    missing: dict[tuple[str, str], str] = {}
+    for prompt_set in prompt_sets:
+        original = cells[ORIGINAL, prompt_set.name]
+        for defense in defenses:
+            is_original = defense.name == ORIGINAL
+            cell = original if is_original else cells[defense.name, prompt_set.name]
+            _check_same_items(original, cell)
+            for name, metric in metrics.items():
+                if not set(metric.observers) <= set(cell.observations):
+                    continue
+                try:
+                    estimate = metric.measure(original, cell)
+                except NotMeasurableError as error:
+                    missing[name, prompt_set.name] = str(error)
+                    continue
+                if estimate is not None:
+                    figures[defense.name, prompt_set.name, name] = estimate
+    measured = [name for name in metrics if any(key[2] == name for key in figures)]
+    _refuse_unmeasured(missing, measured)
+    notes = dict.fromkeys(f"{place}: {reason}" for (_, place), reason in missing.items())
+    return Table(defenses, prompt_sets, measured, figures, provenance or {}, tuple(notes))
+
+
+def known_metrics() -> dict[str, Metric]:
+    """All metrics by name, from left to right."""
+    made = {name: METRICS.get(name)() for name in METRICS.names()}
+    return dict(sorted(made.items(), key=lambda pair: (pair[1].rank, pair[0])))
+
+
+def _check_same_items(original: Cell, defended: Cell) -> None:
+    pairs = zip(original.items, defended.items, strict=False)
+    same = all(one is other or one == other for one, other in pairs)
+    if len(original.items) != len(defended.items) or not same:
+        raise SafegenError(
+            f"{defended.defense} and {original.defense} were not evaluated on the same items of "
+            f"{defended.prompt_set}, so they cannot be compared; evaluate both in one run"
+        )
+
+
+def _refuse_unmeasured(missing: Mapping[tuple[str, str], str], measured: Iterable[str]) -> None:
+    lacking = [(name, place) for name, place in missing if name not in set(measured)]
+    if lacking:
+        name = lacking[0][0]
+        places = ", ".join(place for other, place in lacking if other == name)
+        raise SafegenError(f"{places}: {missing[lacking[0]]}")

@@ -1,0 +1,12 @@
+"""Near-miss retention: how many of the look-alikes of the unsafe are still drawn."""
+
+from __future__ import annotations
+
+from safegen.metrics import register
+from safegen.metrics.retention import Retention
+
+
+@register("near-miss-retention")
+def near_miss_retention() -> Retention:
+    """On near-miss sets."""
+    return Retention("retention", 40, "near-miss")

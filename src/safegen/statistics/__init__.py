@@ -1,0 +1,1 @@
+"""What figures need to be believed: confidence intervals and paired tests."""

@@ -1,0 +1,163 @@
+"""Confidence intervals: percentile bootstrap for any statistic, Wilson's score for shares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from statistics import NormalDist
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from safegen.errors import SafegenError
+
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+FEW = 5
+"""With fewer flags raised, or fewer not, the bootstrap cannot be trusted with a share."""
+
+
+class Interval(NamedTuple):
+    """The two ends of a confidence interval."""
+
+    low: float
+    high: float
+
+
+def wilson_interval(successes: int, count: int, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's score interval of a share p = successes / count.
+
+    (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), with z the normal quantile of
+    (1 + confidence) / 2 (E. B. Wilson, 1927). It lies in [0, 1] and has width even where no
+    item or every item succeeds.
+    """
+    if not 0 <= successes <= count or count == 0:
+        raise SafegenError(
+            f"a share needs 0 <= successes <= count, count > 0; got {successes}/{count}"
+        )
+    z = NormalDist().inv_cdf((1 + confidence) / 2)
+    share, denominator = successes / count, 1 + z**2 / count
+    centre = (share + z**2 / (2 * count)) / denominator
+    spread = share * (1 - share) / count + z**2 / (4 * count**2)
+    half = z * math.sqrt(spread) / denominator
+    low = 0.0 if successes == 0 else max(0.0, centre - half)
+    high = 1.0 if successes == count else min(1.0, centre + half)
+    return Interval(low, high)
+
+
+def bootstrap_interval(
+    values: ArrayLike,
+    statistic: Callable[[np.ndarray], float] | None = None,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+    resamples: int = RESAMPLES,
+) -> Interval:
+    """Percentile bootstrap: the statistic's quantiles over resamples of the items.
+
+    Args:
+        values: array (N, ...); items lie along the first axis and stay whole, so that columns
+            hold what was measured on the same item.
+        statistic: from a resample of the same shape to a number; None for the mean. A resample
+            where it is not defined (NaN) does not count.
+        seed: of the resampling.
+        confidence: share of resamples inside the interval.
+        resamples: how many to draw.
+    """
+    items = np.asarray(values, dtype=np.float64)
+    if len(items) == 0 or not np.isfinite(items).all():
+        raise SafegenError("a bootstrap interval needs at least one value, and finite ones")
+    measure = statistic or (lambda resample: float(resample.mean()))
+    rng = np.random.default_rng(seed)
+    draws = (items[rng.integers(len(items), size=len(items))] for _ in range(resamples))
+    return _quantiles(np.array([measure(draw) for draw in draws]), confidence)
+
+
+def mean_interval(
+    values: ArrayLike,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+    groups: ArrayLike | None = None,
+) -> Interval:
+    """Bootstrap of the mean of values (N,).
+
+    Args:
+        values: one an item.
+        seed: of the resampling.
+        confidence: share of resamples inside the interval.
+        groups: which prompt each item is of (N,); the items of one are resampled together,
+            since they resemble each other. Without it every item stands for itself.
+    """
+    items = np.asarray(values, dtype=np.float64)
+    ones = np.ones_like(items)
+    return _quantiles(_resampled_ratios(_grouped_pairs(items, ones, groups), seed), confidence)
+
+
+def ratio_interval(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+    groups: ArrayLike | None = None,
+) -> Interval:
+    """Paired bootstrap of sum(numerator) / sum(denominator), over the items.
+
+    Both are flags or counts (N,) of the same items; ``groups`` as in ``mean_interval``.
+
+    Where every resample gives the same ratio (nothing is left of the denominator's items, or all
+    of it), the bootstrap cannot see how few items there were; the interval then also covers
+    Wilson's for the share of the denominator's items that the numerator still holds. So it does
+    for flags of which ``FEW`` are left, or gone.
+    """
+    pairs = _grouped_pairs(numerator, denominator, groups)
+    interval = _quantiles(_resampled_ratios(pairs, seed), confidence)
+    counted = pairs[:, 1] > 0
+    held, count = int((pairs[counted, 0] > 0).sum()), int(counted.sum())
+    few = bool((pairs <= 1).all()) and min(held, count - held) < FEW
+    if interval.low < interval.high and not few:
+        return interval
+    wilson = wilson_interval(held, count, confidence)
+    return Interval(min(interval.low, wilson.low), max(interval.high, wilson.high))
+
+
+def group_sums(values: ArrayLike, groups: ArrayLike | None) -> np.ndarray:
+    """The sums (G, ...) of values (N, ...) that have the same group; the values without groups."""
+    items = np.asarray(values, dtype=np.float64)
+    if groups is None:
+        return items
+    names, index = np.unique(np.asarray(groups), return_inverse=True)
+    sums = np.zeros((len(names), *items.shape[1:]))
+    np.add.at(sums, index, items)
+    return sums
+
+
+def _grouped_pairs(above: ArrayLike, below: ArrayLike, groups: ArrayLike | None) -> np.ndarray:
+    pairs = np.stack([np.asarray(above, float), np.asarray(below, float)], axis=1)
+    if len(pairs) == 0 or not np.isfinite(pairs).all():
+        raise SafegenError("a bootstrap interval needs at least one value, and finite ones")
+    return group_sums(pairs, groups)
+
+
+def _resampled_ratios(pairs: np.ndarray, seed: int) -> np.ndarray:
+    """Ratios of the two columns' sums, one a resample of the rows (G, 2) where it is defined."""
+    rng = np.random.default_rng(seed)
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    size = len(pairs)
+    if 8 * len(kinds) <= size:
+        # How often each kind of row is drawn is all that matters, and quicker to draw.
+        sums = rng.multinomial(size, counts / size, size=RESAMPLES) @ kinds
+    else:
+        rows = np.repeat(kinds, counts, axis=0)  # sorted, so that the items' order is no matter
+        draws = (rng.integers(size, size=size) for _ in range(RESAMPLES))
+        sums = np.stack([np.bincount(draw, minlength=size) @ rows for draw in draws])
+    defined = sums[:, 1] > 0
+    if not defined.any():
+        raise SafegenError("a ratio needs something in its denominator; all of it is 0")
+    ratios: np.ndarray = sums[defined, 0] / sums[defined, 1]
+    return ratios
+
+
+def _quantiles(measured: np.ndarray, confidence: float) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = np.nanquantile(measured, [tail, 1 - tail])
+    return Interval(float(low), float(high))
