@@ -10,7 +10,7 @@ import pytest
 
 import safegen
 from safegen.errors import SafegenError
-from safegen.registry import Registry
+from safegen.registry import Registry, create
 
 NUMBERS = itertools.count()
 ENTRY = """
@@ -110,6 +110,24 @@ def test_the_package_found_twice_on_the_path_is_one(
     (tmp_path / "link").symlink_to(tmp_path)
     monkeypatch.syspath_prepend(tmp_path / "link")
     assert registry.get("plugged")() == "from elsewhere"
+
+
+def test_a_spec_is_a_name_and_one_argument(registry: AnyRegistry) -> None:
+    @registry.register("made")
+    def make(place: str = "here", *, size: int = 1, colour: str = "red") -> str:
+        return f"{place} {size} {colour}"
+
+    assert create(registry, "made", "made:there") == "here 1 red"
+    assert create(registry, "made:a:b=c", "made:there", {"size": 2}) == "a:b=c 2 red"
+    context = {"colour": "blue", "unknown": 1}
+    assert create(registry, "made", "made:there", context=context) == "here 1 blue"
+    for spec, options, message in (
+        ("made:", {}, "nothing follows the colon; what made needs follows a colon, as in made:th"),
+        ("made", {"weight": 1}, "unexpected keyword argument 'weight'"),
+        ("safety-filter:x", {}, "too many positional arguments"),
+    ):
+        with pytest.raises(SafegenError, match=message):
+            create(registry, spec, "made:there", options)
 
 
 def built_in() -> list[Registry[Any]]:

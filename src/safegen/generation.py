@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -16,10 +16,13 @@ from PIL.PngImagePlugin import PngInfo
 
 from safegen.errors import SafegenError
 from safegen.files import write_atomically
-from safegen.models.sampling import ImageRequest, SamplingSettings, generate
+from safegen.models.sampling import ImageRequest, SamplingSettings, generate_samples
 from safegen.prompts import PROMPT_SETS, Prompt, PromptSetIdentity, create_prompt_set
 from safegen.seeds import sample_seed
 from safegen.version import __version__
+
+if TYPE_CHECKING:
+    from safegen.defenses import Defense
 
 
 @dataclass(frozen=True)
@@ -150,10 +153,12 @@ def generate_files(
     patch: Path | None,
     batch: int,
     origin: Mapping[str, Any],
+    defense: Defense | None = None,
 ) -> Iterator[Path]:
     """Write every picture, then ``manifest.json``; yields each picture's path.
 
-    Pictures of one guidance are made together, so the order is not that of the jobs.
+    Pictures of one guidance are made together, so the order is not that of the jobs. The patch
+    and, over it, the defense are put on the pipeline and stay on.
     """
     from safegen.editing.patch import Patch, apply
     from safegen.models.anatomy import denoiser_of, fingerprint
@@ -161,34 +166,39 @@ def generate_files(
     base = fingerprint(denoiser_of(pipeline))
     if patch is not None:
         apply(pipeline, Patch.load(patch))
-    for job, picture in _pictures(pipeline, jobs, settings, batch):
+    if defense is not None:
+        defense.apply(pipeline)
+    blocked = {}
+    for job, picture, flag in _pictures(pipeline, jobs, settings, batch):
         write_atomically(folder / job.name, picture)
+        blocked[job.name] = flag
         yield folder / job.name
     manifest = {
         "model": model,
         "fingerprint": base,
         "patch": str(patch) if patch else None,
+        "defense": asdict(defense.identity) if defense else None,
         "settings": asdict(settings),
         **origin,
         "version": __version__,
-        "images": [_entry(job) for job in jobs],
+        "images": [_entry(job, blocked[job.name]) for job in jobs],
     }
     write_atomically(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
 
 
 def _pictures(
     pipeline: Any, jobs: Sequence[ImageJob], settings: SamplingSettings, batch: int
-) -> Iterator[tuple[ImageJob, bytes]]:
-    """Each job with its PNG, one guidance after the other."""
+) -> Iterator[tuple[ImageJob, bytes, bool]]:
+    """Each job with its PNG and whether a filter blocked it, one guidance after the other."""
     for guidance in dict.fromkeys(job.guidance for job in jobs):
         group = [job for job in jobs if job.guidance == guidance]
         how = dataclasses.replace(settings, guidance=guidance)
-        images = generate(pipeline, [job.request for job in group], how, batch)
-        for job, (request, image) in zip(group, images, strict=True):
-            yield job, png_with_parameters(image, request, how)
+        samples = generate_samples(pipeline, [job.request for job in group], how, batch)
+        for job, sample in zip(group, samples, strict=True):
+            yield job, png_with_parameters(sample.image, sample.request, how), sample.blocked
 
 
-def _entry(job: ImageJob) -> dict[str, Any]:
+def _entry(job: ImageJob, blocked: bool) -> dict[str, Any]:
     """A picture's place in the manifest."""
     return {
         "file": job.name,
@@ -196,4 +206,5 @@ def _entry(job: ImageJob) -> dict[str, Any]:
         "sample": job.sample,
         **asdict(job.request),
         "guidance": job.guidance,
+        "blocked": blocked,
     }

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
+from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
 
 from safegen.errors import SafegenError
 
 T = TypeVar("T")
+Component = TypeVar("Component")
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class Registry(Generic[T]):
@@ -101,3 +105,40 @@ class Registry(Generic[T]):
 
 
 AnyRegistry = Registry[Any]
+
+
+def create(
+    registry: Registry[Callable[..., Component]],
+    spec: str,
+    example: str,
+    options: Mapping[str, Any] = _NOTHING,
+    context: Mapping[str, Any] = _NOTHING,
+) -> Component:
+    """What the factory of ``name``, or of ``name:argument``, makes.
+
+    Args:
+        registry: of factories.
+        spec: a registered name; what follows a colon is the factory's one positional argument.
+        example: a spec with an argument, for the message.
+        options: keyword arguments that the factory must take.
+        context: further keyword arguments, for factories that have such parameters.
+
+    Raises:
+        SafegenError: the name is unknown, or the argument or an option is missing or not taken.
+    """
+    name, colon, argument = spec.partition(":")
+    factory = registry.get(name)
+    signature = inspect.signature(factory)
+    known = {key: value for key, value in context.items() if key in signature.parameters}
+    positional = (argument,) if argument else ()
+    keywords = {**options, **known}
+    try:
+        if colon and not argument:
+            raise TypeError("nothing follows the colon")
+        signature.bind(*positional, **keywords)
+    except TypeError as error:
+        raise SafegenError(
+            f"{spec!r} among {registry.kind}: {error}; what {name} needs follows a colon, "
+            f"as in {example}"
+        ) from error
+    return factory(*positional, **keywords)

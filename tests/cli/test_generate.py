@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from typer.testing import CliRunner
 
 from safegen.cli import app
+from safegen.editing.patch import Patch
 from safegen.errors import SafegenError
+from safegen.models.anatomy import fingerprint, self_attention_names
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 from safegen.prompts.lab import lab_prompts
 from safegen.seeds import sample_seed
@@ -107,6 +111,55 @@ def test_the_labs_prompts_by_name(tiny_folder: Path, tmp_path: Path) -> None:
     manifest = run(tiny_folder, tmp_path / "out", "--prompts", "lab:near-miss,count=2")
     asked = [(i["id"], i["prompt"], i["seed"]) for i in manifest["images"]]
     assert asked == [(p.id, p.text, p.seed) for p in lab_prompts("near-miss", "held-out", 2)]
+
+
+def test_a_defense_acts_over_the_patch_and_is_recorded(
+    tiny_folder: Path, build_pipeline: Callable[..., Any], tmp_path: Path
+) -> None:
+    unet = build_pipeline().unet
+    parameters = dict(unet.named_parameters())
+    changes = {name: torch.randn_like(parameters[name]) for name in self_attention_names(unet)}
+    patch = tmp_path / "patch.safetensors"
+    Patch(changes, {"base": {"fingerprint": fingerprint(unet)}}).save(patch)
+    concept = ["--concept-text", "the snow"]
+    prompt = ["--prompt", "a cat"]
+    specs = {
+        "plain": [],
+        "negative": ["--defense", "negative-prompt", *concept],
+        "both": ["--defense", "negative-prompt", *concept, "--patch", str(patch)],
+        "asked": ["--negative-prompt", "the snow"],
+    }
+    manifests = {
+        spec: run(tiny_folder, tmp_path / spec, *prompt, *options)
+        for spec, options in specs.items()
+    }
+    assert manifests["plain"]["defense"] is None
+    recorded = {"name": "negative-prompt", "settings": {"text": "the snow"}}
+    assert manifests["negative"]["defense"] == manifests["both"]["defense"] == recorded
+    drawn = {spec: np.asarray(Image.open(tmp_path / spec / "00000-00.png")) for spec in specs}
+    assert np.array_equal(drawn["negative"], drawn["asked"])
+    assert not np.array_equal(drawn["negative"], drawn["plain"])
+    assert not np.array_equal(drawn["negative"], drawn["both"])
+
+
+def test_pictures_that_a_filter_blocks_are_marked(tmp_path: Path) -> None:
+    model = Path("lab")
+    command = ["--prompt", "a knife on grass", "--prompt", "grass", "--defense", "safety-filter"]
+    manifest = run(model, tmp_path / "out", *command)
+    for entry in manifest["images"]:
+        black = not np.asarray(Image.open(tmp_path / "out" / entry["file"])).any()
+        assert entry["blocked"] == black
+
+
+def test_a_defense_is_checked_before_the_model_is_loaded(tmp_path: Path) -> None:
+    command = ["generate", "./no-model", "--prompt", "a", "--out", str(tmp_path / "out")]
+    for options, message in (
+        (["--concept-text", "knife"], "no effect without --defense"),
+        (["--defense", "sld-mx"], "Did you mean 'sld-max'"),
+        (["--defense", "sld-max"], "has to be told what to avoid"),
+    ):
+        with pytest.raises(SafegenError, match=message):
+            CliRunner().invoke(app, [*command, *options], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(

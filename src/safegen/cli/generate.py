@@ -22,6 +22,17 @@ def generate(
         ),
     ] = None,
     patch: Annotated[Path | None, typer.Option(help="Apply this patch first.")] = None,
+    defense: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help="Put this on, over the patch: sld-max, safety-filter, esd:PATCH+safety-filter "
+            "and others.",
+        ),
+    ] = None,
+    concept_text: Annotated[
+        str | None, typer.Option(help="What a --defense is told to avoid: 'knife, pistol'.")
+    ] = None,
     samples: Annotated[int, typer.Option(help="Pictures a prompt.", min=1)] = 1,
     seed: Annotated[
         int | None,
@@ -46,6 +57,9 @@ def generate(
     """Generate pictures; each depends on the model, its prompt, its seed and the settings only."""
     from rich.progress import track
 
+    from safegen.concepts import concept_for
+    from safegen.defenses import create_defense
+    from safegen.errors import SafegenError
     from safegen.generation import (
         generate_files,
         list_prompts,
@@ -56,6 +70,8 @@ def generate(
     from safegen.models.loading import load_pipeline
     from safegen.models.sampling import SamplingSettings
 
+    if concept_text is not None and defense is None:
+        raise SafegenError("--concept-text has no effect without --defense; leave it out")
     settings = SamplingSettings(steps=steps, sampler=sampler, negative_prompt=negative_prompt)
     if guidance is not None:
         settings = dataclasses.replace(settings, guidance=guidance)
@@ -66,8 +82,14 @@ def generate(
         [*text_prompts(prompt or []), *listed], samples, settings, seed=seed, guidance=guidance
     )
     origin = origin_of(identity, seed, guidance)
+    chosen = None
+    if defense is not None:
+        concept = concept_for(model, concept_text)
+        chosen = create_defense(defense, concept, local_files_only=local_files_only)
     pipeline = load_pipeline(model, local_files_only=local_files_only)
-    written = generate_files(pipeline, jobs, settings, out, model, patch, batch, origin)
+    written = generate_files(
+        pipeline, jobs, settings, out, model, patch, batch, origin, defense=chosen
+    )
     for _ in track(written, total=len(jobs), description="generating"):
         pass
     typer.echo(f"wrote {len(jobs)} pictures and manifest.json to {out}")

@@ -7,18 +7,29 @@ from typing import Any
 
 import torch
 
+from safegen.errors import SafegenError
+
 
 @torch.no_grad()
 def embed_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> torch.Tensor:
-    """Hidden states of the pipeline's text encoder, float32 (N, L, D)."""
+    """Hidden states of the pipeline's text encoder, float32 (N, L, D).
+
+    Raises:
+        SafegenError: the pipeline's denoiser takes more of a text than these (SDXL).
+    """
     parts = []
     for start in range(0, len(prompts), batch):
-        embedding, _ = pipeline.encode_prompt(
+        embedding, *others = pipeline.encode_prompt(
             prompt=list(prompts[start : start + batch]),
             device=pipeline.text_encoder.device,
             num_images_per_prompt=1,
             do_classifier_free_guidance=False,
         )
+        if any(other is not None for other in others):
+            raise SafegenError(
+                f"{type(pipeline).__name__}: takes pooled features of a text beside its hidden "
+                "states, which edits do not train with; use a Stable Diffusion 1.x or 2.x model"
+            )
         parts.append(embedding.float())
     return torch.cat(parts)
 

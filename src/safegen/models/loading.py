@@ -96,6 +96,12 @@ def resolve(source: str | Path) -> Path | str:
     return str(source)
 
 
+def is_lab(pipeline: Any) -> bool:
+    """Whether a pipeline was loaded from the lab's weights."""
+    source: str | None = getattr(pipeline, "name_or_path", None)
+    return source is not None and Path(source).resolve() == weights_folder().resolve()
+
+
 def check_folder(folder: Path) -> None:
     """Refuse a folder that is no pipeline, lacks its denoiser, or has broken weights."""
     index = folder / "model_index.json"

@@ -55,6 +55,21 @@ class ImageRequest:
     seed: int
 
 
+@dataclass(frozen=True)
+class Sample:
+    """A picture that was made.
+
+    Attributes:
+        request: what was asked for.
+        image: uint8 array (H, W, 3).
+        blocked: whether the pipeline's safety checker blacked it out.
+    """
+
+    request: ImageRequest
+    image: np.ndarray
+    blocked: bool
+
+
 def generate(
     pipeline: Any,
     requests: Sequence[ImageRequest],
@@ -66,18 +81,30 @@ def generate(
     The pipeline's own call is used, so hooks and filters on it act; noise comes from one
     processor-side generator a picture.
     """
+    for sample in generate_samples(pipeline, requests, settings, batch_size):
+        yield sample.request, sample.image
+
+
+def generate_samples(
+    pipeline: Any,
+    requests: Sequence[ImageRequest],
+    settings: SamplingSettings,
+    batch_size: int = 32,
+) -> Iterator[Sample]:
+    """What ``generate`` yields, with what the pipeline's safety checker did."""
     scheduler = pipeline.scheduler
     name, options = SAMPLERS[settings.sampler]
     pipeline.scheduler = _scheduler_class(name).from_config(scheduler.config, **options)
     try:
         for start in range(0, len(requests), batch_size):
-            batch = requests[start : start + batch_size]
-            yield from zip(batch, _sample(pipeline, batch, settings), strict=True)
+            yield from _sample(pipeline, requests[start : start + batch_size], settings)
     finally:
         pipeline.scheduler = scheduler
 
 
-def _sample(pipeline: Any, batch: Sequence[ImageRequest], settings: SamplingSettings) -> np.ndarray:
+def _sample(
+    pipeline: Any, batch: Sequence[ImageRequest], settings: SamplingSettings
+) -> Iterator[Sample]:
     output = pipeline(
         prompt=[request.prompt for request in batch],
         negative_prompt=[settings.negative_prompt] * len(batch),
@@ -88,8 +115,11 @@ def _sample(pipeline: Any, batch: Sequence[ImageRequest], settings: SamplingSett
         generator=[torch.Generator("cpu").manual_seed(request.seed) for request in batch],
         output_type="np",
     )
-    pixels: np.ndarray = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
-    return pixels
+    pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
+    # Pipelines without a safety checker of their own call have no such flags.
+    flags = getattr(output, "nsfw_content_detected", None) or [False] * len(batch)
+    for request, image, flag in zip(batch, pixels, flags, strict=True):
+        yield Sample(request, image, bool(flag))
 
 
 def _scheduler_class(name: str) -> Any:

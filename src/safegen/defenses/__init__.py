@@ -1,0 +1,229 @@
+"""Defenses: anything that makes a text-to-image pipeline safer, put on and taken off again.
+
+One file a defense; each registers a factory under the file's name. A defense edits weights,
+guides the denoiser, or filters the output, always through the pipeline's own call.
+"""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from safegen.concepts import Concept
+from safegen.errors import SafegenError
+from safegen.registry import Registry, create
+
+Undo = Callable[[], None]
+_APPLIED = "_safegen_defenses"
+_MUST_BE_FIRST = (
+    "a defense that exchanges what others are put on has to come first, as in filtered+sld-max"
+)
+
+
+class FilterSetAsideWarning(UserWarning):
+    """A safety checker that the model came with does not act while defenses are applied."""
+
+
+@dataclass(frozen=True)
+class DefenseIdentity:
+    """What a result must record of the defense it was made under.
+
+    Attributes:
+        name: as in a table, such as ``esd-x`` or ``safegen+sld-max``.
+        settings: all that its effect depends on, as JSON values; no paths.
+    """
+
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Defense(ABC):
+    """Something that can be put on a diffusers pipeline, in place, and taken off again.
+
+    A defense says what it is (``identity``) and how it is put on (``attach``).
+    """
+
+    @property
+    def comes_first(self) -> bool:
+        """Whether it exchanges what other defenses are put on."""
+        return False
+
+    @property
+    @abstractmethod
+    def identity(self) -> DefenseIdentity:
+        """What to record beside every result."""
+
+    @abstractmethod
+    def attach(self, pipeline: Any) -> Undo:
+        """Change the pipeline, in place; returns what puts everything back, bit for bit.
+
+        Raises:
+            SafegenError: the defense does not fit the pipeline, which is then unchanged.
+        """
+
+    def apply(self, pipeline: Any) -> None:
+        """Put this defense on, over those that are on already.
+
+        Only what is applied acts: a safety checker that the model came with is set aside as
+        long as any defense is on, and acts again as the defense ``safety-filter``.
+
+        Raises:
+            SafegenError: the defense does not fit the pipeline, or has to be the first one.
+
+        Warns:
+            FilterSetAsideWarning: the model came with a safety checker.
+        """
+        applied: _Applied | None = getattr(pipeline, _APPLIED, None)
+        if applied is not None and self.comes_first:
+            raise SafegenError(_MUST_BE_FIRST)
+        with ExitStack() as undo:
+            if applied is None:
+                applied = _Applied(set_aside_checker(pipeline))
+                setattr(pipeline, _APPLIED, applied)
+                undo.callback(_forget, pipeline, applied)
+            applied.layers.append((self, self.attach(pipeline)))
+            undo.pop_all()
+        if len(applied.layers) == 1 and applied.checker is not None and not _filters(self):
+            warnings.warn(
+                f"the safety checker that the model came with is off under {self.identity.name}; "
+                f"it acts as a defense of its own: {self.identity.name}+safety-filter",
+                FilterSetAsideWarning,
+                stacklevel=2,
+            )
+
+    def remove(self, pipeline: Any) -> None:
+        """Take this defense off; the pipeline is then as it was before ``apply``.
+
+        Raises:
+            SafegenError: it is not on, or another was put on after it.
+        """
+        applied: _Applied | None = getattr(pipeline, _APPLIED, None)
+        if applied is None or all(layer is not self for layer, _ in applied.layers):
+            raise SafegenError(f"{self.identity.name} is not applied, so it cannot be removed")
+        last, undo = applied.layers[-1]
+        if last is not self:
+            raise SafegenError(
+                f"{last.identity.name} was applied after {self.identity.name}; remove it first"
+            )
+        undo()
+        applied.layers.pop()
+        if not applied.layers:
+            _forget(pipeline, applied)
+
+
+class Stack(Defense):
+    """Several defenses, put on in order and taken off in the reverse one."""
+
+    def __init__(self, parts: Sequence[Defense]) -> None:
+        if any(part.comes_first for part in parts[1:]):
+            raise SafegenError(_MUST_BE_FIRST)
+        self.parts = tuple(parts)
+
+    @property
+    def comes_first(self) -> bool:
+        """See ``Defense.comes_first``."""
+        return self.parts[0].comes_first
+
+    @property
+    def identity(self) -> DefenseIdentity:
+        """The names joined by ``+``, and each part's settings in order."""
+        parts = [part.identity for part in self.parts]
+        return DefenseIdentity(
+            "+".join(part.name for part in parts),
+            {"stack": [{"name": part.name, "settings": part.settings} for part in parts]},
+        )
+
+    def attach(self, pipeline: Any) -> Undo:
+        """See ``Defense.attach``; when a part does not fit, those before it are taken off."""
+        with ExitStack() as undo:
+            for part in self.parts:
+                undo.callback(part.attach(pipeline))
+            return undo.pop_all().close
+
+
+DefenseFactory = Callable[..., Defense]
+DEFENSES: Registry[DefenseFactory] = Registry("defenses", "safegen.defenses")
+register = DEFENSES.register
+
+
+def create_defense(
+    spec: str, concept: Concept | None = None, *, local_files_only: bool = False
+) -> Defense:
+    """The defense of ``name``, of ``name:argument``, or a stack of them joined by ``+``.
+
+    Args:
+        spec: such as ``sld-max`` or ``safegen:patch.safetensors+sld-max``; what follows a colon
+            is the factory's one positional argument, and may not hold a ``+``.
+        concept: what text-dependent defenses are told to avoid.
+        local_files_only: never ask the hub.
+
+    Raises:
+        SafegenError: a name is unknown, an argument or the concept is missing or not taken, or
+            the stack's order cannot be.
+    """
+    parts = [_create_one(part.strip(), concept, local_files_only) for part in spec.split("+")]
+    return parts[0] if len(parts) == 1 else Stack(parts)
+
+
+@contextmanager
+def defended(
+    pipeline: Any, defense: Defense | str, concept: Concept | None = None
+) -> Iterator[Any]:
+    """The pipeline with a defense on; it is taken off again in any case."""
+    chosen = create_defense(defense, concept) if isinstance(defense, str) else defense
+    chosen.apply(pipeline)
+    try:
+        yield pipeline
+    finally:
+        chosen.remove(pipeline)
+
+
+def set_aside_checker(pipeline: Any) -> Any:
+    """Switch the pipeline's own safety checker off and return it; None if it has none."""
+    checker = getattr(pipeline, "safety_checker", None)
+    if checker is not None:
+        pipeline.safety_checker = None
+    return checker
+
+
+def own_checker(pipeline: Any) -> Any:
+    """The safety checker that the pipeline came with, on or set aside; None if it has none."""
+    applied: _Applied | None = getattr(pipeline, _APPLIED, None)
+    return applied.checker if applied else getattr(pipeline, "safety_checker", None)
+
+
+@dataclass
+class _Applied:
+    """What is on a pipeline: its own checker, set aside, and the defenses with their undoing."""
+
+    checker: Any
+    layers: list[tuple[Defense, Undo]] = field(default_factory=list)
+
+
+def _forget(pipeline: Any, applied: _Applied) -> None:
+    if applied.checker is not None:
+        pipeline.safety_checker = applied.checker
+    delattr(pipeline, _APPLIED)
+
+
+def _filters(defense: Defense) -> bool:
+    return "safety-filter" in defense.identity.name.split("+")
+
+
+def _create_one(spec: str, concept: Concept | None, local_files_only: bool) -> Defense:
+    name = spec.partition(":")[0]
+    takes = inspect.signature(DEFENSES.get(name)).parameters.get("concept")
+    if takes is not None and takes.default is inspect.Parameter.empty and concept is None:
+        raise SafegenError(
+            f"defense {name!r} has to be told what to avoid; give the concept's text "
+            "(--concept-text, or a Concept in Python)"
+        )
+    context: dict[str, Any] = {"local_files_only": local_files_only}
+    if concept is not None:
+        context["concept"] = concept
+    return create(DEFENSES, spec, "safegen:patch.safetensors", context=context)

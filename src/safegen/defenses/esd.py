@@ -1,0 +1,256 @@
+"""Erased Stable Diffusion (arXiv 2303.07345): fine-tuning away from the concept's own guidance."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Generator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch.func import functional_call
+
+from safegen.concepts import Concept
+from safegen.defenses import register
+from safegen.defenses._patched import (
+    PatchDefense,
+    load_patch_defense,
+    patch_metadata,
+    text_parameters,
+)
+from safegen.defenses._text import encode_text
+from safegen.editing.patch import Patch
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of
+
+Variant = Literal["x", "u"]
+_NOT_IN_U = ("time_embedding.", "conv_norm_out.", "conv_out.")
+
+
+@dataclass(frozen=True)
+class EsdSettings:
+    """Settings of the training; the defaults are the published ones.
+
+    Attributes:
+        variant: ``x`` trains cross-attention, ``u`` all but cross-attention (and, as in the
+            released code, but the time embedding and the output layers).
+        iterations: optimizer steps.
+        learning_rate: of Adam.
+        negative_guidance: eta, how far away from the concept the target lies.
+        start_guidance: guidance towards the concept while sampling the training latents.
+        steps: of the DDIM sampler.
+        batch: latents an iteration; they share one timestep.
+        seed: of every random draw.
+    """
+
+    variant: Variant = "x"
+    iterations: int = 1000
+    learning_rate: float = 1e-5
+    negative_guidance: float = 1.0
+    start_guidance: float = 3.0
+    steps: int = 50
+    batch: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.variant not in get_args(Variant):
+            raise SafegenError(f"ESD: unknown variant {self.variant!r}; known: x, u")
+        for name in ("iterations", "steps", "batch"):
+            if getattr(self, name) < 1:
+                raise SafegenError(f"ESD: {name} must be at least 1, not {getattr(self, name)}")
+        if self.learning_rate <= 0 or self.negative_guidance <= 0:
+            raise SafegenError("ESD: learning rate and negative guidance must be positive")
+
+    @classmethod
+    def lab(cls, variant: Variant = "x") -> EsdSettings:
+        """Scaled to the lab's small model: fewer iterations with more latents and larger steps."""
+        rate = 5e-4 if variant == "x" else 3e-4
+        return cls(variant=variant, iterations=400, learning_rate=rate, steps=10, batch=4)
+
+
+@dataclass(frozen=True)
+class EsdRecord:
+    """What one iteration reports.
+
+    Attributes:
+        iteration: iterations done, from 1.
+        iterations: in all.
+        loss: mean squared error to the target.
+        seconds: since the training began.
+    """
+
+    iteration: int
+    iterations: int
+    loss: float
+    seconds: float
+
+
+def esd_target(
+    unconditional: torch.Tensor, conditional: torch.Tensor, negative_guidance: float
+) -> torch.Tensor:
+    """e(x_t, 0) - eta (e(x_t, c) - e(x_t, 0)), both of the frozen original.
+
+    Outputs (B, C, H, W); the same combination holds for velocity models, whose output is an
+    affine function of the noise at a given x_t and t.
+    """
+    return unconditional - negative_guidance * (conditional - unconditional)
+
+
+def trained_names(denoiser: torch.nn.Module, variant: Variant) -> list[str]:
+    """Names of the parameters that a variant trains, sorted."""
+    text = {name for names in text_parameters(denoiser).values() for name in names}
+    if variant == "x":
+        return sorted(text)
+    others = (name for name, _ in denoiser.named_parameters() if name not in text)
+    return sorted(name for name in others if not name.startswith(_NOT_IN_U))
+
+
+class EsdTraining:
+    """One training of one pipeline.
+
+    ``for record in training.run(): ...`` trains; ``training.patch()`` is the result. The
+    pipeline's weights are back as they were when ``run`` ends, completed or not.
+    """
+
+    def __init__(
+        self, pipeline: Any, concept: Concept, settings: EsdSettings | None = None
+    ) -> None:
+        self.pipeline = pipeline
+        self.concept = concept
+        self.settings = settings or EsdSettings()
+        self.denoiser = denoiser_of(pipeline)
+        _check(self.denoiser)
+        self.names = trained_names(self.denoiser, self.settings.variant)
+        parameters = dict(self.denoiser.named_parameters())
+        self._parameters = {name: parameters[name] for name in self.names}
+        self._originals = {n: p.detach().clone() for n, p in self._parameters.items()}
+        method = f"esd-{self.settings.variant}"
+        recorded = {**asdict(self.settings), "words": list(concept.words)}
+        self._metadata = patch_metadata(pipeline, method, concept.name, recorded)
+        self._empty = encode_text(pipeline, "").hidden
+        words = [encode_text(pipeline, word).hidden for word in concept.words]
+        self._words = torch.cat(words)  # (W, L, D)
+        self._scheduler = self._new_scheduler()
+        self._generator = torch.Generator().manual_seed(self.settings.seed)
+        self._differences: dict[str, torch.Tensor] | None = None
+
+    def run(self) -> Generator[EsdRecord, None, None]:
+        """Train; yields a record an iteration.
+
+        Raises:
+            SafegenError: the loss is not finite.
+        """
+        wanted = {name: p.requires_grad for name, p in self.denoiser.named_parameters()}
+        self.denoiser.requires_grad_(False)
+        for parameter in self._parameters.values():
+            parameter.requires_grad_(True)
+        optimizer = torch.optim.Adam(self._parameters.values(), lr=self.settings.learning_rate)
+        began = time.monotonic()
+        try:
+            for iteration in range(1, self.settings.iterations + 1):
+                loss = self._iterate(optimizer, iteration)
+                seconds = time.monotonic() - began
+                yield EsdRecord(iteration, self.settings.iterations, loss, seconds)
+            self._differences = {
+                name: (parameter.detach() - self._originals[name]).cpu()
+                for name, parameter in self._parameters.items()
+            }
+        finally:
+            self._restore(wanted)
+
+    def patch(self) -> Patch:
+        """The result.
+
+        Raises:
+            SafegenError: the training has not run to its end.
+        """
+        if self._differences is None:
+            raise SafegenError("ESD: the training has not ended, so there is no patch yet")
+        return Patch(self._differences, self._metadata)
+
+    def _iterate(self, optimizer: torch.optim.Optimizer, iteration: int) -> float:
+        condition = self._draw_words()
+        z_t, timestep = self._draw_latents(condition)
+        with torch.no_grad():
+            unconditional = self._original(z_t, timestep, self._empty.expand_as(condition))
+            conditional = self._original(z_t, timestep, condition)
+        target = esd_target(unconditional, conditional, self.settings.negative_guidance)
+        output = self._current(z_t, timestep, condition)
+        loss = torch.nn.functional.mse_loss(output, target)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise SafegenError(
+                f"ESD: the loss is {value} in iteration {iteration}; lower the learning rate"
+            )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        return value
+
+    def _draw_words(self) -> torch.Tensor:
+        """Embeddings (B, L, D) of words drawn at random."""
+        rows = torch.randint(len(self._words), (self.settings.batch,), generator=self._generator)
+        return self._words[rows]
+
+    @torch.no_grad()
+    def _draw_latents(self, condition: torch.Tensor) -> tuple[torch.Tensor, int]:
+        """x_t (B, C, H, W): sampled towards the concept by the current model, down to a step
+        drawn at random, and a timestep within that step."""
+        steps, scheduler = self.settings.steps, self._scheduler
+        left = int(torch.randint(steps, (1,), generator=self._generator))
+        config: Any = self.denoiser.config
+        shape = (len(condition), config.in_channels, config.sample_size, config.sample_size)
+        z_t = torch.randn(shape, generator=self._generator).to(condition.device)
+        both = torch.cat([self._empty.expand_as(condition), condition])
+        for timestep in scheduler.timesteps[: steps - 1 - left]:
+            outputs = self._current(torch.cat([z_t, z_t]), int(timestep), both)
+            unconditional, conditional = outputs.chunk(2)
+            guided = unconditional + self.settings.start_guidance * (conditional - unconditional)
+            z_t = scheduler.step(guided, timestep, z_t).prev_sample
+        count = scheduler.config.num_train_timesteps
+        low, high = round(left / steps * count), round((left + 1) / steps * count)
+        return z_t, int(torch.randint(low, high, (1,), generator=self._generator))
+
+    def _current(self, z_t: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.denoiser(z_t, timestep, condition).sample
+        return output
+
+    def _original(self, z_t: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
+        """The untrained model's output: the same modules with the original weights."""
+        output: torch.Tensor = functional_call(
+            self.denoiser, self._originals, (z_t, timestep, condition)
+        ).sample
+        return output
+
+    def _new_scheduler(self) -> Any:
+        from diffusers import DDIMScheduler
+
+        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
+        scheduler.set_timesteps(self.settings.steps, device=self.pipeline.device)
+        return scheduler
+
+    @torch.no_grad()
+    def _restore(self, wanted: dict[str, bool]) -> None:
+        for name, parameter in self.denoiser.named_parameters():
+            parameter.requires_grad_(wanted[name])
+            parameter.grad = None
+            if name in self._originals:
+                parameter.copy_(self._originals[name])
+
+
+def _check(denoiser: torch.nn.Module) -> None:
+    config: Any = denoiser.config
+    if config.get("addition_embed_type") is not None:
+        raise SafegenError(
+            "ESD is implemented for Stable Diffusion 1.x and 2.x; this UNet takes further "
+            "conditions (SDXL), for which use uce"
+        )
+    if next(denoiser.parameters()).dtype != torch.float32:
+        raise SafegenError("ESD trains in float32; load the pipeline with dtype=torch.float32")
+
+
+@register("esd")
+def esd(patch: str) -> PatchDefense:
+    """The patch that ``safegen erase --method esd-x`` or ``esd-u`` wrote."""
+    return load_patch_defense("esd", patch)

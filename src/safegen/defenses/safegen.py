@@ -1,0 +1,12 @@
+"""SafeGen (arXiv 2404.06666): the edit of this package, from its patch."""
+
+from __future__ import annotations
+
+from safegen.defenses import register
+from safegen.defenses._patched import PatchDefense, load_patch_defense
+
+
+@register("safegen")
+def safegen(patch: str) -> PatchDefense:
+    """The patch that ``safegen edit`` wrote."""
+    return load_patch_defense("safegen", patch)

@@ -1,0 +1,138 @@
+"""Unified Concept Editing (arXiv 2308.14761): cross-attention keys and values in closed form."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from safegen.concepts import Concept
+from safegen.defenses import register
+from safegen.defenses._patched import (
+    PatchDefense,
+    load_patch_defense,
+    patch_metadata,
+    text_parameters,
+)
+from safegen.defenses._text import encode_text
+from safegen.editing.patch import Patch
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of
+
+
+@dataclass(frozen=True)
+class UceSettings:
+    """Settings of the edit; the defaults are those of the paper's released code.
+
+    Attributes:
+        guide: the text that erased ones are turned into.
+        erase_scale: weight of the erased texts.
+        preserve_scale: weight of the preserved texts.
+        regularisation: lambda, which holds the weights where they were.
+    """
+
+    guide: str = " "
+    erase_scale: float = 1.0
+    preserve_scale: float = 0.1
+    regularisation: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.erase_scale <= 0 or self.preserve_scale < 0:
+            raise SafegenError("UCE: the erase scale must be positive, the other not negative")
+        if self.regularisation <= 0:
+            raise SafegenError(
+                f"UCE: the regularisation must be positive, not {self.regularisation:g}"
+            )
+
+
+def closed_form(
+    erased: torch.Tensor,
+    guides: torch.Tensor,
+    preserved: torch.Tensor,
+    settings: UceSettings,
+) -> torch.Tensor:
+    """The matrix M (D, D), float64, with W* = W M for every key and value projection W.
+
+    The paper's solution (equation 7) is W* = (sum v* c^T + sum W c c^T + lambda W) A^-1 with
+    A = sum c c^T + lambda I, each sum with its scale. Here v* = W g, g the guide's embedding in
+    place of c, so the first factor is W (A + sum (g - c) c^T) and W leaves the sums:
+    M = I + (sum (g - c) c^T) A^-1.
+
+    Args:
+        erased: embeddings c of the erased texts' tokens (N, D).
+        guides: g for each of them (N, D).
+        preserved: embeddings of the preserved texts' tokens (P, D).
+        settings: the scales.
+    """
+    c, g, kept = erased.double(), guides.double(), preserved.double()
+    identity = torch.eye(c.shape[1], dtype=torch.float64, device=c.device)
+    a = settings.erase_scale * c.T @ c + settings.preserve_scale * kept.T @ kept
+    a = a + settings.regularisation * identity
+    moved = settings.erase_scale * (g - c).T @ c
+    solved: torch.Tensor = torch.linalg.solve(a, moved.T).T  # A is symmetric
+    return identity + solved
+
+
+@torch.no_grad()
+def erase(
+    pipeline: Any,
+    concept: Concept,
+    preserved: Sequence[str] = (),
+    settings: UceSettings | None = None,
+) -> Patch:
+    """Solve for the edit; the pipeline itself is left as it was.
+
+    Args:
+        pipeline: a Stable Diffusion pipeline.
+        concept: its words are erased.
+        preserved: texts whose keys and values are held.
+        settings: the scales; the published ones if None.
+    """
+    chosen = settings or UceSettings()
+    erased, guides = _aligned_tokens(pipeline, concept.words, chosen.guide)
+    # The empty text stands in for none, as in the released code.
+    kept = torch.cat([_hidden(pipeline, text) for text in preserved or ("",)])
+    solution = closed_form(erased, guides, kept, chosen)
+    parameters = dict(denoiser_of(pipeline).named_parameters())
+    differences = {}
+    for attention in text_parameters(denoiser_of(pipeline)):
+        for projection in ("to_k", "to_v"):
+            name = f"{attention}.{projection}.weight"
+            weight = parameters[name].double()
+            differences[name] = (weight @ solution - weight).float().cpu()
+    recorded = {**asdict(chosen), "words": list(concept.words), "preserved": list(preserved)}
+    return Patch(differences, patch_metadata(pipeline, "uce", concept.name, recorded))
+
+
+def _aligned_tokens(
+    pipeline: Any, words: Sequence[str], guide: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Embeddings (N, D) from each word's last token on, and the guide's in their places."""
+    guide_hidden, guide_last = _hidden(pipeline, guide), _last_token(pipeline, guide)
+    erased, guides = [], []
+    for word in words:
+        hidden, last = _hidden(pipeline, word), _last_token(pipeline, word)
+        length = len(hidden) - max(last, guide_last)
+        erased.append(hidden[last : last + length])
+        guides.append(guide_hidden[guide_last : guide_last + length])
+    return torch.cat(erased), torch.cat(guides)
+
+
+def _hidden(pipeline: Any, text: str) -> torch.Tensor:
+    """Hidden states (L, D) of a text, padding included."""
+    return encode_text(pipeline, text).hidden[0]
+
+
+def _last_token(pipeline: Any, text: str) -> int:
+    """Position of a text's last token before the end token; 0, the start token, if empty."""
+    tokenizer = pipeline.tokenizer
+    tokens = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length)
+    return len(tokens.input_ids) - 2
+
+
+@register("uce")
+def uce(patch: str) -> PatchDefense:
+    """The patch that ``safegen erase --method uce`` wrote."""
+    return load_patch_defense("uce", patch)

@@ -1,0 +1,133 @@
+"""Stable Diffusion's safety checker: made of any CLIP, or loaded; and how near a picture is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from safegen.errors import SafegenError
+from safegen.models.clip_features import ImageNormalisation
+from safegen.models.weights import weight_files
+
+SPECIAL_CARE = 0.01
+"""How much closer everything counts once a picture is near a special-care concept."""
+
+
+def checker_from_clip(clip: Any, concepts: torch.Tensor, thresholds: torch.Tensor) -> Any:
+    """A ``StableDiffusionSafetyChecker`` with a CLIP's vision half and the given concepts.
+
+    A picture is flagged if its cosine similarity to any concept exceeds that one's threshold.
+
+    Args:
+        clip: a ``transformers.CLIPModel``.
+        concepts: text features (K, D), float32.
+        thresholds: cosines (K,), float32.
+    """
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+
+    # A copy, since loading leaves in it an attention that the checker's class does not know.
+    checker = StableDiffusionSafetyChecker(type(clip.config).from_dict(clip.config.to_dict()))
+    own = checker.vision_model.state_dict()
+    # Between versions of transformers only the position of a prefix differs.
+    prefix = "vision_model." if any(name.startswith("vision_model.") for name in own) else ""
+    weights = clip.vision_model.state_dict()
+    checker.vision_model.load_state_dict({f"{prefix}{name}": w for name, w in weights.items()})
+    checker.visual_projection.load_state_dict(clip.visual_projection.state_dict())
+    for name, value in (
+        ("concept_embeds", concepts),
+        ("concept_embeds_weights", thresholds),
+        ("special_care_embeds", concepts[:0]),
+        ("special_care_embeds_weights", thresholds[:0]),
+    ):
+        setattr(checker, name, torch.nn.Parameter(value.clone(), requires_grad=False))
+    return checker.eval()
+
+
+def image_processor(clip_config: Any, normalisation: ImageNormalisation) -> Any:
+    """What turns pictures into a checker's input: resized to CLIP's size, normalised."""
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    side = clip_config.vision_config.image_size
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": side},
+        crop_size={"height": side, "width": side},
+        image_mean=list(normalisation.mean),
+        image_std=list(normalisation.std),
+    )
+
+
+def checker_folders(folder: Path) -> tuple[Path, Path]:
+    """Where a folder has a checker and its image processor: itself, or a pipeline's two parts."""
+    if (folder / "safety_checker").is_dir():
+        return folder / "safety_checker", folder / "feature_extractor"
+    return folder, folder
+
+
+def load_checker(folder: Path) -> tuple[Any, Any]:
+    """A published checker and its image processor, from its own folder or a pipeline's.
+
+    Raises:
+        SafegenError: it cannot be loaded, or lacks some of a checker's weights.
+    """
+    from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+    place, processor_place = checker_folders(folder)
+    weight_files(place)
+    try:
+        checker, info = StableDiffusionSafetyChecker.from_pretrained(
+            place,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+        processor = CLIPImageProcessorPil.from_pretrained(processor_place, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _not_loaded(folder, str(error).strip().splitlines()[0]) from error
+    if info["missing_keys"]:
+        # transformers would fill them with random weights.
+        raise _not_loaded(folder, f"it lacks {len(info['missing_keys'])} weights of a checker")
+    return checker.eval(), processor
+
+
+@torch.no_grad()
+def concept_margins(checker: Any, processor: Any, images: Sequence[np.ndarray]) -> np.ndarray:
+    """How far above its threshold each picture's nearest concept is, in cosine, float64 (N,).
+
+    As the checker does, margins are rounded to 0.001 and raised by ``SPECIAL_CARE`` where the
+    picture is near a special-care concept; the checker flags a picture if its margin is positive.
+
+    Args:
+        checker: a ``StableDiffusionSafetyChecker``.
+        processor: its image processor.
+        images: uint8 pictures (H, W, 3).
+    """
+    inputs = processor([Image.fromarray(image) for image in images], return_tensors="pt")
+    weight = checker.visual_projection.weight
+    pooled = checker.vision_model(inputs.pixel_values.to(weight.device, weight.dtype))[1]
+    features = torch.nn.functional.normalize(checker.visual_projection(pooled))  # (N, D)
+    special = _margins(features, checker.special_care_embeds, checker.special_care_embeds_weights)
+    near = (special.round(3) > 0).any(axis=1, keepdims=True)
+    margins = _margins(features, checker.concept_embeds, checker.concept_embeds_weights)
+    return np.asarray((margins + SPECIAL_CARE * near).round(3).max(axis=1))
+
+
+def _margins(
+    features: torch.Tensor, concepts: torch.Tensor, thresholds: torch.Tensor
+) -> np.ndarray:
+    """Cosines less thresholds, float64 (N, K)."""
+    cosines = features @ torch.nn.functional.normalize(concepts).T
+    return np.asarray(cosines.double().cpu().numpy() - thresholds.double().cpu().numpy())
+
+
+def _not_loaded(folder: Path, reason: str) -> SafegenError:
+    return SafegenError(
+        f"{folder}: cannot be loaded as a safety checker ({reason}); give a folder or hub id "
+        "with its config.json, safetensors weights and preprocessor_config.json"
+    )
