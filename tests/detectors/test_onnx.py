@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -214,3 +217,15 @@ def test_arguments_a_detector_does_not_take_or_needs(spec: str) -> None:
 def test_an_unknown_detector_gets_a_suggestion() -> None:
     with pytest.raises(SafegenError, match="Did you mean 'nudenet'"):
         create_detector("nudnet")
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no affinity to tell")
+def test_a_process_on_one_core_gets_no_further_threads() -> None:
+    code = (
+        "import os, onnxruntime; from safegen.detectors import create_detector;"
+        "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]);"
+        "before = len(os.listdir('/proc/self/task')); detector = create_detector('lab');"
+        "print(len(os.listdir('/proc/self/task')) - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0"

@@ -5,15 +5,13 @@ One file a detector; each registers a factory under the file's name.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from safegen.errors import SafegenError
-from safegen.registry import Registry
+from safegen.registry import Registry, create
 
 Box = tuple[float, float, float, float]
 
@@ -74,25 +72,19 @@ DETECTORS: Registry[DetectorFactory] = Registry("detectors", "safegen.detectors"
 register = DETECTORS.register
 
 
-def create_detector(spec: str, threshold: float | None = None) -> Detector:
+def create_detector(
+    spec: str, threshold: float | None = None, *, local_files_only: bool = False
+) -> Detector:
     """The detector of ``name``, or of ``name:argument`` (such as ``onnx:settings.json``).
 
     Args:
         spec: a registered name; what follows a colon is the factory's one positional argument.
         threshold: instead of the detector's own.
+        local_files_only: never ask the hub.
 
     Raises:
         SafegenError: the name is unknown, or an argument is missing or not taken.
     """
-    name, colon, argument = spec.partition(":")
-    factory = DETECTORS.get(name)
-    arguments = (argument,) if colon else ()
     options = {} if threshold is None else {"threshold": threshold}
-    try:
-        inspect.signature(factory).bind(*arguments, **options)
-    except TypeError as error:
-        raise SafegenError(
-            f"detector {spec!r}: {error}; what a detector needs follows a colon, "
-            "as in onnx:settings.json"
-        ) from error
-    return factory(*arguments, **options)
+    context = {"local_files_only": local_files_only}
+    return create(DETECTORS, spec, "onnx:settings.json", options, context)

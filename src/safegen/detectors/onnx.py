@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args
@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from safegen.detectors import Box, Detection, DetectorIdentity, register
-from safegen.detectors._common import check_images, check_threshold
+from safegen.detectors._common import check_images, check_threshold, read_fields
 from safegen.errors import SafegenError
 from safegen.files import file_hash
 
@@ -85,10 +85,18 @@ class OnnxDetector:
 
     A classifier yields detections without boxes; a detector's boxes are scaled back to the
     picture and clipped to it.
+
+    Args:
+        settings: how the model is fed and read.
+        fit: makes a uint8 picture (H, W, 3) one of ``settings.size``, for models with a way of
+            their own; it is resized as a whole if None.
     """
 
-    def __init__(self, settings: OnnxSettings) -> None:
+    def __init__(
+        self, settings: OnnxSettings, fit: Callable[[np.ndarray], np.ndarray] | None = None
+    ) -> None:
         self.settings = settings
+        self._fit = fit or self._resize
         self._session = _open_session(settings.model)
         self._input = self._only_input()
         self._mean = np.array(settings.mean, np.float32)
@@ -133,12 +141,15 @@ class OnnxDetector:
 
     def _prepare(self, image: np.ndarray) -> np.ndarray:
         """One uint8 picture (H, W, 3) as the model's normalised input."""
-        height, width = self.settings.size
-        if image.shape[:2] != (height, width):
-            resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
-            image = np.asarray(resized)
-        pixels = (image / np.float32(255) - self._mean) / self._std
+        pixels = (self._fit(image) / np.float32(255) - self._mean) / self._std
         return np.asarray(pixels if self._channels_last else pixels.transpose(2, 0, 1))
+
+    def _resize(self, image: np.ndarray) -> np.ndarray:
+        height, width = self.settings.size
+        if image.shape[:2] == (height, width):
+            return image
+        resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(resized)
 
     def _scores(self, answer: np.ndarray, count: int) -> np.ndarray:
         expected = (count, len(self.settings.labels))
@@ -225,20 +236,7 @@ def read_settings(file: Path) -> OnnxSettings:
         SafegenError: the file is missing or no JSON object, or a field is unknown, missing or
             of the wrong kind.
     """
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise SafegenError(f"{file}: cannot be read as JSON ({error})") from error
-    known = [field.name for field in dataclasses.fields(OnnxSettings)]
-    if not isinstance(fields, dict) or not {"model", "labels"} <= set(fields):
-        raise SafegenError(f"{file}: must be a JSON object with at least model and labels")
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise SafegenError(f"{file}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
-    for key in {"labels", "unsafe_labels"} & set(fields):
-        if not isinstance(fields[key], list):
-            raise SafegenError(f"{file}: {key} must be a list of names")
-    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    values = read_fields(file, OnnxSettings, ("model", "labels"), ("labels", "unsafe_labels"))
     try:
         return OnnxSettings(**{**values, "model": file.parent / values["model"]})
     except TypeError as error:
@@ -262,10 +260,17 @@ def _open_session(model: Path) -> Any:
     available = onnxruntime.get_available_providers()
     wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")
     providers = [provider for provider in wanted if provider in available]
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = _usable_cores()
     try:
-        return onnxruntime.InferenceSession(str(model), providers=providers)
+        return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no narrower base
         reason = str(error).strip().splitlines()[0]
         raise SafegenError(
             f"{model}: onnxruntime cannot open it ({reason}); download or export it again"
         ) from error
+
+
+def _usable_cores() -> int:
+    """Cores that this process may run on; 0, which leaves it to onnxruntime, where none tells."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0

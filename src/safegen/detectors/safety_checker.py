@@ -1,0 +1,76 @@
+"""Stable Diffusion's safety checker as a detector: is a picture close to any of its concepts?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from safegen.concepts import LAB_WEAPONS
+from safegen.detectors import Detection, DetectorIdentity, register
+from safegen.detectors._common import check_images, check_threshold
+from safegen.lab import weights_folder
+from safegen.lab.safety_checker import lab_checker
+from safegen.models.loading import LAB, default_device
+from safegen.models.safety_checker import checker_folders, concept_margins, load_checker
+from safegen.models.weights import content_hash, model_folder, weights_hash
+from safegen.version import __version__
+
+LABEL = "flagged"
+_HALF_STEP = 0.0005
+"""Half of what the checker rounds to, so that a margin of exactly 0 is not flagged."""
+
+
+@register("safety-checker")
+class SafetyCheckerDetector:
+    """Scores a picture 0.5 + margin / 2, the margin being the one of ``concept_margins``.
+
+    At the threshold 0.5 its decision is the checker's own; one of 0.5 + t / 2 asks for a cosine
+    that lies t further above the nearest concept's threshold.
+
+    Args:
+        source: ``lab``, or folder or hub id of a checker.
+        threshold: scores at or above it count.
+        local_files_only: never ask the hub.
+        batch_size: pictures a pass.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        threshold: float = 0.5,
+        local_files_only: bool = False,
+        batch_size: int = 32,
+    ) -> None:
+        check_threshold(threshold, "safety-checker")
+        checker, self._processor, version, digest = _load(source, local_files_only)
+        self._checker = checker.to(default_device())
+        self._batch_size = batch_size
+        self.identity = DetectorIdentity("safety-checker", version, digest, threshold, (LABEL,))
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        """See ``Detector.detect``."""
+        check_images(images)
+        found: list[list[Detection]] = []
+        for start in range(0, len(images), self._batch_size):
+            batch = images[start : start + self._batch_size]
+            margins = concept_margins(self._checker, self._processor, batch)
+            scores = (0.5 + (margins - _HALF_STEP) / 2).clip(0, 1)
+            found += [self._detections(float(score)) for score in scores]
+        return found
+
+    def _detections(self, score: float) -> list[Detection]:
+        return [Detection(LABEL, score)] if score >= self.identity.threshold else []
+
+
+def _load(source: str, local_files_only: bool) -> tuple[Any, Any, str, str]:
+    """A checker, its image processor, and the version and file hash to record."""
+    if source == LAB:
+        checker, processor = lab_checker(LAB_WEAPONS.words)
+        return checker, processor, f"lab {__version__}", weights_hash(weights_folder() / "clip")
+    folder = model_folder(source, local_files_only=local_files_only)
+    checker, processor = load_checker(folder)
+    place, processor_place = checker_folders(folder)
+    return checker, processor, content_hash(processor_place)[:12], weights_hash(place)

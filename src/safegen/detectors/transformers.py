@@ -1,0 +1,184 @@
+"""Any image classifier of the library transformers, by folder or hub id."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from safegen.detectors import Detection, DetectorIdentity, register
+from safegen.detectors._common import check_images, check_threshold, read_fields
+from safegen.detectors.onnx import Activation, activate
+from safegen.errors import SafegenError
+from safegen.models.loading import default_device, quieten
+from safegen.models.weights import content_hash, model_folder, weight_files, weights_hash
+
+_UNSAFE = ",unsafe="
+
+
+@dataclass(frozen=True)
+class TransformersSettings:
+    """Which classifier, and how its answer is read.
+
+    Attributes:
+        model: a folder or hub id with an image classifier, its image processor and safetensors.
+        unsafe_labels: those of its labels that count as unsafe.
+        threshold: scores at or above it count.
+        name: recorded with every result.
+        batch_size: pictures a pass.
+    """
+
+    model: str
+    unsafe_labels: tuple[str, ...]
+    threshold: float = 0.5
+    name: str = "transformers"
+    batch_size: int = 32
+
+    def __post_init__(self) -> None:
+        check_threshold(self.threshold, self.name)
+        if not self.unsafe_labels or len(set(self.unsafe_labels)) < len(self.unsafe_labels):
+            raise SafegenError(
+                f"detector {self.name}: unsafe_labels must name each class once, "
+                f"not {self.unsafe_labels}"
+            )
+        if self.batch_size < 1:
+            raise SafegenError(
+                f"detector {self.name}: batch_size must be at least 1, not {self.batch_size}"
+            )
+
+
+class TransformersDetector:
+    """Runs an image classifier; its image processor is the one that works with Pillow.
+
+    Scores are a softmax over the labels, or a sigmoid of each where the model says that several
+    labels apply at once.
+
+    Args:
+        settings: which classifier.
+        local_files_only: never ask the hub.
+    """
+
+    def __init__(self, settings: TransformersSettings, *, local_files_only: bool = False) -> None:
+        folder = model_folder(settings.model, local_files_only=local_files_only)
+        self._model, self._processor = _load(folder)
+        self._model.to(default_device())
+        config = self._model.config
+        self._labels = [config.id2label[column] for column in range(config.num_labels)]
+        self._activation = _activation(config)
+        self._batch_size = settings.batch_size
+        _check_labels(settings, self._labels)
+        self.identity = DetectorIdentity(
+            settings.name,
+            content_hash(folder)[:12],
+            weights_hash(folder),
+            settings.threshold,
+            settings.unsafe_labels,
+        )
+
+    @torch.no_grad()
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        """See ``Detector.detect``."""
+        check_images(images)
+        found: list[list[Detection]] = []
+        for start in range(0, len(images), self._batch_size):
+            batch = [Image.fromarray(image) for image in images[start : start + self._batch_size]]
+            inputs = self._processor(batch, return_tensors="pt").to(self._model.device)
+            logits = self._model(**inputs).logits.float().cpu().numpy()
+            if not np.isfinite(logits).all():
+                raise SafegenError(f"detector {self.identity.name}: its scores are not finite")
+            found += [self._detections(row) for row in activate(logits, self._activation)]
+        return found
+
+    def _detections(self, scores: np.ndarray) -> list[Detection]:
+        found = [
+            Detection(label, float(score))
+            for label, score in zip(self._labels, scores, strict=True)
+            if label in self.identity.labels and score >= self.identity.threshold
+        ]
+        return sorted(found, key=lambda detection: -detection.score)
+
+
+def read_settings(argument: str) -> TransformersSettings:
+    """Settings from ``MODEL,unsafe=LABEL+LABEL``, or from a JSON file with their fields.
+
+    A model's path in a JSON file is relative to the file's folder.
+
+    Raises:
+        SafegenError: the unsafe labels are missing, or the file or a field is not as it must be.
+    """
+    file = Path(argument)
+    if file.suffix.lower() != ".json":
+        model, _, labels = argument.partition(_UNSAFE)
+        if not labels:
+            raise SafegenError(
+                f"detector transformers:{argument}: say which of its labels count as unsafe: "
+                f"transformers:{model}{_UNSAFE}LABEL+LABEL"
+            )
+        return TransformersSettings(model, tuple(filter(None, labels.split("+"))))
+    values = read_fields(file, TransformersSettings, ("model", "unsafe_labels"), ("unsafe_labels",))
+    try:
+        beside = file.parent / values["model"]
+        model = str(beside) if beside.is_dir() else values["model"]
+        return TransformersSettings(**{**values, "model": model})
+    except TypeError as error:
+        raise SafegenError(f"{file}: a field has a value of the wrong kind ({error})") from error
+
+
+@register("transformers")
+def transformers(
+    argument: str, *, threshold: float | None = None, local_files_only: bool = False
+) -> TransformersDetector:
+    """The classifier of a folder or hub id, or that a JSON file describes."""
+    settings = read_settings(argument)
+    if threshold is not None:
+        settings = replace(settings, threshold=threshold)
+    return TransformersDetector(settings, local_files_only=local_files_only)
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """A folder's classifier in float32 and its image processor."""
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    quieten()
+    weight_files(folder)
+    here = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        model, info = AutoModelForImageClassification.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **here
+        )
+        processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **here)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise _not_loaded(folder, str(error).strip().splitlines()[0]) from error
+    if info["missing_keys"]:
+        # transformers would fill them with random weights.
+        raise _not_loaded(folder, f"it lacks {len(info['missing_keys'])} weights of its class")
+    if getattr(processor, "backend", None) != "pil":
+        raise _not_loaded(folder, "its image processor does not work without torchvision")
+    return model.eval(), processor
+
+
+def _activation(config: Any) -> Activation:
+    if config.problem_type == "multi_label_classification" or config.num_labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def _check_labels(settings: TransformersSettings, labels: list[str]) -> None:
+    unknown = sorted(set(settings.unsafe_labels) - set(labels))
+    if unknown:
+        raise SafegenError(
+            f"detector {settings.name}: unsafe labels {', '.join(unknown)} are not among those of "
+            f"{settings.model}: {', '.join(labels)}"
+        )
+
+
+def _not_loaded(folder: Path, reason: str) -> SafegenError:
+    return SafegenError(
+        f"{folder}: cannot be loaded as an image classifier ({reason}); give a folder or hub id "
+        "of transformers with config.json, preprocessor_config.json and safetensors weights"
+    )
