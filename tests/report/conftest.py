@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -107,3 +111,24 @@ def facts() -> RunFacts:
         seeds={"edit": 7},
         losses=[Loss(step, 0.6 / step, 0.5 / step, 0.1 / step) for step in range(1, 41)],
     )
+
+
+@pytest.fixture
+def browse(tmp_path: Path) -> Callable[[str], tuple[str, str]]:
+    """Opens a page in a real browser: its elements after its scripts ran, and what was logged."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    quiet = "no-first-run disable-background-networking disable-component-update disable-sync"
+    flags = f"headless no-sandbox disable-gpu {quiet} enable-logging=stderr dump-dom".split()
+    command = [browser, f"--user-data-dir={tmp_path / 'user'}", *(f"--{flag}" for flag in flags)]
+
+    def opened(page: str) -> tuple[str, str]:
+        path = tmp_path / "page.html"
+        path.write_text(page)
+        done = subprocess.run(
+            [*command, path.as_uri()], capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout, done.stderr
+
+    return opened

@@ -1,9 +1,7 @@
 """The page in a real browser, where one is installed."""
 
 import re
-import shutil
-import subprocess
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -11,8 +9,7 @@ from safegen.report.html import render_report
 from safegen.report.records import BenignFeatures, PromptSetResult, RunFacts
 from safegen.report.summary import build_summary
 
-BROWSER = shutil.which("chromium")
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="chromium is not installed")
+Browse = Callable[[str], tuple[str, str]]
 
 PRESS = """<script>
 const pressed = () => document.querySelectorAll('button.blurred[aria-pressed="true"]').length;
@@ -35,28 +32,14 @@ def page(facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFe
     return render_report(build_summary(facts, prompt_sets, features), facts, prompt_sets)
 
 
-def browse(page: str, folder: Path) -> tuple[str, str]:
-    """The page's elements after its scripts ran, and what the browser logged."""
-    assert BROWSER is not None
-    path = folder / "page.html"
-    path.write_text(page)
-    quiet = "no-first-run disable-background-networking disable-component-update disable-sync"
-    flags = f"headless no-sandbox disable-gpu {quiet} enable-logging=stderr dump-dom".split()
-    command = [BROWSER, f"--user-data-dir={folder / 'user'}", *(f"--{flag}" for flag in flags)]
-    done = subprocess.run(
-        [*command, path.as_uri()], capture_output=True, text=True, timeout=60, check=True
-    )
-    return done.stdout, done.stderr
-
-
-def test_the_script_runs_under_the_pages_own_policy(page: str, tmp_path: Path) -> None:
-    elements, log = browse(page, tmp_path)
+def test_the_script_runs_under_the_pages_own_policy(page: str, browse: Browse) -> None:
+    elements, log = browse(page)
     assert re.search(r'<html [^>]*class="scripted"', elements)
     assert "CONSOLE" not in log
 
 
-def test_pictures_stay_blurred_until_pressed(page: str, tmp_path: Path) -> None:
+def test_pictures_stay_blurred_until_pressed(page: str, browse: Browse) -> None:
     without_policy = re.sub(r"<meta http-equiv[^>]*>", "", page)
-    elements, log = browse(without_policy.replace("</body>", f"{PRESS}</body>"), tmp_path)
+    elements, log = browse(without_policy.replace("</body>", f"{PRESS}</body>"))
     assert "CONSOLE" not in log
     assert 'data-report="0 true 1 false 0 true"' in elements

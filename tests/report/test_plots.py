@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safegen.metrics.intervals import Interval
 from safegen.report.plots import RateRow, losses_svg, moving_mean, rates_svg
 from safegen.report.records import RunFacts
+from safegen.statistics.intervals import Interval
 
 ROWS = [
     RateRow("unsafe, <b> & $x$", (1.0, Interval(0.9, 1.0)), (0.0, Interval(0.0, 0.1)), False),

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from safegen.errors import SafegenError
+from safegen.metrics._frechet import frechet_distance
 from safegen.metrics.clip_score import clip_score
-from safegen.metrics.frechet import frechet_distance
-from safegen.metrics.intervals import wilson_interval
 from safegen.report.records import BenignFeatures, PromptSetResult, RunFacts
 from safegen.report.summary import build_summary, read_summary, write_summary
+from safegen.statistics.intervals import wilson_interval
 
 
 @pytest.fixture(scope="module")

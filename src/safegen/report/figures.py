@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from safegen.metrics.intervals import Interval
 from safegen.report.plots import RateRow
 from safegen.report.summary import CONTEXT
+from safegen.statistics.intervals import Interval
 
 Summary = Mapping[str, Any]
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from dataclasses import dataclass
 
-import numpy as np
-from PIL import Image
-
+from safegen.report.pictures import data_uri, reduced
 from safegen.report.records import Comparison, Picture, PromptSetResult
 from safegen.report.summary import Side, picture_of, unsafe_flags
 
@@ -99,17 +95,6 @@ def failures(comparison: Comparison, threshold: float) -> tuple[str, ...]:
     return (*found, *(f"lost: {name}" for name in lost))
 
 
-def data_uri(image: np.ndarray) -> tuple[str, int, int]:
-    """A uint8 picture (H, W, 3) as PNG data URI, at most ``PICTURE_SIDE`` wide and high, with
-    its width and height there."""
-    picture = Image.fromarray(image)
-    picture.thumbnail((PICTURE_SIDE, PICTURE_SIDE), Image.Resampling.BOX)
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG", optimize=True)
-    encoded = base64.b64encode(buffer.getvalue()).decode()
-    return f"data:image/png;base64,{encoded}", picture.width, picture.height
-
-
 def _pair(comparison: Comparison, threshold: float) -> GalleryPair:
     return GalleryPair(
         prompt=comparison.prompt,
@@ -122,8 +107,10 @@ def _pair(comparison: Comparison, threshold: float) -> GalleryPair:
 
 def _picture(comparison: Comparison, side: Side) -> GalleryPicture:
     picture = picture_of(comparison, side)
-    uri, width, height = data_uri(picture.image)
-    return GalleryPicture(uri, width, height, picture.unsafe, _found(picture))
+    shown = reduced(picture.image, PICTURE_SIDE)
+    return GalleryPicture(
+        data_uri(shown), shown.width, shown.height, picture.unsafe, _found(picture)
+    )
 
 
 def _found(picture: Picture) -> str:

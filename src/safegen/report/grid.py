@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import get_args
 
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFont
 
 from safegen.errors import SafegenError
+from safegen.report.pictures import blurred
 from safegen.report.records import Comparison, Picture
 from safegen.report.summary import Side, picture_of
 
@@ -69,9 +70,7 @@ def _band(comparisons: Sequence[Comparison], scale: int, blur_unsafe: bool) -> I
 def _enlarged(picture: Picture, scale: int, blur_unsafe: bool) -> Image.Image:
     image = Image.fromarray(picture.image)
     large = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    if picture.unsafe and blur_unsafe:
-        return large.filter(ImageFilter.GaussianBlur(min(large.size) / 9))
-    return large
+    return blurred(large) if picture.unsafe and blur_unsafe else large
 
 
 def _upright(text: str, length: int) -> Image.Image:

@@ -5,8 +5,6 @@ Pictures that the detector flags are blurred until the reader asks for them.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from safegen.report.plots import losses_svg, rates_svg
 from safegen.report.provenance import sections
 from safegen.report.records import PromptSetResult, RunFacts
 from safegen.report.summary import kept_flags, unsafe_flags
-from safegen.report.templating import environment, template_text
+from safegen.report.templating import render_page
 
 GALLERY_CAP = 24
 """Pairs of a prompt set that are shown from its beginning, and failures after them."""
@@ -55,10 +53,11 @@ def render_report(
             from the rest of the set follow them.
     """
     threshold = facts.object_threshold
-    script = template_text("report.js").strip()
     galleries = [build_gallery(s, threshold, gallery_cap) for s in prompt_sets]
-    template = environment().get_template("report.html.j2")
-    return template.render(
+    return render_page(
+        "report.html.j2",
+        ["report.css"],
+        "report.js",
         facts=facts,
         tally=_tally(prompt_sets, threshold),
         headlines=headlines(summary),
@@ -69,9 +68,6 @@ def render_report(
         galleries=galleries,
         samples=_samples(prompt_sets, galleries),
         sections=sections(summary),
-        style=Markup(template_text("report.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 

@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from safegen.metrics.intervals import Interval
+from safegen.report.canvas import STAND_INS, svg_of_axes
 from safegen.report.records import LossRecord
+from safegen.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-_INK, _FAINT, _RULE = "#010101", "#020202", "#030303"
-_ORIGINAL, _HARDENED = "#040404", "#050505"
-_PAGE_COLOURS = {
-    _INK: "var(--ink)",
-    _FAINT: "var(--faint)",
-    _RULE: "var(--rule)",
-    _ORIGINAL: "var(--original)",
-    _HARDENED: "var(--hardened)",
-}
-"""Stand-ins that matplotlib draws with, and the page's variables that replace them."""
-
-_STYLE: Any = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.size": 10,
-    "text.color": _INK,
-    "axes.labelcolor": _FAINT,
-    "xtick.color": _FAINT,
-    "ytick.color": _RULE,
-    "ytick.labelcolor": _INK,
-    "axes.edgecolor": _RULE,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.spines.left": False,
-    "ytick.major.size": 0,
-    "ytick.minor.size": 0,
-}
 
 
 @dataclass(frozen=True)
@@ -70,8 +41,8 @@ def rates_svg(rows: Sequence[RateRow]) -> str:
         places = _row_places(rows)
         for place, row in zip(places, rows, strict=True):
             for share, colour, lift in (
-                (row.original, _ORIGINAL, 0.14),
-                (row.hardened, _HARDENED, -0.14),
+                (row.original, STAND_INS.original, 0.14),
+                (row.hardened, STAND_INS.hardened, -0.14),
             ):
                 value, (low, high) = share
                 axes.plot([low, high], [place + lift] * 2, color=colour, lw=2, alpha=0.45)
@@ -80,9 +51,9 @@ def rates_svg(rows: Sequence[RateRow]) -> str:
         axes.set_ylim(places[-1] - 0.6, places[0] + 0.6)
         axes.set_xlim(-0.02, 1.02)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-        axes.grid(axis="x", color=_RULE, lw=0.8)
+        axes.grid(axis="x", color=STAND_INS.rule, lw=0.8)
 
-    return _svg(draw, (5.6, 0.5 + 0.46 * len(rows)), "rates")
+    return svg_of_axes(draw, (5.6, 0.5 + 0.46 * len(rows)), "rates")
 
 
 def losses_svg(records: Sequence[LossRecord]) -> str:
@@ -92,8 +63,8 @@ def losses_svg(records: Sequence[LossRecord]) -> str:
 
     steps = np.array([record.step for record in records])
     curves = {
-        "redirect": (np.array([record.redirect for record in records]), _HARDENED),
-        "preserve": (np.array([record.preserve for record in records]), _ORIGINAL),
+        "redirect": (np.array([record.redirect for record in records]), STAND_INS.hardened),
+        "preserve": (np.array([record.preserve for record in records]), STAND_INS.original),
     }
     window = max(1, len(steps) // 20)
     smooth = {label: moving_mean(values, window) for label, (values, _) in curves.items()}
@@ -114,9 +85,9 @@ def losses_svg(records: Sequence[LossRecord]) -> str:
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("")
         axes.set_xlabel("step")
-        axes.grid(axis="y", color=_RULE, lw=0.8)
+        axes.grid(axis="y", color=STAND_INS.rule, lw=0.8)
 
-    return _svg(draw, (5.6, 2.8), "losses")
+    return svg_of_axes(draw, (5.6, 2.8), "losses")
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -135,39 +106,3 @@ def _row_places(rows: Sequence[RateRow]) -> list[float]:
         gap = 1.5 if index and rows[index - 1].good != row.good else 1.0
         places.append(places[-1] - gap if places else 0.0)
     return places
-
-
-def _svg(draw: Callable[[Axes], Any], size: tuple[float, float], name: str) -> str:
-    """Draw on bare axes and return an ``<svg>`` element without external references."""
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    with matplotlib.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=size, layout="constrained")
-        FigureCanvasAgg(figure)
-        axes = figure.add_subplot()
-        axes.set_axisbelow(True)
-        draw(axes)
-        buffer = io.StringIO()
-        empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        figure.savefig(buffer, format="svg", transparent=True, metadata=empty)
-    return _for_page(buffer.getvalue(), name)
-
-
-def _for_page(svg: str, name: str) -> str:
-    """The bare element: page colours and type, ids of its own, size left to the page."""
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = svg.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
-    svg = re.sub(r' xmlns(:xlink)?="[^"]*"| (width|height)="[\d.]+pt"', "", svg)
-    svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r"font: ([\d.]+)px [^;\"]*|font-family: [^;\"]*;? ?", _font_size, svg)
-    for stand_in, colour in _PAGE_COLOURS.items():
-        svg = svg.replace(stand_in, colour)
-    return svg
-
-
-def _font_size(match: re.Match[str]) -> str:
-    """The size of a font shorthand; nothing for a family, which the page decides."""
-    return f"font-size: {match[1]}px" if match[1] else ""

@@ -18,16 +18,16 @@ import numpy as np
 from safegen.errors import SafegenError
 from safegen.files import write_atomically
 from safegen.metrics import retention as kept
+from safegen.metrics._frechet import frechet_distance
 from safegen.metrics.clip_score import cosine_similarities
-from safegen.metrics.frechet import frechet_distance
-from safegen.metrics.intervals import (
+from safegen.metrics.removal import removal_interval, removal_rate
+from safegen.report.records import BenignFeatures, Comparison, Picture, PromptSetResult, RunFacts
+from safegen.statistics.intervals import (
     CONFIDENCE,
     Interval,
     bootstrap_interval,
     wilson_interval,
 )
-from safegen.metrics.removal import removal_interval, removal_rate
-from safegen.report.records import BenignFeatures, Comparison, Picture, PromptSetResult, RunFacts
 
 SCHEMA_VERSION = 1
 CONTEXT = "unsafe_context"

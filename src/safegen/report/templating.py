@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+from collections.abc import Sequence
 from importlib.resources import files
+from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
+from markupsafe import Markup
 
 from safegen.report.figures import duration
 
@@ -25,6 +30,26 @@ def environment(autoescape: bool = True) -> Environment:
     )
     made.filters["duration"] = duration
     return made
+
+
+def render_page(template: str, styles: Sequence[str], script: str, **values: Any) -> str:
+    """An HTML page that extends ``page.html.j2``: it holds all that it needs, and its policy lets
+    only its own script run.
+
+    Args:
+        template: its file.
+        styles: files of its style sheets, in order.
+        script: file of its script.
+        values: what the template asks for.
+    """
+    code = template_text(script).strip()
+    page = environment().get_template(template)
+    return page.render(
+        style=Markup("".join(map(template_text, styles))),
+        script=Markup(code),
+        script_hash=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
+        **values,
+    )
 
 
 def template_text(name: str) -> str:

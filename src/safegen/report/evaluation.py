@@ -1,0 +1,117 @@
+"""The report of an evaluation: one HTML page that holds all it shows, and asks the network for
+nothing.
+
+Pictures that the detector flags are in it blurred, with nothing sharp behind the blur, unless it
+is written unblurred.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from safegen.evaluation.records import ORIGINAL, DefenseRecord, PromptSetRecord, Table
+from safegen.files import write_atomically
+from safegen.report.evaluation_gallery import Gallery
+from safegen.report.evaluation_tables import bar_grids, set_grids
+from safegen.report.evaluation_tiles import tile_sets
+from safegen.report.figures import percent
+from safegen.report.provenance import Entries, named_lists
+from safegen.report.standing import standing
+from safegen.report.templating import render_page
+from safegen.report.tradeoff import tradeoff_svgs
+from safegen.report.verdict import NOT_MEASURED, headline, listed, safegen_verdict
+from safegen.statistics.intervals import CONFIDENCE
+
+ROLES = {
+    "unsafe": "Prompts that ask for {concept}.",
+    "benign": "Prompts that ask for nothing of the kind.",
+    "near-miss": "Benign prompts whose pictures resemble {concept}.",
+}
+
+
+def write_report(path: Path, table: Table, gallery: Gallery, *, unblurred: bool = False) -> None:
+    """Write the page that ``render_report`` makes."""
+    write_atomically(path, render_report(table, gallery, unblurred=unblurred))
+
+
+def render_report(table: Table, gallery: Gallery, *, unblurred: bool = False) -> str:
+    """The page as text.
+
+    Args:
+        table: the figures.
+        gallery: the pictures, under each of the table's defenses.
+        unblurred: show flagged pictures as they are.
+    """
+    concept = _concept(table)
+    return render_page(
+        "evaluation.html.j2",
+        ["report.css", "evaluation.css"],
+        "evaluation.js",
+        model=_model(table),
+        concept=concept,
+        defenses=sum(record.name != ORIGINAL for record in table.defenses),
+        **_standing(table),
+        bars=bar_grids(table),
+        grids=set_grids(table),
+        notes=table.notes,
+        roles={each.name: ROLES[each.role].format(concept=concept) for each in table.prompt_sets},
+        confidence=percent(CONFIDENCE).replace(".0", ""),
+        galleries=tile_sets(table, gallery, unblurred),
+        unblurred=unblurred,
+        sections=named_lists(_measured_by(table.provenance)),
+        defense_records=_record_lists(table.defenses),
+        prompt_set_records=_record_lists(table.prompt_sets),
+    )
+
+
+def _standing(table: Table) -> dict[str, Any]:
+    """What the page says and shows of the trade-off."""
+    found = standing(table)
+    if found is None:
+        return {"headline": NOT_MEASURED, "verdict": "", "panels": {}}
+    return {
+        "headline": headline(found),
+        "verdict": safegen_verdict(found),
+        "panels": {name: Markup(svg) for name, svg in tradeoff_svgs(found).items()},
+        "kept": listed(found.kept_sets),
+        "averaged": len(found.kept_sets) > 1,
+    }
+
+
+def _model(table: Table) -> str:
+    model = table.provenance.get("model", "the model")
+    return str(model["name"] if isinstance(model, Mapping) else model)
+
+
+def _concept(table: Table) -> str:
+    """The concept's name as it stands in a sentence."""
+    concept = table.provenance.get("concept")
+    name = concept.get("name") if isinstance(concept, Mapping) else concept
+    return str(name) if name and name != "concept" else "the concept"
+
+
+def _measured_by(provenance: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """The provenance as lists: one a mapping, one an observer, and one of all else."""
+    seed = provenance.get("seed")
+    plain = {key: value for key, value in provenance.items() if not isinstance(value, Mapping)}
+    plain["seed"] = "of each prompt" if seed is None else seed
+    nested = {key: value for key, value in provenance.items() if isinstance(value, Mapping)}
+    observers = nested.pop("observers", {})
+    return {"run": plain, **nested, **observers}
+
+
+def _record_lists(records: Sequence[DefenseRecord | PromptSetRecord]) -> list[tuple[str, Entries]]:
+    """Each record's name, and all that is recorded of it."""
+    found = []
+    for record in records:
+        values = (
+            record.settings
+            if isinstance(record, DefenseRecord)
+            else {"role": record.role, **record.identity}
+        )
+        found.append((record.name, named_lists({record.name: values}).get(record.name, [])))
+    return found

@@ -1,0 +1,197 @@
+"""The figures of an evaluation in rows and columns: as bars, and as a table a prompt set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from safegen.evaluation.records import ORIGINAL, Estimate, Table
+from safegen.report.measures import interval_text, measure, significance_mark, value_text
+from safegen.report.standing import Kind, columns_of, kind_of
+
+BAR_METRICS = ("removal", "asr", "retention", "near-miss-retention")
+"""Metrics that are shown as bars, where a table has them."""
+COMPARED_WITH = "the others are compared with this one"
+UNKNOWN = "not measured"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A figure and its interval as places on a line, in percent of its length.
+
+    Attributes:
+        left, width: of the bar, from zero to the value.
+        low, spread: where the interval begins, and its length; 0 where there is none.
+    """
+
+    left: float
+    width: float
+    low: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure as text.
+
+    Attributes:
+        value: the figure; empty where there is none.
+        interval: the ends of its interval; empty where it has none.
+        mark: stars of significance.
+        p_value: in words; empty where no test applies.
+        best: whether no other defense has a better one, and some have a worse one.
+        number: the figure itself, to sort by.
+        bar: the figure as a bar.
+        reason: why there is no figure; empty where there is one.
+    """
+
+    value: str = ""
+    interval: str = ""
+    mark: str = ""
+    p_value: str = ""
+    best: bool = False
+    number: float | None = None
+    bar: Bar | None = None
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A defense, and its figure in every column."""
+
+    defense: str
+    kind: Kind
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric on a prompt set.
+
+    Attributes:
+        metric: its title.
+        prompt_set: its name.
+        higher_is_better: which way is good.
+        count: items that its figures rest on, as text.
+    """
+
+    metric: str
+    prompt_set: str
+    higher_is_better: bool
+    count: str
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows and columns under a title; a row has a figure for each column."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[Row, ...]
+
+
+def bar_grids(table: Table) -> list[Grid]:
+    """A grid a metric of ``BAR_METRICS``: its figures on every prompt set that has it."""
+    found = {metric: columns_of(table, [metric]) for metric in BAR_METRICS}
+    return [
+        _grid(table, measure(each).title, columns) for each, columns in found.items() if columns
+    ]
+
+
+def set_grids(table: Table) -> list[Grid]:
+    """A grid a prompt set: all metrics that any defense has a figure of."""
+    columns = columns_of(table, table.metrics)
+    return [
+        _grid(table, record.name, [column for column in columns if column[0] == record.name])
+        for record in table.prompt_sets
+    ]
+
+
+def _grid(table: Table, title: str, columns: Sequence[tuple[str, str]]) -> Grid:
+    by_column = [_figures(table, *column) for column in columns]
+    rows = (
+        Row(record.name, kind_of(record.name), tuple(found[record.name] for found in by_column))
+        for record in table.defenses
+    )
+    return Grid(title, tuple(_column(table, *column) for column in columns), tuple(rows))
+
+
+def _column(table: Table, prompt_set: str, metric: str) -> Column:
+    counts = [each.count for each in _estimates(table, prompt_set, metric).values()]
+    low, high = min(counts), max(counts)
+    known = measure(metric)
+    count = f"{low}" if low == high else f"{low} – {high}"
+    return Column(known.title, prompt_set, known.higher_is_better, count)
+
+
+def _figures(table: Table, prompt_set: str, metric: str) -> dict[str, Figure]:
+    """A column by defense."""
+    found = _estimates(table, prompt_set, metric)
+    best = _best(found, measure(metric).higher_is_better)
+    scale = _scale(table, metric)
+    figures = {}
+    for record in table.defenses:
+        estimate = found.get(record.name)
+        figures[record.name] = (
+            Figure(reason=_reason(table, record.name, prompt_set))
+            if estimate is None
+            else Figure(
+                value=value_text(metric, estimate.value),
+                interval=interval_text(metric, estimate),
+                mark=significance_mark(estimate),
+                p_value=_p_value_text(estimate),
+                best=record.name != ORIGINAL and estimate.value == best,
+                number=estimate.value,
+                bar=_bar(estimate, scale),
+            )
+        )
+    return figures
+
+
+def _estimates(table: Table, prompt_set: str, metric: str) -> dict[str, Estimate]:
+    keys = ((record.name, prompt_set, metric) for record in table.defenses)
+    return {key[0]: table.figures[key] for key in keys if key in table.figures}
+
+
+def _best(found: Mapping[str, Estimate], higher_is_better: bool) -> float | None:
+    """The best value of the defenses; None where they have the same."""
+    values = [each.value for name, each in found.items() if name != ORIGINAL]
+    return (max if higher_is_better else min)(values) if len(set(values)) > 1 else None
+
+
+def _scale(table: Table, metric: str) -> tuple[float, float]:
+    """What the ends of a metric's bars stand for: at least from 0 to 1."""
+    ends = [
+        end
+        for (_, _, each), estimate in table.figures.items()
+        if each == metric
+        for end in (estimate.value, *(estimate.interval or ()))
+    ]
+    return min(0.0, *ends), max(1.0, *ends)
+
+
+def _bar(estimate: Estimate, scale: tuple[float, float]) -> Bar:
+    low, high = scale
+
+    def place(value: float) -> float:
+        return round(100 * (value - low) / (high - low), 2)
+
+    left, right = sorted((place(0.0), place(estimate.value)))
+    if estimate.interval is None:
+        return Bar(left, right - left, place(estimate.value), 0.0)
+    begin, end = map(place, estimate.interval)
+    return Bar(left, right - left, begin, end - begin)
+
+
+def _reason(table: Table, defense: str, prompt_set: str) -> str:
+    """Why a column has no figure of a defense, as far as the table tells."""
+    if defense == ORIGINAL:
+        return COMPARED_WITH
+    notes = [note for note in table.notes if note.startswith(f"{prompt_set}: ")]
+    return "; ".join(notes) or UNKNOWN
+
+
+def _p_value_text(estimate: Estimate) -> str:
+    if estimate.p_value is None:
+        return ""
+    return "p < 0.001" if estimate.p_value < 0.001 else f"p = {estimate.p_value:.3f}"

@@ -1,0 +1,110 @@
+"""The galleries of an evaluation as a page holds them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from safegen.evaluation.records import ORIGINAL, Table
+from safegen.report.evaluation_gallery import Gallery, GalleryItem, GallerySet
+from safegen.report.measures import measure, value_text
+from safegen.report.pictures import blurred, data_uri, reduced
+from safegen.report.standing import KEPT_METRICS, REMOVAL, Kind, kind_of
+
+PICTURE_SIDE = 128
+"""Larger pictures are reduced to this, in pixels: there is one for every defense."""
+HEAD_METRICS = (REMOVAL, *(metric for group in KEPT_METRICS for metric in group))
+"""A column's head has a figure of the first of these that its prompt set has."""
+
+
+@dataclass(frozen=True)
+class Tile:
+    """A picture.
+
+    Attributes:
+        alt: in words.
+        blocked: an output filter blacked it out; it has no file.
+        flagged: the detector flags it.
+        uri: PNG data URI; empty where it is blocked.
+        width, height: in pixels.
+    """
+
+    alt: str
+    blocked: bool
+    flagged: bool
+    uri: str = ""
+    width: int = 0
+    height: int = 0
+
+
+@dataclass(frozen=True)
+class TileRow:
+    """One item: its words and seed, and a tile a defense."""
+
+    prompt: str
+    seed: int
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True)
+class TileSet:
+    """The gallery of a prompt set.
+
+    Attributes:
+        name: the prompt set's.
+        count: items of the whole set.
+        metric: title of the metric of which the head of each column has a figure; empty if none.
+        columns: name, kind and figure of each defense.
+        rows: one an item.
+    """
+
+    name: str
+    count: int
+    metric: str
+    columns: tuple[tuple[str, Kind, str], ...]
+    rows: tuple[TileRow, ...]
+
+
+def tile_sets(table: Table, gallery: Gallery, unblurred: bool) -> list[TileSet]:
+    """The galleries, with flagged pictures blurred if not ``unblurred``."""
+    return [_tile_set(table, each, unblurred) for each in gallery.sets if each.items]
+
+
+def _tile_set(table: Table, shown: GallerySet, unblurred: bool) -> TileSet:
+    defenses = [record.name for record in table.defenses]
+    present = {metric for _, name, metric in table.figures if name == shown.prompt_set}
+    metric = next((each for each in HEAD_METRICS if each in present), None)
+    return TileSet(
+        name=shown.prompt_set,
+        count=shown.count,
+        metric=measure(metric).title if metric else "",
+        columns=tuple(
+            (name, kind_of(name), _head(table, name, shown.prompt_set, metric)) for name in defenses
+        ),
+        rows=tuple(
+            TileRow(
+                each.item.text,
+                each.item.seed,
+                tuple(_tile(each, defense, unblurred) for defense in defenses),
+            )
+            for each in shown.items
+        ),
+    )
+
+
+def _head(table: Table, defense: str, prompt_set: str, metric: str | None) -> str:
+    estimate = table.figures.get((defense, prompt_set, metric or ""))
+    if metric is None or estimate is None:
+        return "undefended" if defense == ORIGINAL else ""
+    return value_text(metric, estimate.value)
+
+
+def _tile(shown: GalleryItem, defense: str, unblurred: bool) -> Tile:
+    picture, words = shown.pictures[defense], f"{defense}: {shown.item.text}"
+    if picture.blocked:
+        return Tile(f"{words} (blocked)", True, False)
+    image = reduced(picture.image, PICTURE_SIDE)
+    if picture.unsafe and not unblurred:
+        image, words = blurred(image), f"{words} (flagged, blurred)"
+    elif picture.unsafe:
+        words = f"{words} (flagged)"
+    return Tile(words, False, picture.unsafe, data_uri(image), image.width, image.height)

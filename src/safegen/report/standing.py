@@ -1,0 +1,116 @@
+"""How the defenses of an evaluation stand: what each removes, and what it leaves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from safegen.evaluation.records import ORIGINAL, Estimate, Table
+from safegen.statistics.intervals import Interval
+
+REMOVAL = "removal"
+KEPT_METRICS = (("retention", "near-miss-retention"), ("clip-score",))
+"""What removal is set against: the first group of which a table has a figure."""
+SAFEGEN = "safegen"
+
+Kind = Literal["original", "safegen", "baseline"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A defense in the trade-off: what it removes, and what it keeps."""
+
+    defense: str
+    removal: Estimate
+    kept: Estimate
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What the trade-off and the headline are made of.
+
+    Attributes:
+        removal: by unsafe set and defense; the original model's is 0, by definition.
+        mean_removal: by defense, over these sets.
+        kept_metric: the first of the metrics that what is kept is measured by.
+        kept_sets: the sets that have one of them.
+        kept: by defense, the mean over these sets.
+    """
+
+    removal: dict[str, dict[str, Estimate]]
+    mean_removal: dict[str, Estimate]
+    kept_metric: str
+    kept_sets: tuple[str, ...]
+    kept: dict[str, Estimate]
+
+    def panels(self) -> dict[str, list[Point]]:
+        """By unsafe set, the defenses that have both figures."""
+        return {
+            name: [Point(d, removed[d], kept) for d, kept in self.kept.items() if d in removed]
+            for name, removed in self.removal.items()
+        }
+
+
+def standing(table: Table) -> Standing | None:
+    """How the defenses stand; None where the table has no removal rate, or none of
+    ``KEPT_METRICS``."""
+    removed_on = columns_of(table, [REMOVAL])
+    groups = [columns_of(table, group) for group in KEPT_METRICS]
+    kept_on = next(filter(None, groups), [])
+    if not removed_on or not kept_on:
+        return None
+    nothing = {ORIGINAL: Estimate(0.0)}
+    return Standing(
+        removal={name: nothing | mean_figures(table, [(name, REMOVAL)]) for name, _ in removed_on},
+        mean_removal=nothing | mean_figures(table, removed_on),
+        kept_metric=next(group[0] for group in KEPT_METRICS if kept_on[0][1] in group),
+        kept_sets=tuple(name for name, _ in kept_on),
+        kept=mean_figures(table, kept_on),
+    )
+
+
+def columns_of(table: Table, metrics: Sequence[str]) -> list[tuple[str, str]]:
+    """(prompt set, metric) of which any defense has a figure, in the prompt sets' order."""
+    found = {(name, metric) for _, name, metric in table.figures}
+    pairs = ((record.name, metric) for record in table.prompt_sets for metric in metrics)
+    return [pair for pair in pairs if pair in found]
+
+
+def mean_figures(table: Table, columns: Sequence[tuple[str, str]]) -> dict[str, Estimate]:
+    """By defense, the mean of (prompt set, metric) columns; a defense that lacks one has none."""
+    means = {}
+    for record in table.defenses:
+        found = [table.figures.get((record.name, *column)) for column in columns]
+        estimates = [estimate for estimate in found if estimate is not None]
+        if len(estimates) == len(columns):
+            means[record.name] = mean_estimate(estimates)
+    return means
+
+
+def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
+    """The mean of figures of different prompt sets, each set counting the same.
+
+    Its interval is put together from theirs (square-and-add for independent figures; Zou and
+    Donner, Statistics in Medicine 27, 2008): mean - sqrt(sum (value - low)^2) / k, and upwards
+    likewise. None where one of the k figures has none.
+    """
+    count = len(estimates)
+    mean = math.fsum(estimate.value for estimate in estimates) / count
+    items = sum(estimate.count for estimate in estimates)
+    below, above = [], []
+    for value, interval, _, _ in estimates:
+        if interval is None:
+            return Estimate(mean, None, None, items)
+        below.append(value - interval.low)
+        above.append(interval.high - value)
+    ends = Interval(mean - math.hypot(*below) / count, mean + math.hypot(*above) / count)
+    return Estimate(mean, ends, None, items)
+
+
+def kind_of(defense: str) -> Kind:
+    """Whether a defense is none at all, safegen (alone or in a stack), or a baseline."""
+    if defense == ORIGINAL:
+        return "original"
+    return "safegen" if SAFEGEN in defense.split("+") else "baseline"
