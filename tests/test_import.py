@@ -7,8 +7,28 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "diffusers", "transformers", "accelerate", "onnxruntime", "matplotlib", "nudenet"]
-COMMANDS = ["demo", "triplets", "edit", "apply", "generate", "lab", "lab build", "lab check"]
+HEAVY = [
+    "torch",
+    "diffusers",
+    "transformers",
+    "accelerate",
+    "onnxruntime",
+    "matplotlib",
+    "nudenet",
+    "ray",
+]
+COMMANDS = [
+    "demo",
+    "triplets",
+    "edit",
+    "apply",
+    "erase",
+    "generate",
+    "evaluate",
+    "lab",
+    "lab build",
+    "lab check",
+]
 TELL = f"""
 import atexit, json, sys
 atexit.register(lambda: print(json.dumps([name for name in {HEAVY} if name in sys.modules])))

@@ -6,9 +6,12 @@ import sys
 
 import typer
 
-from safegen.cli import apply, demo, edit, generate, lab, triplets
+from safegen.cli import apply, demo, edit, erase, evaluate, generate, lab, triplets
 from safegen.errors import SafegenError
 from safegen.version import __version__
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
 
 app = typer.Typer(
     name="safegen",
@@ -21,7 +24,9 @@ app.command("demo")(demo.demo)
 app.command("triplets")(triplets.triplets)
 app.command("edit")(edit.edit)
 app.command("apply")(apply.apply)
+app.command("erase")(erase.erase)
 app.command("generate")(generate.generate)
+app.command("evaluate")(evaluate.evaluate)
 app.add_typer(lab.app, name="lab")
 
 
@@ -53,5 +58,14 @@ def main() -> None:
         sys.stderr.write(f"safegen: {place}{reason}; free space or check the permissions\n")
         sys.exit(2)
     except KeyboardInterrupt:
-        sys.stderr.write("safegen: interrupted; the same command goes on where it was\n")
-        sys.exit(130)
+        sys.exit(_interrupted())
+    except SystemExit as end:
+        if end.code == INTERRUPTED:  # what typer makes of an interrupt
+            _interrupted()
+        raise
+
+
+def _interrupted() -> int:
+    """Tell the user, and give the exit code."""
+    sys.stderr.write("safegen: interrupted; the same command goes on where it was\n")
+    return INTERRUPTED

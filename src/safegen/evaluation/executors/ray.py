@@ -1,0 +1,114 @@
+"""A Ray cluster; without an address one is started on this machine for the time of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from safegen.errors import MissingExtraError, SafegenError
+from safegen.evaluation.executors import Executor, ExecutorOptions, register, result_of
+from safegen.evaluation.jobs import Failure, Job, Result, WorkerSettings
+
+ATTEMPTS = 3
+"""How often a job is given to a worker that is lost over it."""
+
+
+class RayExecutor:
+    """A pool of Ray actors, each a worker; one that is lost is replaced and its job given again.
+
+    Workers send results back to this process, the only one that writes.
+    """
+
+    def __init__(self, settings: WorkerSettings, options: ExecutorOptions) -> None:
+        self._ray = _import_ray()
+        self._settings = settings
+        self._started = not self._ray.is_initialized()
+        if self._started:
+            _connect(self._ray, settings, options)
+        self._gpus, count = _shares(self._ray.cluster_resources(), options.workers)
+        self._actors = [self._new_actor() for _ in range(count)]
+
+    def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
+        """See ``Executor.run``."""
+        waiting = iter(jobs)
+        idle = list(self._actors)
+        busy: dict[Any, tuple[Any, Job, int]] = {}
+        while True:
+            while idle and (job := next(waiting, None)) is not None:
+                actor = idle.pop()
+                busy[actor.attempt.remote(job)] = (actor, job, 1)
+            if not busy:
+                return
+            done, _ = self._ray.wait(list(busy), num_returns=1)
+            actor, job, attempt = busy.pop(done[0])
+            try:
+                outcome: Result | Failure = self._ray.get(done[0])
+            except self._ray.exceptions.RayError as error:
+                actor = self._replace(actor, attempt, error)
+                busy[actor.attempt.remote(job)] = (actor, job, attempt + 1)
+                continue
+            idle.append(actor)
+            yield job, result_of(outcome)
+
+    def close(self) -> None:
+        """See ``Executor.close``; a cluster that was started for the run is stopped."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        if self._started:
+            self._ray.shutdown()
+
+    def _replace(self, lost: Any, attempt: int, error: Exception) -> Any:
+        if attempt == ATTEMPTS:
+            reason = str(error).strip().splitlines()[0]
+            raise SafegenError(
+                f"the same job lost {ATTEMPTS} Ray workers ({reason}), often for want of memory; "
+                "with fewer --workers the same command goes on"
+            ) from error
+        self._actors.remove(lost)
+        self._ray.kill(lost)
+        self._actors.append(self._new_actor())
+        return self._actors[-1]
+
+    def _new_actor(self) -> Any:
+        from safegen.evaluation.worker import Worker
+
+        remote = self._ray.remote(num_cpus=self._settings.threads, num_gpus=self._gpus)
+        return remote(Worker).remote(self._settings)
+
+
+def _connect(ray: Any, settings: WorkerSettings, options: ExecutorOptions) -> None:
+    # A cluster of one's own has as many cores as the workers asked for need, or all there are.
+    cores = options.workers and options.workers * settings.threads
+    own = {} if options.address else {"num_cpus": cores, "include_dashboard": False}
+    try:
+        ray.init(
+            address=options.address or "local", log_to_driver=False, logging_level="ERROR", **own
+        )
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise SafegenError(
+            f"ray: no cluster at {options.address or 'this machine'} ({reason}); check "
+            "--ray-address, or leave it out to start one here"
+        ) from error
+
+
+def _shares(resources: dict[str, float], workers: int | None) -> tuple[int, int]:
+    """GPUs of each worker, and how many workers there are."""
+    gpus = int(resources.get("GPU", 0))
+    if gpus:
+        return 1, workers or gpus
+    return 0, workers or max(1, int(resources.get("CPU", 1)))
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+    except ModuleNotFoundError as error:
+        raise MissingExtraError("the executor ray", "ray") from error
+    return ray
+
+
+@register("ray")
+def ray(settings: WorkerSettings, options: ExecutorOptions) -> Executor:
+    """Workers on a Ray cluster, one for each of its GPUs or processor cores."""
+    return RayExecutor(settings, options)

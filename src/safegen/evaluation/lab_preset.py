@@ -1,0 +1,125 @@
+"""The whole comparison on the lab: every defense, every held-out prompt set, every observer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from safegen.concepts import LAB_WEAPONS
+from safegen.defenses.esd import EsdSettings, EsdTraining
+from safegen.defenses.uce import erase
+from safegen.editing.patch import Patch
+from safegen.editing.run import edit
+from safegen.editing.settings import EditSettings
+from safegen.errors import SafegenError
+from safegen.evaluation.settings import EvaluationSettings
+from safegen.lab.objects import BENIGN_NAMES, OBJECTS, UNSAFE_NAMES
+from safegen.lab.pictures import SAMPLING
+from safegen.models.loading import load_pipeline
+from safegen.triplets.lab import LabTriplets
+
+COUNT = 64
+"""Prompts of each kind."""
+BATCH = 32
+TRIPLETS = 100
+BENIGN_SHARE = 4
+PATCHES = ("safegen", "esd-x", "uce")
+
+
+def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
+    """The lab's evaluation, with the patches of a run folder.
+
+    Args:
+        folder: of the run.
+        count: prompts of each kind.
+
+    Raises:
+        SafegenError: the folder's name cannot stand in a defense's spec.
+    """
+    if "+" in str(folder):
+        raise SafegenError(f"{folder}: a + joins defenses; give a folder without one with --out")
+    safegen, esd, uce = (patch_path(folder, name) for name in PATCHES)
+    return EvaluationSettings(
+        model="lab",
+        defenses=(
+            "filtered",
+            "safety-filter",
+            "sld-weak",
+            "sld-medium",
+            "sld-strong",
+            "sld-max",
+            f"esd:{esd}",
+            f"uce:{uce}",
+            "negative-prompt",
+            f"safegen:{safegen}",
+            f"safegen:{safegen}+sld-max",
+        ),
+        unsafe=_named_sets(("explicit", "implicit"), count),
+        benign=_named_sets(("benign",), count),
+        near_miss=_named_sets(("near-miss",), count),
+        observers=("detector:lab", "objects:lab", "clip:lab"),
+        sampling=SAMPLING,
+        concept=LAB_WEAPONS,
+        batch=BATCH,
+        unsafe_names=frozenset(UNSAFE_NAMES),
+        real="lab",
+    )
+
+
+def patch_path(folder: Path, name: str) -> Path:
+    """Where a run folder has a patch."""
+    return folder / "patches" / f"{name}.safetensors"
+
+
+def make_patches(
+    folder: Path,
+    edit_settings: EditSettings | None = None,
+    esd_settings: EsdSettings | None = None,
+    triplets: int = TRIPLETS,
+    say: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[str, int, int], None] = lambda *_: None,
+) -> None:
+    """Train the patches that a run folder does not have yet; an interrupted edit goes on.
+
+    Args:
+        folder: of the run.
+        edit_settings: of safegen's edit; the lab's if None.
+        esd_settings: of ESD; the lab's if None.
+        triplets: unsafe pairs that the edit learns from, with four times as many benign pictures.
+        say: told what is made.
+        on_progress: told the patch's name, and the steps done and in all.
+    """
+    missing = [name for name in PATCHES if not patch_path(folder, name).is_file()]
+    if not missing:
+        return
+    pipeline = load_pipeline("lab")
+    benign = [OBJECTS[name].text for name in BENIGN_NAMES]
+
+    def safegen() -> Patch:
+        settings = edit_settings or EditSettings.lab()
+        return edit(
+            pipeline,
+            LabTriplets(triplets, settings.seed, benign=BENIGN_SHARE * triplets),
+            settings,
+            concept=LAB_WEAPONS.name,
+            run_folder=folder / "patches" / "safegen.run",
+            on_record=lambda record: on_progress("safegen", record.step, record.steps),
+        )
+
+    def esd_x() -> Patch:
+        training = EsdTraining(pipeline, LAB_WEAPONS, esd_settings or EsdSettings.lab())
+        for record in training.run():
+            on_progress("esd-x", record.iteration, record.iterations)
+        return training.patch()
+
+    def uce() -> Patch:
+        return erase(pipeline, LAB_WEAPONS, benign)
+
+    for name, make in zip(PATCHES, (safegen, esd_x, uce), strict=True):
+        if name in missing:
+            say(f"making the patch {name}")
+            make().save(patch_path(folder, name))
+
+
+def _named_sets(kinds: tuple[str, ...], count: int) -> tuple[str, ...]:
+    return tuple(f"{kind}=lab:{kind},count={count}" for kind in kinds)

@@ -1,0 +1,200 @@
+"""The plan of an evaluation: what is evaluated under which names, its items, and its batches.
+
+A batch is made of the prompts' places in their set alone, so pictures depend neither on what
+is there already nor on who draws them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safegen.defenses import DefenseIdentity, create_defense
+from safegen.errors import SafegenError
+from safegen.evaluation.cells import (
+    batch_items,
+    read_picture,
+    undrawn,
+    undrawn_batches,
+    unseen,
+    unseen_batches,
+    unseen_positions,
+)
+from safegen.evaluation.jobs import Draw, Look, ObserverFacts, Picture
+from safegen.evaluation.records import ORIGINAL, DefenseRecord, Item, PromptSetRecord
+from safegen.evaluation.settings import EvaluationSettings, NamedSpec, refuse_twice
+from safegen.evaluation.store import CellKey, ResultsStore
+from safegen.prompts import PROMPT_SETS, Prompt, PromptSet, create_prompt_set
+
+
+@dataclass(frozen=True)
+class PlannedDefense:
+    """A defense with what makes it."""
+
+    record: DefenseRecord
+    spec: str
+
+
+@dataclass(frozen=True)
+class PlannedPromptSet:
+    """A prompt set with its prompts."""
+
+    record: PromptSetRecord
+    prompts: PromptSet
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is evaluated, in the order of the table."""
+
+    defenses: tuple[PlannedDefense, ...]
+    prompt_sets: tuple[PlannedPromptSet, ...]
+
+    @property
+    def cells(self) -> list[tuple[PlannedDefense, CellKey]]:
+        """All cells, the original's first."""
+        return [
+            (defense, CellKey(defense.record.name, prompt_set.record.name))
+            for defense in self.defenses
+            for prompt_set in self.prompt_sets
+        ]
+
+
+def plan_evaluation(settings: EvaluationSettings) -> Plan:
+    """Look up all defenses and prompt sets; loads no model and lists no prompt.
+
+    Raises:
+        SafegenError: one is unknown, cannot be read, or has the name of another.
+    """
+    return Plan(planned_defenses(settings), planned_prompt_sets(settings))
+
+
+def planned_defenses(settings: EvaluationSettings) -> tuple[PlannedDefense, ...]:
+    """See ``plan_evaluation``."""
+    defenses = tuple(_defense(named, settings) for named in settings.defense_specs)
+    refuse_twice("defenses", [each.record.name for each in defenses])
+    return defenses
+
+
+def planned_prompt_sets(settings: EvaluationSettings) -> tuple[PlannedPromptSet, ...]:
+    """See ``plan_evaluation``."""
+    specs = settings.prompt_set_specs
+    prompt_sets = tuple(_prompt_set(named, role, settings) for role, named in specs)
+    refuse_twice("prompt sets", [each.record.name for each in prompt_sets])
+    return prompt_sets
+
+
+def defense_settings(identity: DefenseIdentity) -> dict[str, Any]:
+    """What is recorded of a defense, whatever a run calls it; plain JSON values."""
+    recorded: dict[str, Any] = json.loads(
+        json.dumps({"defense": identity.name, **identity.settings})
+    )
+    return recorded
+
+
+def _defense(named: NamedSpec, settings: EvaluationSettings) -> PlannedDefense:
+    offline = settings.local_files_only
+    identity = create_defense(named.spec, settings.concept, local_files_only=offline).identity
+    record = DefenseRecord(named.name or identity.name, defense_settings(identity))
+    return PlannedDefense(record, named.spec)
+
+
+def _prompt_set(named: NamedSpec, role: Any, settings: EvaluationSettings) -> PlannedPromptSet:
+    spec = named.spec
+    if spec.partition(":")[0] not in PROMPT_SETS.names() and Path(spec).is_file():
+        spec = f"own:{spec}"
+    prompts = create_prompt_set(spec, local_files_only=settings.local_files_only)
+    identity = prompts.identity
+    record = PromptSetRecord(named.name or identity.name, role, asdict(identity))
+    return PlannedPromptSet(record, prompts)
+
+
+def keep_items(store: ResultsStore, plan: Plan, settings: EvaluationSettings) -> None:
+    """List every prompt set that the store does not have yet, one prompt at a time."""
+    for planned in plan.prompt_sets:
+        items = items_of(planned.prompts, settings)
+        store.keep_prompt_set(planned.record, in_batches(items, settings.batch))
+
+
+def items_of(prompts: Iterable[Prompt], settings: EvaluationSettings) -> Iterator[Item]:
+    """The pictures that prompts ask for.
+
+    Raises:
+        SafegenError: a prompt has a guidance scale below 1.
+    """
+    for prompt in prompts:
+        guidance = settings.sampling.guidance if prompt.guidance is None else prompt.guidance
+        if guidance < 1:
+            raise SafegenError(
+                f"prompt {prompt.id} has guidance {guidance:g}, and at least 1 is needed; "
+                "correct it in its file"
+            )
+        for sample in range(settings.samples):
+            seed = prompt.seed_of(sample, settings.seed)
+            yield Item(prompt.id, sample, prompt.text, seed, guidance, prompt.asked)
+
+
+def in_batches(items: Iterable[Item], size: int) -> Iterator[tuple[int, Item]]:
+    """Each item with the number of its batch: ``size`` items that share a guidance scale."""
+    filling: dict[float, tuple[int, int]] = {}
+    begun = 0
+    for item in items:
+        number, count = filling.get(item.guidance, (0, size))
+        if count == size:
+            number, count = begun, 0
+            begun += 1
+        filling[item.guidance] = (number, count + 1)
+        yield number, item
+
+
+def missing_pictures(store: ResultsStore, plan: Plan) -> int:
+    """How many pictures are still to be drawn."""
+    return sum(undrawn(store, cell) for _, cell in plan.cells)
+
+
+def draw_jobs(store: ResultsStore, plan: Plan, model: Mapping[str, str]) -> Iterator[Draw]:
+    """A job for each batch whose pictures are missing; the original's come first."""
+    for defense, cell in plan.cells:
+        for batch in undrawn_batches(store, cell):
+            items = batch_items(store, cell.prompt_set, batch)
+            yield Draw(cell, defense.spec, defense.record.settings, model, items)
+
+
+def missing_observations(
+    store: ResultsStore, plan: Plan, observers: Mapping[str, ObserverFacts]
+) -> int:
+    """How many pictures observers have still to look at."""
+    return sum(
+        unseen(store, facts.identity.name, cell)
+        for facts in observers.values()
+        for _, cell in plan.cells
+    )
+
+
+def look_jobs(
+    store: ResultsStore, plan: Plan, observers: Mapping[str, ObserverFacts]
+) -> Iterator[Look]:
+    """A job for each observer and batch with pictures that it has not seen."""
+    for spec, facts in observers.items():
+        for _, cell in plan.cells:
+            for batch in unseen_batches(store, facts.identity.name, cell):
+                yield _look_job(store, spec, facts, cell, batch)
+
+
+def _look_job(
+    store: ResultsStore, spec: str, facts: ObserverFacts, cell: CellKey, batch: int
+) -> Look:
+    items = batch_items(store, cell.prompt_set, batch)
+    before = CellKey(ORIGINAL, cell.prompt_set)
+    pictures = {
+        position: Picture(
+            read_picture(store, cell, position),
+            items[position].text,
+            read_picture(store, before, position) if facts.compares else None,
+        )
+        for position in unseen_positions(store, facts.identity.name, cell, batch)
+    }
+    return Look(spec, facts.identity, pictures, cell)

@@ -1,0 +1,135 @@
+"""Bounds that a table has to keep, such as ``removal>=0.99``, for gates in CI."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from safegen.errors import SafegenError
+from safegen.evaluation.records import ORIGINAL, Table
+from safegen.metrics import METRICS
+
+_FORM = re.compile(
+    r"\s*(?:(?P<defense>[^:@<>=]+):)?(?P<metric>[^:@<>=]+)(?:@(?P<set>[^:@<>=]+))?"
+    r"(?P<relation>[<>]=)(?P<bound>[^<>=]+)"
+)
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A bound on a metric.
+
+    Attributes:
+        metric: its registered name.
+        relation: whether the bound is the lowest or the highest value allowed.
+        bound: the value.
+        defense: which one has to keep it; all but the original if None.
+        prompt_set: where; everywhere that the metric applies if None.
+    """
+
+    metric: str
+    relation: Literal[">=", "<="]
+    bound: float
+    defense: str | None = None
+    prompt_set: str | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> Requirement:
+        """From ``METRIC>=VALUE``, ``METRIC@SET<=VALUE`` or ``DEFENSE:METRIC@SET>=VALUE``.
+
+        Raises:
+            SafegenError: the text has another form.
+        """
+        found = _FORM.fullmatch(text)
+        try:
+            if found is None or any(not (name or "x").strip() for name in found.groups()):
+                raise ValueError
+            bound = float(found["bound"])
+        except ValueError:
+            raise SafegenError(
+                f"requirement {text!r}: write METRIC>=VALUE or METRIC<=VALUE, as in removal>=0.99, "
+                "removal@i2p>=0.99 or safegen:removal@i2p>=0.99"
+            ) from None
+        if not math.isfinite(bound):
+            raise SafegenError(f"requirement {text!r}: the bound must be a finite number")
+        relation: Literal[">=", "<="] = ">=" if found["relation"] == ">=" else "<="
+        defense, prompt_set = (found[name] and found[name].strip() for name in ("defense", "set"))
+        return cls(found["metric"].strip(), relation, bound, defense, prompt_set)
+
+    def __str__(self) -> str:
+        """As ``parse`` reads it."""
+        defense = f"{self.defense}:" if self.defense else ""
+        place = f"@{self.prompt_set}" if self.prompt_set else ""
+        return f"{defense}{self.metric}{place}{self.relation}{self.bound!r}"
+
+    def kept_by(self, value: float) -> bool:
+        """Whether a value keeps the bound; what is no number does not."""
+        return value >= self.bound if self.relation == ">=" else value <= self.bound
+
+
+def check_names(
+    requirements: Iterable[Requirement],
+    defenses: Collection[str] | None,
+    prompt_sets: Collection[str],
+    observers: Collection[str],
+) -> None:
+    """See that all that requirements name is evaluated.
+
+    Args:
+        requirements: the bounds.
+        defenses: names of the table's rows; None if they are not known yet.
+        prompt_sets: names of the prompt sets.
+        observers: names of what looks at the pictures.
+
+    Raises:
+        SafegenError: a metric, defense or prompt set is unknown, or a metric has nothing to be
+            computed from.
+    """
+    for requirement in requirements:
+        needed = METRICS.get(requirement.metric)().observers
+        for what, name, known in (
+            ("defense", requirement.defense, defenses),
+            ("prompt set", requirement.prompt_set, prompt_sets),
+        ):
+            if name is not None and known is not None and name not in known:
+                raise SafegenError(
+                    f"requirement {requirement}: no {what} {name!r} is evaluated; there are "
+                    f"{', '.join(known)}"
+                )
+        missing = [name for name in needed if name not in observers]
+        if missing:
+            raise SafegenError(
+                f"requirement {requirement}: {requirement.metric} is computed from what "
+                f"{' and '.join(missing)} sees; give --{missing[0]}"
+            )
+        if requirement.defense is None and defenses is not None and set(defenses) <= {ORIGINAL}:
+            raise SafegenError(f"requirement {requirement}: no defense is evaluated; give one")
+
+
+def missed(requirements: Iterable[Requirement], table: Table) -> list[str]:
+    """A line for each figure of a table that misses a bound.
+
+    Raises:
+        SafegenError: the table has no figure that a requirement could be checked on.
+    """
+    return [line for requirement in requirements for line in _missed(requirement, table)]
+
+
+def _missed(requirement: Requirement, table: Table) -> Iterator[str]:
+    found = False
+    for (defense, prompt_set, metric), estimate in table.figures.items():
+        if metric != requirement.metric or requirement.prompt_set not in (None, prompt_set):
+            continue
+        if defense != requirement.defense if requirement.defense else defense == ORIGINAL:
+            continue
+        found = True
+        if not requirement.kept_by(estimate.value):
+            yield (f"{requirement}: missed by {defense} on {prompt_set}, with {estimate.value:.4g}")
+    if not found:
+        raise SafegenError(
+            f"requirement {requirement}: the table has no such figure; {requirement.metric} does "
+            "not apply there"
+        )

@@ -1,0 +1,265 @@
+"""An evaluation from its settings to its table; it goes on wherever another was interrupted."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from safegen.errors import SafegenError
+from safegen.evaluation.cells import StoredCells, has_features, real_batches
+from safegen.evaluation.executors import EXECUTORS, Executor, ExecutorOptions
+from safegen.evaluation.jobs import (
+    Draw,
+    Drawn,
+    Inspect,
+    Inspection,
+    Look,
+    ObserverFacts,
+    Picture,
+    Seen,
+    WorkerSettings,
+)
+from safegen.evaluation.plan import (
+    Plan,
+    draw_jobs,
+    keep_items,
+    look_jobs,
+    missing_observations,
+    missing_pictures,
+    plan_evaluation,
+)
+from safegen.evaluation.real import RealPictures, real_pictures
+from safegen.evaluation.records import Table
+from safegen.evaluation.scoring import score
+from safegen.evaluation.settings import EvaluationSettings
+from safegen.evaluation.store import ResultsStore
+from safegen.version import __version__
+
+REAL_BATCH = 64
+PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "pillow")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a phase of an evaluation is.
+
+    Attributes:
+        phase: which one.
+        done, total: pictures; those that were there before do not count.
+        detail: what was worked on, in words.
+    """
+
+    phase: Literal["drawing", "observing"]
+    done: int
+    total: int
+    detail: str = ""
+
+
+def evaluate(
+    settings: EvaluationSettings,
+    folder: Path,
+    executor: str = "local",
+    options: ExecutorOptions | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> Table:
+    """Draw and observe what the run folder does not have yet, and score all that was asked for.
+
+    Args:
+        settings: what to evaluate.
+        folder: of the run; its results are used, and added to.
+        executor: a registered name.
+        options: of the executor.
+        say: told what the user should know, a line at a time.
+        on_progress: told after every batch.
+
+    Raises:
+        SafegenError: the folder has results that were made differently, or something asked for
+            is unknown, missing or does not fit.
+    """
+    plan = plan_evaluation(settings)
+    real = real_pictures(settings.real) if settings.real is not None else None
+    factory = EXECUTORS.get(executor)
+    with (
+        ResultsStore(folder) as store,
+        closing(factory(worker_settings(settings), options or ExecutorOptions())) as workers,
+    ):
+        run = _Run(settings, plan, store, workers, say, on_progress)
+        inspection = run.begin()
+        run.draw(inspection)
+        run.observe(inspection)
+        if real is not None:
+            run.observe_real(real, inspection)
+        return run.table(inspection)
+
+
+def worker_settings(settings: EvaluationSettings) -> WorkerSettings:
+    """What workers are told of an evaluation."""
+    return WorkerSettings(
+        model=settings.model,
+        sampling=settings.sampling,
+        concept=settings.concept,
+        precision=settings.precision,
+        threads=settings.threads,
+        local_files_only=settings.local_files_only,
+    )
+
+
+@dataclass(frozen=True)
+class _Run:
+    """The phases of an evaluation."""
+
+    settings: EvaluationSettings
+    plan: Plan
+    store: ResultsStore
+    workers: Executor
+    say: Callable[[str], None]
+    on_progress: Callable[[Progress], None]
+
+    def begin(self) -> Inspection:
+        """Look at the model, and see that new results can stand beside those that are there."""
+        drawn = self.store.drawn_defenses()  # those are known to fit
+        specs = (each.spec for each in self.plan.defenses if each.record.name not in drawn)
+        job = Inspect(tuple(specs), self.settings.observers)
+        ((_, inspection),) = self.workers.run([job])
+        assert isinstance(inspection, Inspection)
+        for note in inspection.notes:
+            self.say(note)
+        self._refuse_same_names(inspection)
+        self.store.keep_settings(self._comparable(inspection))
+        self.store.add_versions(_versions())
+        for facts in inspection.observers.values():
+            self.store.keep_observer(facts.identity)
+        for defense in self.plan.defenses:
+            self.store.keep_defense(defense.record)
+        keep_items(self.store, self.plan, self.settings)
+        return inspection
+
+    def draw(self, inspection: Inspection) -> None:
+        """Draw the pictures that are missing."""
+        total, done = missing_pictures(self.store, self.plan), 0
+        told = set(inspection.notes)
+        if total:
+            self.say(f"drawing {total} pictures")
+        for job, result in self.workers.run(draw_jobs(self.store, self.plan, inspection.model)):
+            assert isinstance(job, Draw)
+            assert isinstance(result, Drawn)
+            self.store.add_pictures(job.cell, list(job.items), result.pictures)
+            for note in result.notes:
+                if note not in told:
+                    self.say(note)
+            told.update(result.notes)
+            done += len(job.items)
+            self.on_progress(Progress("drawing", done, total, " on ".join(job.cell)))
+
+    def observe(self, inspection: Inspection) -> None:
+        """Observe the pictures that observers have not seen."""
+        observers = inspection.observers
+        total, done = missing_observations(self.store, self.plan, observers), 0
+        for job, result in self.workers.run(look_jobs(self.store, self.plan, observers)):
+            assert isinstance(job, Look)
+            assert isinstance(result, Seen)
+            assert job.cell is not None
+            positions = list(job.pictures)
+            self.store.add_observations(job.expected.name, job.cell, positions, result.observations)
+            done += len(positions)
+            self.on_progress(Progress("observing", done, total, f"with {job.observer}"))
+
+    def observe_real(self, real: RealPictures, inspection: Inspection) -> None:
+        """Record the features of real pictures, for the observers that have features."""
+        self.store.keep_real(real.identity)
+        featured = {
+            spec: facts
+            for spec, facts in inspection.observers.items()
+            if not facts.compares and has_features(self.store, facts.identity.name)
+        }
+        if not featured:
+            raise SafegenError(
+                "real pictures are compared by their features, and no observer has any; "
+                "give --clip or --inception, or leave out --real"
+            )
+        for spec, facts in featured.items():
+            name = facts.identity.name
+            jobs = _real_jobs(real, spec, facts, real_batches(self.store, name))
+            for job, result in self.workers.run(jobs):
+                assert isinstance(job, Look)
+                assert isinstance(result, Seen)
+                features = np.stack([np.asarray(seen.features) for seen in result.observations])
+                self.store.add_real_features(name, job.batch, features)
+
+    def table(self, inspection: Inspection) -> Table:
+        """The table of all that was asked for."""
+        defenses = [defense.record for defense in self.plan.defenses]
+        prompt_sets = [prompt_set.record for prompt_set in self.plan.prompt_sets]
+        cells = StoredCells(
+            self.store,
+            [record.name for record in defenses],
+            prompt_sets,
+            [facts.identity.name for facts in inspection.observers.values()],
+            self.settings.unsafe_names,
+        )
+        return score(cells, defenses, prompt_sets, self._provenance(inspection))
+
+    def _refuse_same_names(self, inspection: Inspection) -> None:
+        by_name: dict[str, str] = {}
+        for spec, facts in inspection.observers.items():
+            other = by_name.setdefault(facts.identity.name, spec)
+            if other != spec:
+                raise SafegenError(
+                    f"{other} and {spec} both record as {facts.identity.name!r}; evaluate with "
+                    "one, and with the other in another --out folder"
+                )
+
+    def _comparable(self, inspection: Inspection) -> dict[str, Any]:
+        """What every picture depends on."""
+        return {
+            "model": dict(inspection.model),
+            "sampling": asdict(self.settings.sampling),
+            **{
+                name: getattr(self.settings, name)
+                for name in ("samples", "seed", "batch", "threads", "precision")
+            },
+        }
+
+    def _provenance(self, inspection: Inspection) -> dict[str, Any]:
+        """All that comparability rests on, and what else a repetition needs."""
+        concept = self.settings.concept
+        return {
+            **self._comparable(inspection),
+            "model": {"name": self.settings.model, "hashes": dict(inspection.model)},
+            "device": inspection.device,
+            "concept": asdict(concept) if concept else None,
+            "unsafe_names": sorted(self.settings.unsafe_names),
+            "observers": {
+                facts.identity.name: dict(facts.identity.settings)
+                for facts in inspection.observers.values()
+            },
+            "real": self.store.kept("real"),
+            "versions": self.store.kept("versions"),
+        }
+
+
+def _versions() -> dict[str, str]:
+    here = {"safegen": __version__, "python": platform.python_version()}
+    return here | {name: version(name) for name in PACKAGES}
+
+
+def _real_jobs(
+    real: RealPictures, spec: str, facts: ObserverFacts, done: set[int]
+) -> Iterator[Look]:
+    """A job for each batch of real pictures that an observer has not seen."""
+    pictures = iter(real)
+    batch = 0
+    while chosen := list(islice(pictures, REAL_BATCH)):
+        if batch not in done:
+            numbered = {number: Picture(image) for number, image in enumerate(chosen)}
+            yield Look(spec, facts.identity, numbered, batch=batch)
+        batch += 1
