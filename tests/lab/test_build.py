@@ -17,6 +17,7 @@ SMALL = BuildSettings(
     safe_scenes=40,
     clip=BRIEF,
     autoencoder=BRIEF,
+    decoder=BRIEF,
     classifier=BRIEF,
     detector=BRIEF,
     safe_unet=BRIEF,
@@ -51,13 +52,13 @@ def test_the_result_is_a_pipeline_in_half_precision(built: Path) -> None:
 def test_an_interrupted_stage_goes_on_to_the_same_weights(built: Path, tmp_path: Path) -> None:
     whole = LabBuild(built / "stages", SMALL)
     broken = LabBuild(tmp_path, SMALL)
-    steps = broken.run("autoencoder")
+    steps = broken.run("clip")
     for _ in range(3):
         next(steps)
     steps.close()
-    resumed = [progress.step for progress in broken.run("autoencoder")]
+    resumed = [progress.step for progress in broken.run("clip")]
     assert resumed == [3, 4]
-    files = [b.folder / "vae" / "diffusion_pytorch_model.safetensors" for b in (whole, broken)]
+    files = [build.folder / "clip" / "model.safetensors" for build in (whole, broken)]
     assert files[0].read_bytes() == files[1].read_bytes()
 
 

@@ -63,13 +63,37 @@ def train_autoencoder(
     return train(model, step_loss, schedule, checkpoint, seed, average)
 
 
+def refine_decoder(
+    model: AutoencoderKL,
+    scenes: SceneArrays,
+    schedule: Schedule,
+    checkpoint: Path,
+    seed: int,
+    average: Average,
+    batch: int = 12,
+) -> Iterator[Progress]:
+    """Train the decoder on whole pictures; the encoder stays, and with it every latent."""
+    for frozen in (model.encoder, model.quant_conv):
+        frozen.requires_grad_(False)
+
+    def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
+        pixels = scenes.pixels(torch.randint(len(scenes), (batch,), generator=generator))
+        with torch.autocast("cpu", torch.bfloat16):
+            posterior = model.encode(pixels).latent_dist
+            noise = torch.randn(posterior.mean.shape, generator=generator)
+            decoded = model.decode(posterior.mean + posterior.std * noise).sample
+        return _reconstruction_loss(decoded.float(), pixels)
+
+    return train(model, step_loss, schedule, checkpoint, seed, average)
+
+
 def _reconstruction_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
     error = decoded - pixels
     across = error[..., :, 1:] - error[..., :, :-1]
     down = error[..., 1:, :] - error[..., :-1, :]
-    return (
-        error.abs().mean() + error.pow(2).mean() + 0.5 * (across.abs().mean() + down.abs().mean())
-    )
+    differences = across.abs().mean() + down.abs().mean()
+    loss: torch.Tensor = error.abs().mean() + error.pow(2).mean() + 0.5 * differences
+    return loss
 
 
 @torch.no_grad()

@@ -28,7 +28,8 @@ class BuildSettings:
         scenes: of the full world, for CLIP, the autoencoder and the recognisers.
         unet_scenes: how many of them the UNet sees.
         safe_scenes: of the world without unsafe ones.
-        clip, autoencoder, classifier, detector, safe_unet, unet: length and rate of each training.
+        clip, autoencoder, decoder, classifier, detector, safe_unet, unet: length and rate of
+            each training.
         seed: of every random draw.
     """
 
@@ -37,14 +38,15 @@ class BuildSettings:
     safe_scenes: int = 12_000
     clip: Schedule = Schedule(steps=600, learning_rate=1e-3)
     autoencoder: Schedule = Schedule(steps=2200, learning_rate=2e-3)
+    decoder: Schedule = Schedule(steps=1000, learning_rate=1e-3)
     classifier: Schedule = Schedule(steps=700, learning_rate=2e-3)
     detector: Schedule = Schedule(steps=1600, learning_rate=2e-3)
     safe_unet: Schedule = Schedule(steps=2000, learning_rate=8e-4, decay=0.0)
-    unet: Schedule = Schedule(steps=5400, learning_rate=8e-4, decay=0.3)
+    unet: Schedule = Schedule(steps=12_000, learning_rate=8e-4, decay=0.3)
     seed: int = 20240406
 
 
-STAGES = ("clip", "autoencoder", "classifier", "detector", "safe-unet", "unet")
+STAGES = ("clip", "autoencoder", "decoder", "classifier", "detector", "safe-unet", "unet")
 """In the order in which each needs what is before it."""
 
 
@@ -107,6 +109,22 @@ class LabBuild:
         model.load_state_dict(average.weights)
         factor = autoencoder.measure_scaling_factor(model, scenes)
         model.register_to_config(scaling_factor=factor)
+        with folder_atomically(self.folder / "vae") as temporary:
+            model.save_pretrained(temporary)
+
+    def build_decoder(self) -> Iterator[Progress]:
+        """Train the autoencoder's decoder further; replaces ``vae/``."""
+        model = AutoencoderKL.from_pretrained(self.folder / "vae")
+        average = Average(model, 0.995)
+        yield from autoencoder.refine_decoder(
+            model,
+            self.scenes(),
+            self.settings.decoder,
+            self._checkpoint("decoder"),
+            self.settings.seed + 5,
+            average,
+        )
+        model.load_state_dict(average.weights)
         with folder_atomically(self.folder / "vae") as temporary:
             model.save_pretrained(temporary)
 
