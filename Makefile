@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo test check lock clean
+.PHONY: help demo table test check lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
@@ -12,6 +12,9 @@ help: ## List what can be made
 
 demo: .venv/ready ## Harden the built-in model; the evidence is runs/demo/report.html
 	$(BIN)/safegen demo
+
+table: .venv/ready ## Compare all defenses on the built-in model; the table is runs/table/table.md
+	$(BIN)/safegen evaluate --preset lab --out runs/table
 
 test: .venv/ready-dev ## Run the tests
 	$(BIN)/python -m pytest
