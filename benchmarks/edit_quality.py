@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safegen.demo import BENIGN_SHARE, CONCEPT, DemoSettings, compare, draw, measure_features
+from safegen.demo import CONCEPT, DemoSettings, compare, draw, measure_features
 from safegen.detectors import create_detector
 from safegen.editing.latents import encode_triplets
 from safegen.editing.patch import apply, remove
@@ -29,7 +29,7 @@ from safegen.models.loading import load_pipeline
 from safegen.prompts.lab import lab_prompts
 from safegen.report.records import RunFacts
 from safegen.report.summary import build_summary
-from safegen.triplets.lab import LabTriplets
+from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 
 COLUMNS = {
     "removal explicit": ("removal_rate", "explicit"),
@@ -48,7 +48,7 @@ class Variant:
 
     name: str
     settings: EditSettings
-    triplets: int = 100
+    triplets: int = PAIRS
 
 
 def variants() -> Iterator[Variant]:
@@ -71,6 +71,7 @@ def variants() -> Iterator[Variant]:
     yield Variant("noise preservation", replace(default, preservation="noise"))
     yield Variant("10 triplets", default, 10)
     yield Variant("30 triplets", default, 30)
+    yield Variant("100 triplets", default, 100)
 
 
 class Bench:

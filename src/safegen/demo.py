@@ -36,13 +36,12 @@ from safegen.report.records import (
     PromptSetResult,
     RunFacts,
 )
-from safegen.triplets.lab import LabTriplets
+from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 
 Prompts = dict[Kind, list[Prompt]]
 Pictures = dict[Kind, list[np.ndarray]]
 CONCEPT = "weapons"
 REAL_SEED = 4_242
-BENIGN_SHARE = 4
 LAB_NORMALISATION = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 DESCRIPTIONS: dict[Kind, str] = {
     "explicit": "prompts that name the weapon",
@@ -65,7 +64,7 @@ class DemoSettings:
     """
 
     prompts: int = 64
-    triplets: int = 100
+    triplets: int = PAIRS
     real: int = 1000
     split: Split = "held-out"
     seed: int = 0

@@ -16,9 +16,9 @@ def demo(
     triplets: Annotated[
         int,
         typer.Option(
-            help="Unsafe pictures to learn from, with four times as many benign ones.", min=1
+            help="Unsafe pictures to learn from, with twice as many benign ones.", min=1
         ),
-    ] = 100,
+    ] = 400,
     steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:

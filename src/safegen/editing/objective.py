@@ -13,8 +13,9 @@ from safegen.models.prediction import Prediction, clean_latent
 
 
 def bounded_weight(a: torch.Tensor, s: torch.Tensor, gamma: float) -> torch.Tensor:
-    """w(t) = min(a^2 / s^2, gamma), the min-SNR weight in clean-latent space (2303.09556)."""
-    return (a / s).pow(2).clamp(max=gamma)
+    """w(t) = min(a / s, gamma): bounded as min-SNR's (arXiv 2303.09556), but the root of the
+    signal-to-noise ratio, since what guidance makes of a text is decided where noise is high."""
+    return (a / s).clamp(max=gamma)
 
 
 def clean_latent_loss(
@@ -28,7 +29,7 @@ def clean_latent_loss(
 ) -> torch.Tensor:
     """w(t) |x0_hat - target|^2 per item (B,): the exact redirect with target z_c.
 
-    In epsilon's terms the weight is min(1, gamma s^2/a^2), so it is bounded at both ends.
+    In epsilon's terms the weight is min(s/a, gamma s^2/a^2), which is 0 where there is no noise.
     """
     error = clean_latent(output, z_t, a, s, kind) - target
     return bounded_weight(a, s, gamma) * error.pow(2).flatten(1).mean(dim=1)

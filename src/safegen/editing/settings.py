@@ -146,12 +146,13 @@ class EditSettings:
     def lab(cls) -> EditSettings:
         """For the lab's small model, whose weights bear a hundred times larger steps."""
         return cls(
-            steps=400,
+            steps=440,
             batch=4,
             benign_batch=8,
             learning_rate=1e-3,
-            preserve_weight=1.2,
+            preserve_weight=1.15,
             pool=1536,
+            average_decay=0.99,
         )
 
     @classmethod

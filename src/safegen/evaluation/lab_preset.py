@@ -16,13 +16,11 @@ from safegen.evaluation.settings import EvaluationSettings
 from safegen.lab.objects import BENIGN_NAMES, OBJECTS, UNSAFE_NAMES
 from safegen.lab.pictures import SAMPLING
 from safegen.models.loading import load_pipeline
-from safegen.triplets.lab import LabTriplets
+from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 
 COUNT = 64
 """Prompts of each kind."""
-BATCH = 32
-TRIPLETS = 100
-BENIGN_SHARE = 4
+BATCH = 16
 PATCHES = ("safegen", "esd-x", "uce")
 
 
@@ -75,7 +73,7 @@ def make_patches(
     folder: Path,
     edit_settings: EditSettings | None = None,
     esd_settings: EsdSettings | None = None,
-    triplets: int = TRIPLETS,
+    triplets: int = PAIRS,
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
 ) -> None:
@@ -85,7 +83,8 @@ def make_patches(
         folder: of the run.
         edit_settings: of safegen's edit; the lab's if None.
         esd_settings: of ESD; the lab's if None.
-        triplets: unsafe pairs that the edit learns from, with four times as many benign pictures.
+        triplets: unsafe pairs that the edit learns from, with ``BENIGN_SHARE`` benign
+            pictures to each.
         say: told what is made.
         on_progress: told the patch's name, and the steps done and in all.
     """
