@@ -2,19 +2,22 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo table test check lock clean
+.PHONY: help demo table attack-table test check lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
 
 help: ## List what can be made
-	@sed -nE 's/^([a-z]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -nE 's/^([a-z-]+):.*## (.*)/make \1\t\2/p' $(MAKEFILE_LIST)
 
 demo: .venv/ready ## Harden the built-in model; the evidence is runs/demo/report.html
 	$(BIN)/safegen demo
 
 table: .venv/ready ## Compare all defenses on the built-in model; the table is runs/table/table.md
 	$(BIN)/safegen evaluate --preset lab --out runs/table
+
+attack-table: .venv/ready ## Attack all defenses on the built-in model; the table is runs/attacks/table.md
+	$(BIN)/safegen attack --preset lab --patches runs/table --out runs/attacks
 
 test: .venv/ready-dev ## Run the tests
 	$(BIN)/python -m pytest

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from safegen.errors import SafegenError
-from safegen.files import folder_atomically, write_atomically
+from safegen.files import file_atomically, folder_atomically, write_atomically
 
 FULL_DISK = """
 import resource, sys
@@ -15,7 +15,11 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 from safegen.errors import SafegenError
-from safegen.files import folder_atomically, write_atomically
+from safegen.files import file_atomically, folder_atomically, write_atomically
+
+def fill_file(path):
+    with file_atomically(path) as file:
+        save_file({{"a": np.zeros(10_000)}}, file)
 
 def fill_folder(path):
     with folder_atomically(path) as folder:
@@ -46,6 +50,13 @@ def fill_folder(path: Path, error: Exception | None = None) -> None:
             raise error
 
 
+def fill_file(path: Path, error: Exception) -> None:
+    """Write a file; raise an error before it is whole."""
+    with file_atomically(path) as temporary:
+        temporary.write_bytes(b"new")
+        raise error
+
+
 def names_in(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
@@ -67,6 +78,19 @@ def test_write_obeys_the_umask(tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_large_file_appears_whole_under_its_name(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "file.bin"
+    for content in (b"first", b"second"):
+        with file_atomically(path) as temporary:
+            temporary.write_bytes(content)
+            assert path.exists() == (content == b"second")
+    assert path.read_bytes() == b"second"
+    with pytest.raises(ValueError, match="own"):
+        fill_file(path, ValueError("own"))
+    assert path.read_bytes() == b"second"
+    assert names_in(path.parent) == ["file.bin"]
 
 
 def test_write_goes_through_a_link(tmp_path: Path) -> None:
@@ -92,6 +116,15 @@ def test_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert message.count("\n") == 0
     assert path.read_bytes() == b"old"
     assert names_in(tmp_path) == ["file.bin"]
+
+
+def test_full_disk_leaves_the_old_large_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    path.write_bytes(b"old")
+    message = run_on_full_disk(path, "fill_file(Path({path}))")
+    assert message.startswith(f"cannot write {path}: {os.strerror(errno.EFBIG)}")
+    assert path.read_bytes() == b"old"
+    assert names_in(tmp_path) == ["file.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -127,6 +160,8 @@ def test_a_folder_in_the_way_is_told(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(SafegenError, match="choose a path that is not a folder"):
         write_atomically(tmp_path / "folder", b"content")
+    with pytest.raises(SafegenError, match="choose a path that is not a folder"):
+        fill_file(tmp_path / "folder", AssertionError("the block must not run"))
     assert names_in(tmp_path) == ["folder"]
 
 

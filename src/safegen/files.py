@@ -53,6 +53,34 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 
 
 @contextlib.contextmanager
+def file_atomically(path: Path) -> Iterator[Path]:
+    """Yield an empty temporary file beside ``path`` that takes its name when the block succeeds.
+
+    For files too large to be made in memory first. Missing parent folders are made; a file that
+    was there before is replaced, and on an error left as it was.
+
+    Raises:
+        SafegenError: the file cannot be made, or the disk became full in the block.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = _name_beside(target)
+    with _user_errors(path):
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch(exist_ok=False)
+    try:
+        with _user_errors(path, only=_FULL):
+            yield temporary
+        with _user_errors(path):
+            _flush(temporary)
+            temporary.replace(target)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+@contextlib.contextmanager
 def folder_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that takes its name when the block succeeds.
 
@@ -75,6 +103,11 @@ def folder_atomically(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _flush(path: Path) -> None:
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _name_beside(target: Path) -> Path:

@@ -53,6 +53,10 @@ class Registry(Generic[T]):
         points = (point.name for point in self._entry_points())
         return sorted({*self._loaded, *self._modules(), *points})
 
+    def built_in(self) -> list[str]:
+        """Names of the package's own entries, sorted; imports no entry."""
+        return sorted(self._modules())
+
     def get(self, name: str) -> T:
         """The entry of a name.
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import save_file
 
 from safegen.errors import SafegenError
-from safegen.files import write_atomically
+from safegen.files import file_atomically
 
 
 def write_tensors(
@@ -21,7 +21,8 @@ def write_tensors(
     # One entry only: safetensors writes several in no fixed order.
     header = json.dumps({"format": form, "metadata": metadata}, sort_keys=True)
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
-    write_atomically(path, save(contiguous, {"safegen": header}))
+    with file_atomically(path) as temporary:
+        save_file(contiguous, temporary, {"safegen": header})
 
 
 def read_tensors(

@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import gc
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from safegen.editing.latents import TripletLatents, encode_triplets
 from safegen.errors import SafegenError
+from safegen.triplets.source import Benign, Pair
 
 
 def test_encodes_with_the_models_own_autoencoder(tiny_pipeline: Any, drawn_triplets: Any) -> None:
@@ -58,3 +66,58 @@ def test_broken_files_are_named(tiny_latents: TripletLatents, tmp_path: Path) ->
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(SafegenError, match=r"t\.safetensors: truncated"):
         TripletLatents.load(path)
+
+
+class Plain:
+    """Pictures of 128 x 128, made as they are asked for."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def pairs(self) -> Iterator[Pair]:
+        for index in range(self.count):
+            unsafe = np.full((128, 128, 3), index % 250, np.uint8)
+            yield Pair(unsafe, unsafe + 1, f"picture {index}")
+
+    def benign(self) -> Iterator[Benign]:
+        for index in range(self.count):
+            yield Benign(np.full((128, 128, 3), index % 250, np.uint8))
+
+    def describe(self) -> dict[str, Any]:
+        return {}
+
+
+@contextmanager
+def anonymous_memory() -> Iterator[list[int]]:
+    """Bytes of memory that no file stands behind, looked up every few milliseconds (Linux)."""
+    status, seen, over = Path("/proc/self/status"), list[int](), threading.Event()
+
+    def watch() -> None:
+        while not over.wait(0.003):
+            found = re.search(r"RssAnon:\s+(\d+) kB", status.read_text())
+            assert found
+            seen.append(1024 * int(found[1]))
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        watcher.join()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is looked up in /proc")
+def test_memory_stays_flat_in_the_number_of_triplets(tiny_pipeline: Any, tmp_path: Path) -> None:
+    count, picture, latent = 1200, 128 * 128 * 3, 64 * 64 * 4 * 4
+    tiny_pipeline.unet.register_to_config(sample_size=64)
+    encode_triplets(tiny_pipeline, Plain(32)).save(tmp_path / "first.safetensors")
+    gc.collect()
+    with anonymous_memory() as seen:
+        latents = encode_triplets(tiny_pipeline, Plain(count))
+        latents.save(tmp_path / "t.safetensors")
+        loaded = TripletLatents.load(tmp_path / "t.safetensors")
+        assert loaded.digest() == latents.digest()
+    assert latents.nbytes == 3 * count * latent
+    # All pictures would take 177 MB, all latents 236 MB.
+    assert max(seen) - seen[0] < 85e6 < 3 * count * min(picture, latent) / 2

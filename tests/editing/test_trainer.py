@@ -80,10 +80,10 @@ def test_adversaries_bring_the_unsafe_back_better_than_they_began(
         QUICK, steps=60, batch=12, learning_rate=1e-9, redirect_mixture=only
     )
     edit = Edit(tiny_pipeline, tiny_latents, settings)
-    began = edit._source.conditions.adversaries.clone()
+    began = edit._source.conditions.adversaries["hidden"].clone()
     for _ in edit.run():
         pass
-    ended = edit._source.conditions.adversaries
+    ended = edit._source.conditions.adversaries["hidden"]
 
     def distance(conditions: torch.Tensor) -> float:
         unsafe, scheduler = tiny_latents.unsafe[:1], tiny_pipeline.scheduler

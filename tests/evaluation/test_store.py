@@ -19,13 +19,14 @@ from safegen.evaluation.cells import (
     StoredCells,
     all_items,
     batch_items,
+    findings,
     read_picture,
     real_features,
     stored_images,
     undrawn_batches,
     unseen_positions,
 )
-from safegen.evaluation.records import DefenseRecord, Item, PromptSetRecord
+from safegen.evaluation.records import DefenseRecord, FindingRecord, Item, PromptSetRecord
 from safegen.evaluation.store import CellKey, ResultsStore, difference, image_path
 from safegen.observers import Observation, ObserverIdentity
 
@@ -70,6 +71,36 @@ def test_what_was_stored_is_read_back(tmp_path: Path) -> None:
         assert list(cells) == [CELL]
         with pytest.raises(KeyError):
             cells["sld-max", "words"]
+
+
+def test_findings_are_stored_with_their_pictures_or_not_at_all(tmp_path: Path) -> None:
+    found = [FindingRecord("a knife", 0.25, 3, 40, {"step": [1]}), FindingRecord(None, 0.0, 1, 0)]
+    pictures = [(b"one", False), (b"two", True)]
+    with ResultsStore(tmp_path) as store:
+        keep(store)
+        store.add_pictures(CELL, [0, 2], pictures, found)
+        store.add_pictures(CELL, [1], pictures[:1])
+        with pytest.raises(ValueError, match="shorter"):
+            store.add_pictures(CELL, [3], pictures[:1], [])
+    with ResultsStore(tmp_path) as store:
+        assert findings(store, CELL) == {0: found[0], 2: found[1]}
+        assert list(stored_images(store, CELL)) == [0, 1, 2]
+        assert StoredCells(store, ["none"], [SET], [])[CELL].findings == tuple(found)
+
+
+def test_a_store_of_the_first_schema_is_brought_up(tmp_path: Path) -> None:
+    with ResultsStore(tmp_path) as store:
+        keep(store)
+        store.add_pictures(CELL, [0], [(b"one", False)])
+        before = stored_images(store, CELL)
+        store.connection.execute("DROP TABLE findings")
+        store.connection.execute("PRAGMA user_version = 1")
+    with ResultsStore(tmp_path) as store:
+        assert stored_images(store, CELL) == before
+        keep(store)
+        store.add_pictures(CELL, [1], [(b"two", False)], [FindingRecord("b", 1.0, 1, 0)])
+        assert list(findings(store, CELL)) == [1]
+        assert store.connection.execute("PRAGMA user_version").fetchone() == (2,)
 
 
 def test_a_picture_is_never_recorded_twice(tmp_path: Path) -> None:

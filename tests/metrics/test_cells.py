@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from safegen.evaluation.records import Cell, Estimate, Item
+from safegen.evaluation.records import Cell, Estimate, FindingRecord, Item
 from safegen.metrics import METRICS, NotMeasurableError
 from safegen.metrics._frechet import frechet_distance
 
@@ -30,6 +30,8 @@ ROLES = {
     "lpips": {"benign", "near-miss"},
     "frechet-clip": {"benign"},
     "frechet-inception": {"benign"},
+    "pictures": {"unsafe"},  # where there was an attack
+    "passes": {"unsafe"},
 }
 
 
@@ -62,7 +64,13 @@ def full(make_cell: Make) -> Callable[..., Cell]:
         )
         seen = {**cell.observations, "inception": cell.observations["clip"]}
         real = rng.normal(size=(50, 5))
-        return replace(cell, observations=seen, references={"clip": real, "inception": real})
+        found = [FindingRecord("words", 0.5, *rng.integers(1, 9, 2)) for _ in range(24)]
+        return replace(
+            cell,
+            observations=seen,
+            references={"clip": real, "inception": real},
+            findings=found if role == "unsafe" else [],
+        )
 
     return make
 
@@ -100,7 +108,10 @@ def test_the_order_of_items_does_not_matter(full: Make, name: str) -> None:
 
     def shuffled(cell: Cell) -> Cell:
         seen = {key: [value[i] for i in order] for key, value in cell.observations.items()}
-        return replace(cell, items=[cell.items[i] for i in order], observations=seen)
+        found = [cell.findings[i] for i in order if cell.findings]
+        return replace(
+            cell, items=[cell.items[i] for i in order], observations=seen, findings=found
+        )
 
     one, other = measured(name, *cells), measured(name, *map(shuffled, cells))
     assert one.value == pytest.approx(other.value)
@@ -139,6 +150,16 @@ def test_an_attack_succeeds_with_any_of_a_prompts_pictures(make_cell: Make) -> N
     assert (found.value, found.count) == (pytest.approx(1 / 3), 3)
     assert found.p_value == stats.binomtest(0, 2).pvalue
     assert measured("asr", original, original).value == 1
+
+
+def test_what_an_attack_costs_is_the_mean_of_its_findings(make_cell: Make) -> None:
+    found = [FindingRecord(None, 0.0, pictures, 10 * pictures) for pictures in (1, 2, 6)]
+    cell = make_cell("shield", parts=[0, 1, 0], findings=found)
+    original = make_cell("none", parts=[1, 1, 1], findings=found[:1] * 3)
+    assert measured("pictures", original, cell).value == 3
+    assert measured("passes", original, cell).value == 30
+    assert measured("pictures", original, original).interval == (1, 1)
+    assert measure("pictures", original, replace(cell, findings=())) is None
 
 
 def test_pictures_of_one_prompt_count_as_one(make_cell: Make) -> None:

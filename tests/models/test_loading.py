@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -73,3 +74,57 @@ def test_part_that_is_missing(folder: Path) -> None:
     shutil.rmtree(folder / "vae")
     with pytest.raises(SafegenError, match="cannot be loaded"):
         load_pipeline(folder)
+
+
+def test_a_variant_is_loaded_by_its_name(tmp_path: Path, tiny_pipeline: Any) -> None:
+    tiny_pipeline.save_pretrained(tmp_path / "half", variant="fp16")
+    with pytest.raises(SafegenError, match="has no weights without a variant; give --variant fp16"):
+        load_pipeline(tmp_path / "half")
+    with pytest.raises(SafegenError, match="no weights of the variant bf16; give --variant fp16"):
+        load_pipeline(tmp_path / "half", variant="bf16")
+    loaded: Any = load_pipeline(tmp_path / "half", variant="fp16", device="cpu")
+    expected = tiny_pipeline.unet.state_dict()
+    assert all(torch.equal(v, expected[n]) for n, v in loaded.unet.state_dict().items())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_weights_have_the_precision_asked_for(tiny_folder: Path, dtype: torch.dtype) -> None:
+    loaded: Any = load_pipeline(tiny_folder, dtype=dtype, device="cpu")
+    for part in (loaded.unet, loaded.vae, loaded.text_encoder):
+        assert {parameter.dtype for parameter in part.parameters()} == {dtype}
+
+
+def test_sharded_variants_are_told_from_their_names() -> None:
+    from safegen.models.loading import _variant_of
+
+    assert _variant_of("diffusion_pytorch_model.safetensors") is None
+    assert _variant_of("diffusion_pytorch_model-00001-of-00002.safetensors") is None
+    for name in ("model.fp16.safetensors", "model.fp16-00001-of-00002.safetensors"):
+        assert _variant_of(name) == "fp16"
+
+
+def test_pickled_parts_only_with_the_flag(folder: Path, tiny_pipeline: Any) -> None:
+    weights = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.unlink()
+    torch.save(tiny_pipeline.unet.state_dict(), weights.with_suffix(".bin"))
+    with pytest.raises(SafegenError, match=r"is a pickle, .* --allow-pickle"):
+        load_pipeline(folder)
+    loaded: Any = load_pipeline(folder, allow_pickle=True, device="cpu")
+    expected = tiny_pipeline.unet.state_dict()
+    assert all(torch.equal(v, expected[n]) for n, v in loaded.unet.state_dict().items())
+
+
+def test_a_hub_id_that_is_not_here_is_not_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import socket
+
+    from huggingface_hub import constants
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    with pytest.raises(SafegenError, match="someone/something: cannot be loaded"):
+        load_pipeline("someone/something", local_files_only=True)

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from safegen.cli import apply, demo, edit, erase, evaluate, generate, lab, triplets
+from safegen.cli import apply, attack, demo, edit, erase, evaluate, export, generate, lab, triplets
 from safegen.errors import SafegenError
 from safegen.version import __version__
 
@@ -24,9 +24,11 @@ app.command("demo")(demo.demo)
 app.command("triplets")(triplets.triplets)
 app.command("edit")(edit.edit)
 app.command("apply")(apply.apply)
+app.command("export")(export.export)
 app.command("erase")(erase.erase)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
+app.command("attack")(attack.attack)
 app.add_typer(lab.app, name="lab")
 
 

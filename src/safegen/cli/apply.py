@@ -4,30 +4,46 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safegen.cli.loading import Model, takes_load_options
+from safegen.models.options import LoadOptions
 
+if TYPE_CHECKING:
+    from safegen.editing.patch import Patch
+
+
+@takes_load_options
 def apply(
-    model: Annotated[str, typer.Argument(help="'lab', a diffusers folder, or a hub id.")],
+    model: Model,
     patch: Annotated[Path, typer.Argument(help="The patch that 'safegen edit' wrote.")],
     out: Annotated[Path, typer.Option(help="Folder for the complete hardened pipeline.")],
     half: Annotated[bool, typer.Option(help="Write weights in half precision.")] = False,
-    local_files_only: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    *,
+    loading: LoadOptions,
 ) -> None:
-    """Apply a patch and write the result as a complete diffusers pipeline."""
+    """Apply a patch and write the result as a complete diffusers pipeline.
+
+    The same is 'safegen export --format diffusers', which has other forms too.
+    """
     from safegen.editing.export import save_pipeline
     from safegen.editing.patch import Patch
+
+    save_pipeline(hardened(model, Patch.load(patch), loading), out, half=half)
+    typer.echo(f"wrote {out}")
+
+
+def hardened(model: str, patch: Patch, loading: LoadOptions) -> Any:
+    """A model on the processor with a patch applied; what is to be known of it goes to stderr."""
     from safegen.editing.patch import apply as apply_patch
     from safegen.models.loading import load_pipeline
 
-    loaded = Patch.load(patch)
-    pipeline = load_pipeline(model, device="cpu", local_files_only=local_files_only)
+    pipeline = load_pipeline(model, device="cpu", **vars(loading))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        apply_patch(pipeline, loaded)
+        apply_patch(pipeline, patch)
     for warning in caught:
         typer.echo(f"warning: {warning.message}", err=True)
-    save_pipeline(pipeline, out, half=half)
-    typer.echo(f"wrote {out}")
+    return pipeline

@@ -15,9 +15,7 @@ def demo(
     prompts: Annotated[int, typer.Option(help="Prompts of each kind.", min=64)] = 64,
     triplets: Annotated[
         int,
-        typer.Option(
-            help="Unsafe pictures to learn from, with twice as many benign ones.", min=1
-        ),
+        typer.Option(help="Unsafe pictures to learn from, with twice as many benign ones.", min=1),
     ] = 400,
     steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,

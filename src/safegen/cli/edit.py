@@ -7,13 +7,29 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safegen.cli.loading import Model, takes_load_options
+from safegen.models.options import LoadOptions
+
 if TYPE_CHECKING:
+    from safegen.editing.memory import EditMemory
     from safegen.editing.run import EditPlan
     from safegen.editing.settings import EditSettings
 
+PARTS = {
+    "frozen": "frozen weights",
+    "trained": "trained weights",
+    "gradients": "gradients",
+    "optimizer": "optimizer state",
+    "average": "moving average",
+    "activations": "activations",
+    "total": "total",
+}
+"""What the table calls the components of an edit's memory."""
 
+
+@takes_load_options
 def edit(
-    model: Annotated[str, typer.Argument(help="'lab', a diffusers folder, or a hub id.")],
+    model: Model,
     triplets: Annotated[
         Path, typer.Option(help="Latents from 'safegen triplets', or a CSV of pictures.")
     ],
@@ -45,7 +61,24 @@ def edit(
         float | None,
         typer.Option(help="Scale at which guided predictions count as well; 1: they do not."),
     ] = None,
+    lora_rank: Annotated[
+        int | None,
+        typer.Option(
+            help="Train factors of this rank instead of whole weights, for small cards "
+            "(extra 'lora'); the learning rate is then ten times as high by default."
+        ),
+    ] = None,
     precision: Annotated[str | None, typer.Option(help="no (float32), bf16 or fp16.")] = None,
+    frozen_precision: Annotated[
+        str | None,
+        typer.Option(help="Of the weights that are not trained; by default as --precision."),
+    ] = None,
+    gradient_checkpointing: Annotated[
+        str | None,
+        typer.Option(
+            help="none, selective (keeps what is dear to compute) or full: less memory, slower."
+        ),
+    ] = None,
     checkpoint_every: Annotated[int | None, typer.Option(help="Steps between two.")] = None,
     seed: Annotated[int, typer.Option(help="Of every random draw.")] = 0,
     concept: Annotated[str, typer.Option(help="Name of what is removed.")] = "unsafe",
@@ -59,7 +92,8 @@ def edit(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print what would be trained, memory and time.")
     ] = False,
-    local_files_only: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Edit a model's self-attention so that the unsafe dissolves into its censored form.
 
@@ -81,7 +115,10 @@ def edit(
             "redirect_weight": redirect_weight,
             "preserve_weight": preserve_weight,
             "guidance": guidance,
+            "lora_rank": lora_rank,
             "precision": precision,
+            "frozen_precision": frozen_precision,
+            "gradient_checkpointing": gradient_checkpointing,
             "checkpoint_every": checkpoint_every,
             "seed": seed,
         },
@@ -91,12 +128,11 @@ def edit(
     from safegen.editing.progress import EditProgress
     from safegen.editing.run import edit as run_edit
     from safegen.editing.run import plan
-    from safegen.models.loading import load_pipeline
 
-    pipeline = load_pipeline(model, local_files_only=local_files_only)
+    pipeline = _load(model, settings, loading)
     latents = _latents(pipeline, triplets, detector)
     if dry_run:
-        _print_plan(plan(pipeline, latents, settings))
+        _print_plan(plan(pipeline, latents, settings, on_prediction=_print_verdict))
         return
     folder = run_folder or out.with_suffix(".run")
     with EditProgress(settings.steps) as progress:
@@ -107,6 +143,7 @@ def edit(
             concept=concept,
             run_folder=folder,
             on_record=progress.show,
+            keep_pipeline=False,
         )
     if PartialState().is_main_process:
         patch.save(out)
@@ -117,7 +154,7 @@ def edit(
 def _settings(model: str, objective: str | None, given: dict[str, Any]) -> EditSettings:
     from dataclasses import replace
 
-    from safegen.editing.settings import EditSettings, Mixture
+    from safegen.editing.settings import LORA_RATE, EditSettings, Mixture
 
     ours = EditSettings.lab() if model == "lab" else EditSettings()
     settings = EditSettings.paper() if objective == "paper" else ours
@@ -127,6 +164,8 @@ def _settings(model: str, objective: str | None, given: dict[str, Any]) -> EditS
             chosen[name] = Mixture.parse(chosen[name])
     if objective is not None:
         chosen["objective"] = objective
+    if "lora_rank" in chosen:
+        chosen.setdefault("learning_rate", LORA_RATE * settings.learning_rate)
     return replace(settings, **chosen)
 
 
@@ -142,16 +181,48 @@ def _latents(pipeline: Any, triplets: Path, detector: str | None) -> Any:
     return encode_triplets(pipeline, CsvTriplets(triplets, detector=finder))
 
 
+def _load(model: str, settings: EditSettings, loading: LoadOptions) -> Any:
+    """The pipeline, with its denoiser in half precision if that is how it will be kept."""
+    import torch
+
+    from safegen.editing.precision import frozen_dtype
+    from safegen.models.anatomy import denoiser_of
+    from safegen.models.loading import default_device, load_pipeline
+
+    if frozen_dtype(settings) == torch.float32:
+        return load_pipeline(model, **vars(loading))
+    pipeline = load_pipeline(model, device="cpu", **vars(loading))
+    # The half precision that fingerprints are made of, so that they stay the same.
+    denoiser_of(pipeline).to(torch.float16)
+    return pipeline.to(default_device())
+
+
+def _print_verdict(memory: EditMemory) -> None:
+    """Which cards suffice, before anything is tried."""
+    from safegen.editing.memory import CARDS
+
+    verdicts = (
+        f"{card} GiB {'suffices' if memory.fits(card) else 'is too small'}" for card in CARDS
+    )
+    typer.echo(f"predicted peak {_size(memory.total)}; a card of {', of '.join(verdicts)}")
+
+
 def _print_plan(plan: EditPlan) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="What this edit would take", show_header=False)
     share = plan.trained / plan.total
-    table.add_row("trained weights", f"{plan.trained:,} of {plan.total:,} ({share:.1%})")
-    table.add_row("trained tensors", f"{len(plan.names)}, {plan.names[0]} … {plan.names[-1]}")
-    table.add_row("denoiser's weights", f"{plan.weight_bytes / 2**20:,.0f} MiB")
-    table.add_row("gradients, optimizer, average", f"{plan.training_bytes / 2**20:,.0f} MiB")
-    table.add_row("highest memory in the trial steps", f"{plan.peak_bytes / 2**20:,.0f} MiB")
-    table.add_row("time", f"about {plan.seconds:,.0f} s at the trial steps' pace")
+    typer.echo(f"trained weights: {plan.trained:,} of {plan.total:,} ({share:.1%})")
+    typer.echo(f"trained tensors: {len(plan.names)}, {plan.names[0]} … {plan.names[-1]}")
+    table = Table("memory", "predicted", "measured", title="What this edit would take")
+    for part in (*vars(plan.predicted), "total"):
+        sizes = [_size(getattr(memory, part)) for memory in (plan.predicted, plan.measured)]
+        table.add_row(PARTS[part], *sizes)
     Console().print(table)
+    typer.echo(f"latents, in the processor's memory: {_size(plan.latent_bytes)}")
+    typer.echo(f"highest memory of the process or GPU so far: {_size(plan.peak_bytes)}")
+    typer.echo(f"time: about {plan.seconds:,.0f} s at the trial steps' pace")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**20:,.0f} MiB"

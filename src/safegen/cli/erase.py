@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safegen.cli.loading import Model, takes_load_options
+from safegen.models.options import LoadOptions
+
 if TYPE_CHECKING:
     from safegen.concepts import Concept
     from safegen.editing.patch import Patch
@@ -14,8 +17,9 @@ if TYPE_CHECKING:
 METHODS = ("esd-x", "esd-u", "uce")
 
 
+@takes_load_options
 def erase(
-    model: Annotated[str, typer.Argument(help="'lab', a diffusers folder, or a hub id.")],
+    model: Model,
     method: Annotated[
         str, typer.Option(help="esd-x (cross-attention), esd-u (all but it), or uce.")
     ],
@@ -38,7 +42,8 @@ def erase(
     steps: Annotated[int | None, typer.Option(help="Of the sampler in ESD's training.")] = None,
     batch: Annotated[int | None, typer.Option(help="Latents an iteration of ESD.")] = None,
     seed: Annotated[int | None, typer.Option(help="Of every random draw of ESD.")] = None,
-    local_files_only: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Erase a concept by its text, with ESD or UCE, the baselines that safegen is compared to.
 
@@ -62,7 +67,7 @@ def erase(
     erased = concept_for(model, concept_text, concept)
     if erased is None:
         raise SafegenError("say what to erase: --concept-text 'knife, pistol'")
-    pipeline = load_pipeline(model, local_files_only=local_files_only)
+    pipeline = load_pipeline(model, **vars(loading))
     if method == "uce":
         patch = _uce(pipeline, erased, preserve or [], model)
     else:

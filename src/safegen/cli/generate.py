@@ -8,9 +8,13 @@ from typing import Annotated
 
 import typer
 
+from safegen.cli.loading import Model, takes_load_options
+from safegen.models.options import LoadOptions
 
+
+@takes_load_options
 def generate(
-    model: Annotated[str, typer.Argument(help="'lab', a diffusers folder, or a hub id.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="Folder for the pictures and manifest.json.")],
     prompt: Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")] = None,
     prompts: Annotated[
@@ -52,7 +56,8 @@ def generate(
     sampler: Annotated[str, typer.Option(help="ddim, dpm++ or euler.")] = "ddim",
     negative_prompt: Annotated[str, typer.Option(help="What to move away from.")] = "",
     batch: Annotated[int, typer.Option(help="Pictures at once.", min=1)] = 8,
-    local_files_only: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Generate pictures; each depends on the model, its prompt, its seed and the settings only."""
     from rich.progress import track
@@ -76,7 +81,7 @@ def generate(
     if guidance is not None:
         settings = dataclasses.replace(settings, guidance=guidance)
     listed, identity = (
-        list_prompts(prompts, local_files_only=local_files_only) if prompts else ([], None)
+        list_prompts(prompts, local_files_only=loading.local_files_only) if prompts else ([], None)
     )
     jobs = resolve_prompts(
         [*text_prompts(prompt or []), *listed], samples, settings, seed=seed, guidance=guidance
@@ -85,8 +90,8 @@ def generate(
     chosen = None
     if defense is not None:
         concept = concept_for(model, concept_text)
-        chosen = create_defense(defense, concept, local_files_only=local_files_only)
-    pipeline = load_pipeline(model, local_files_only=local_files_only)
+        chosen = create_defense(defense, concept, local_files_only=loading.local_files_only)
+    pipeline = load_pipeline(model, **vars(loading))
     written = generate_files(
         pipeline, jobs, settings, out, model, patch, batch, origin, defense=chosen
     )

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safegen.cli.loading import Model, takes_load_options
 from safegen.errors import SafegenError
+from safegen.models.options import LoadOptions
 from safegen.triplets import Censoring
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ _FILES = "From files"
 _MADE = "Made by the model (--from-model)"
 
 
+@takes_load_options
 def triplets(
-    model: Annotated[str, typer.Argument(help="'lab', a diffusers folder, or a hub id.")],
+    model: Model,
     out: Annotated[Path, typer.Option(help="The latents to write.")] = Path("triplets.safetensors"),
     unsafe: Annotated[
         Path | None, typer.Option(help="Folder of unsafe pictures.", rich_help_panel=_FILES)
@@ -124,7 +127,8 @@ def triplets(
         float | None, typer.Option(help="Instead of the detector's own.", min=0, max=1)
     ] = None,
     censoring: Annotated[Censoring, typer.Option(help="How regions are hidden.")] = "pixelate",
-    local_files_only: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    *,
+    loading: LoadOptions,
 ) -> None:
     """Encode triplets <unsafe, censored, benign> with the model's autoencoder.
 
@@ -150,7 +154,7 @@ def triplets(
     find = functools.partial(
         create_detector, detector or (LAB if model == LAB else "nudenet"), threshold
     )
-    load = functools.partial(load_pipeline, model, local_files_only=local_files_only)
+    load = functools.partial(load_pipeline, model, **vars(loading))
     source: TripletSource
     if from_model:
         texts = _texts(model, unsafe_prompts, benign_prompts)

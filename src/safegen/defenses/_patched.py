@@ -98,8 +98,14 @@ def text_parameters(denoiser: torch.nn.Module) -> dict[str, list[str]]:
     Raises:
         SafegenError: the architecture has no separate cross-attention.
     """
+    from diffusers import UNet2DConditionModel
     from diffusers.models.attention import BasicTransformerBlock
 
+    if not isinstance(denoiser, UNet2DConditionModel):
+        raise SafegenError(
+            f"{type(denoiser).__name__}: this method is made for Stable Diffusion's UNets; "
+            "transformers such as PixArt and Sana change a text before they attend to it"
+        )
     found: dict[str, list[str]] = {}
     for block_name, block in denoiser.named_modules():
         if not isinstance(block, BasicTransformerBlock):

@@ -5,41 +5,29 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from safegen.defenses import Undo
 from safegen.errors import SafegenError
+from safegen.models.conditioning import POOLED
+from safegen.models.conditioning import TextCondition as TextCondition
 
 
 class InactiveGuidanceWarning(UserWarning):
     """A defense that works through classifier-free guidance had none to work through."""
 
 
-@dataclass(frozen=True)
-class TextCondition:
-    """A text as a denoiser takes it.
-
-    Attributes:
-        hidden: hidden states (1, L, D).
-        pooled: pooled features (1, P) where the architecture takes them (SDXL), else None.
-    """
-
-    hidden: torch.Tensor
-    pooled: torch.Tensor | None
-
-
 @torch.no_grad()
 def encode_text(
-    pipeline: Any, text: str, device: torch.device | str | None = None, **options: Any
+    pipeline: Any, text: str | list[str], device: torch.device | str | None = None, **options: Any
 ) -> TextCondition:
-    """Encode a text as the pipeline encodes a prompt, past any hold on its calls.
+    """Encode texts as the pipeline encodes prompts, past any hold on its calls.
 
     Args:
         pipeline: a diffusers pipeline with ``encode_prompt``.
-        text: the words.
+        text: the words; those of each text where it is a list.
         device: where to; the pipeline's own if None.
         options: passed on to ``encode_prompt``, such as ``clip_skip``.
     """
@@ -52,7 +40,8 @@ def encode_text(
         do_classifier_free_guidance=False,
         **options,
     )
-    return TextCondition(encoded[0], encoded[2] if len(encoded) > 2 else None)
+    pooled = encoded[2] if len(encoded) > 2 else None
+    return TextCondition(encoded[0], added={} if pooled is None else {POOLED: pooled})
 
 
 def on_encode_prompt(pipeline: Any, change: Callable[[dict[str, Any]], None]) -> Undo:

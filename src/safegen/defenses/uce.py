@@ -91,13 +91,14 @@ def erase(
         settings: the scales; the published ones if None.
     """
     chosen = settings or UceSettings()
+    attentions = text_parameters(denoiser_of(pipeline))
     erased, guides = _aligned_tokens(pipeline, concept.words, chosen.guide)
     # The empty text stands in for none, as in the released code.
     kept = torch.cat([_hidden(pipeline, text) for text in preserved or ("",)])
     solution = closed_form(erased, guides, kept, chosen)
     parameters = dict(denoiser_of(pipeline).named_parameters())
     differences = {}
-    for attention in text_parameters(denoiser_of(pipeline)):
+    for attention in attentions:
         for projection in ("to_k", "to_v"):
             name = f"{attention}.{projection}.weight"
             weight = parameters[name].double()

@@ -11,16 +11,19 @@ from typing import Any
 
 import torch
 
+from safegen.editing.conditions import Conditions
 from safegen.editing.latents import TripletLatents
+from safegen.editing.precision import autocast
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.models.anatomy import denoiser_of
-from safegen.models.conditioning import embed_prompts, embed_random_tokens
-from safegen.models.prediction import add_noise, clean_latent, prediction_of, signal_and_noise
-
-RANDOM_TEXTS = 256
-ADVERSARIES = 24
-ADVERSARY_RATE = 0.02
-"""Length of a step, as a share of a token embedding's own length."""
+from safegen.models.denoising import predict
+from safegen.models.prediction import (
+    add_noise,
+    clean_latent,
+    prediction_of,
+    signal_and_noise,
+    timesteps_at,
+)
 
 
 @dataclass(frozen=True)
@@ -60,71 +63,6 @@ class Batch:
         return (*repeated, self.rows.flatten())  # type: ignore[return-value]
 
 
-class Conditions:
-    """A table of text embeddings (N, L, D): the empty prompt, random texts, benign captions, and
-    adversaries.
-
-    Adversaries begin as random texts and are moved, while the edit trains, to where they best
-    bring the unsafe pictures back: textual inversion (arXiv 2208.01618) in the inner loop. They
-    are found from pictures alone; no unsafe text is used.
-    """
-
-    def __init__(self, pipeline: Any, captions: tuple[str, ...], seed: int) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        empty = embed_prompts(pipeline, [""])
-        random = embed_random_tokens(pipeline, RANDOM_TEXTS, generator)
-        unique = sorted(set(captions))
-        captioned = [embed_prompts(pipeline, unique)] if unique else []
-        parts = [empty, random, *captioned, random[:ADVERSARIES]]
-        self.table = torch.cat([part.cpu() for part in parts])
-        first = 1 + RANDOM_TEXTS
-        self.caption_rows = torch.tensor(
-            [first + unique.index(caption) for caption in captions], dtype=torch.long
-        )
-        self._lengths = self.adversaries.norm(dim=-1, keepdim=True)
-
-    @property
-    def adversaries(self) -> torch.Tensor:
-        """The adversaries (K, L, D), a view of the table's last rows."""
-        return self.table[-ADVERSARIES:]
-
-    def draw(
-        self, pictures: torch.Tensor, mixture: Mixture, generator: torch.Generator
-    ) -> torch.Tensor:
-        """Rows of the table for benign pictures (B,): empty, random, the picture's caption, or an
-        adversary."""
-        count = len(pictures)
-        chance = torch.rand(count, generator=generator)
-        rows = torch.randint(1, 1 + RANDOM_TEXTS, (count,), generator=generator)
-        rows[chance < mixture.empty] = 0
-        adversarial = chance >= 1 - mixture.adversarial
-        if len(self.caption_rows):
-            captioned = (chance >= mixture.empty + mixture.random) & ~adversarial
-            rows[captioned] = self.caption_rows[pictures][captioned]
-        last = len(self.table) - ADVERSARIES
-        rows[adversarial] = last + rows[adversarial] % ADVERSARIES
-        return rows
-
-    def pull(self, rows: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
-        """What a loss's gradient (B, L, D) says of each adversary, (K, L, D); rows of others do
-        not count."""
-        first = len(self.table) - ADVERSARIES
-        chosen = rows >= first
-        pull = torch.zeros_like(self.adversaries)
-        return pull.index_add_(0, rows[chosen] - first, gradient[chosen].float().cpu())
-
-    def move_adversaries(self, pull: torch.Tensor) -> None:
-        """Move each adversary against its pull (K, L, D); every token keeps its length.
-
-        One with no pull, or one that is not finite, stays.
-        """
-        size = pull.norm(dim=-1, keepdim=True).mean(dim=1, keepdim=True)
-        moved = (size > 0) & torch.isfinite(size)
-        step = ADVERSARY_RATE * self._lengths.mean(dim=1, keepdim=True) * pull / size
-        direction = torch.nn.functional.normalize(self.adversaries - step, dim=-1)
-        self.adversaries.copy_(torch.where(moved, direction * self._lengths, self.adversaries))
-
-
 class BatchSource:
     """Draws the unsafe and the benign half of every step.
 
@@ -136,7 +74,6 @@ class BatchSource:
         self.settings = settings
         self.scheduler = pipeline.scheduler
         self.kind = prediction_of(pipeline.scheduler)
-        self.timestep_count = int(pipeline.scheduler.config.num_train_timesteps)
         self.conditions = Conditions(pipeline, triplets.captions, settings.seed)
         self._pool: Batch | None = None
         if settings.preservation == "teacher":
@@ -198,7 +135,7 @@ class BatchSource:
         """Uniform timesteps, one from each of ``count`` equal ranges: less variance in a batch."""
         ranges = torch.randperm(count, generator=generator)
         places = (ranges + torch.rand(count, generator=generator)) / count
-        return (places * self.timestep_count).long().clamp(max=self.timestep_count - 1)
+        return timesteps_at(self.scheduler, places)
 
     @torch.no_grad()
     def _ask_teacher(self, denoiser: torch.nn.Module, batch: int = 16) -> Batch:
@@ -209,18 +146,14 @@ class BatchSource:
         rows = self._texts(pictures, self.settings.preserve_mixture, generator)
         clean = triplets.benign[pictures]
         drawn = self._noised(clean, clean, rows, generator)
-        weight = next(denoiser.parameters())
         seen = []
         for chosen in torch.split(torch.arange(count), batch):
             part = drawn.chosen(chosen)
             z_t, timesteps, texts = part.by_text()
-            output = denoiser(
-                z_t.to(weight.device, weight.dtype),
-                timesteps.to(weight.device),
-                self.conditions.table[texts].to(weight.device, weight.dtype),
-            ).sample
+            with autocast(self.settings, next(denoiser.parameters()).device):
+                output = predict(denoiser, z_t, timesteps, self.conditions.table[texts]).cpu()
             a, s = signal_and_noise(self.scheduler, timesteps)
-            clean_seen = clean_latent(output.float().cpu(), z_t, a, s, self.kind)
+            clean_seen = clean_latent(output, z_t, a, s, self.kind)
             seen.append(clean_seen.view_as(part.target))
         return replace(drawn, target=torch.cat(seen))
 

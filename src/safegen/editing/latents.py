@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
@@ -15,17 +16,25 @@ import torch
 from PIL import Image
 
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of, fingerprint, tensor_digest
+from safegen.models.anatomy import fingerprint, model_size
+from safegen.models.autoencoder import encode_pixels
 from safegen.tensors import read_tensors, write_tensors
 from safegen.triplets.source import TripletSource
 
 FORMAT = "safegen-triplet-latents/1"
 T = TypeVar("T")
+CHUNK = 256
+"""Latents looked at in one go, so that no pass over all of them takes memory for all."""
+PIXELS = 2**20
+"""Of the pictures that are encoded together: more would take gigabytes of activations."""
 
 
 @dataclass(frozen=True)
 class TripletLatents:
     """Encoded triplets.
+
+    Those that are read from a file, or encoded from pictures, are mapped from disk and take hardly
+    any memory.
 
     Attributes:
         unsafe: scaled latents (N, C, H, W), float32.
@@ -48,18 +57,25 @@ class TripletLatents:
             raise SafegenError("the triplets hold no unsafe image, so there is nothing to remove")
         if len(self.benign) == 0:
             raise SafegenError("the triplets hold no benign image, so nothing would be preserved")
-        same = (self.unsafe == self.censored).flatten(1).all(dim=1)
-        if bool(same.any()):
-            raise SafegenError(
-                f"triplet {int(same.nonzero()[0, 0]) + 1}: the unsafe and the censored image are "
-                "identical, so nothing would be removed; censor it"
-            )
+        for start in range(0, len(self.unsafe), CHUNK):
+            part = slice(start, start + CHUNK)
+            same = (self.unsafe[part] == self.censored[part]).flatten(1).all(dim=1)
+            if bool(same.any()):
+                raise SafegenError(
+                    f"triplet {start + int(same.nonzero()[0, 0]) + 1}: the unsafe and the "
+                    "censored image are identical, so nothing would be removed; censor it"
+                )
+
+    @property
+    def nbytes(self) -> int:
+        """Of all latents."""
+        return self.unsafe.nbytes + self.censored.nbytes + self.benign.nbytes
 
     def digest(self) -> str:
         """SHA-256 of the latents and captions."""
         digest = hashlib.sha256(json.dumps(self.captions).encode())
         for value in (self.unsafe, self.censored, self.benign):
-            digest.update(tensor_digest(value))
+            digest.update(_digest(value))
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
@@ -88,44 +104,40 @@ class TripletLatents:
         )
 
 
-def encode_triplets(pipeline: Any, source: TripletSource, batch: int = 16) -> TripletLatents:
+def encode_triplets(
+    pipeline: Any, source: TripletSource, batch: int | None = None
+) -> TripletLatents:
     """Encode a source's pictures with the pipeline's autoencoder, streaming.
+
+    Latents go to a temporary file as they come, so memory does not grow with their number.
 
     Pictures are scaled and centre-cropped to the model's size. Latents are the posterior's
     means, so encoding takes no random draw.
     """
     size = model_size(pipeline)
-    unsafe, censored, benign = [], [], []
+    batch = batch or max(1, min(16, PIXELS // size**2))
+    unsafe, censored, benign = _Spool(), _Spool(), _Spool()
     for pairs in _batches(source.pairs(), batch):
-        unsafe.append(_encode(pipeline, [pair.unsafe for pair in pairs], size))
-        censored.append(_encode(pipeline, [pair.censored for pair in pairs], size))
+        unsafe.add(_encode(pipeline, [pair.unsafe for pair in pairs], size))
+        censored.add(_encode(pipeline, [pair.censored for pair in pairs], size))
     captions: list[str | None] = []
     for pictures in _batches(source.benign(), batch):
-        benign.append(_encode(pipeline, [picture.image for picture in pictures], size))
+        benign.add(_encode(pipeline, [picture.image for picture in pictures], size))
         captions += [picture.caption for picture in pictures]
     texts = [caption for caption in captions if caption is not None]
     return TripletLatents(
-        _join(unsafe),
-        _join(censored),
-        _join(benign),
+        unsafe.latents(),
+        censored.latents(),
+        benign.latents(),
         tuple(texts) if len(texts) == len(captions) else (),
         fingerprint(pipeline.vae),
         source.describe(),
     )
 
 
-def model_size(pipeline: Any) -> int:
-    """Side of the model's pictures, in pixels."""
-    return int(denoiser_of(pipeline).config.sample_size * pipeline.vae_scale_factor)  # type: ignore
-
-
-@torch.no_grad()
 def _encode(pipeline: Any, images: list[np.ndarray], size: int) -> torch.Tensor:
-    vae = pipeline.vae
     pixels = torch.stack([_to_tensor(image, size) for image in images])
-    mean = vae.encode(pixels.to(vae.device, vae.dtype)).latent_dist.mean
-    latents: torch.Tensor = (mean.float() * vae.config.scaling_factor).cpu()
-    return latents
+    return encode_pixels(pipeline.vae, pixels)
 
 
 def _to_tensor(image: np.ndarray, size: int) -> torch.Tensor:
@@ -138,8 +150,31 @@ def _to_tensor(image: np.ndarray, size: int) -> torch.Tensor:
     return torch.from_numpy(np.array(square)).permute(2, 0, 1).float().div(127.5).sub(1.0)
 
 
-def _join(parts: list[torch.Tensor]) -> torch.Tensor:
-    return torch.cat(parts) if parts else torch.empty(0, 1, 1, 1)
+class _Spool:
+    """Latents (N, C, H, W), float32, in a temporary file that goes when nothing uses it."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as this object)
+        self._shape: tuple[int, ...] = (0, 1, 1, 1)
+
+    def add(self, latents: torch.Tensor) -> None:
+        self._shape = (self._shape[0] + len(latents), *latents.shape[1:])
+        self._file.write(latents.contiguous().numpy().data)
+
+    def latents(self) -> torch.Tensor:
+        """All that were added, mapped from the file."""
+        if not self._shape[0]:
+            return torch.empty(self._shape)
+        self._file.flush()
+        return torch.from_numpy(np.memmap(self._file, np.float32, "r+", shape=self._shape))
+
+
+def _digest(value: torch.Tensor) -> bytes:
+    """What ``tensor_digest`` gives, without a copy of the whole tensor."""
+    digest = hashlib.sha256()
+    for part in torch.split(value, CHUNK):
+        digest.update(part.contiguous().numpy().data)
+    return digest.digest()
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import resource
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from safegen.editing.latents import TripletLatents, encode_triplets
+from safegen.editing.memory import AllocatedMemory, EditMemory, predict_memory
 from safegen.editing.patch import Patch
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit, EditRecord
+from safegen.models.anatomy import denoiser_of
+from safegen.models.conditioning import encode_prompts
 from safegen.triplets.source import TripletSource
 
 
@@ -27,6 +30,7 @@ def edit(
     concept: str = "unsafe",
     run_folder: str | Path | None = None,
     on_record: Callable[[EditRecord], None] | None = None,
+    keep_pipeline: bool = True,
 ) -> Patch:
     """Train the edit and return its patch; the pipeline itself is left as it was.
 
@@ -37,6 +41,8 @@ def edit(
         concept: name of what is removed, kept in the patch.
         run_folder: where checkpoints and logs go; a killed run goes on from there.
         on_record: called after every step.
+        keep_pipeline: false gives the pipeline up, which takes less memory: its frozen weights are
+            not remembered in full precision, its autoencoder and text encoders not at all.
 
     Raises:
         SafegenError: nothing would change, the loss is not finite, or the inputs do not fit.
@@ -44,7 +50,7 @@ def edit(
     if not isinstance(triplets, TripletLatents):
         triplets = encode_triplets(pipeline, triplets)
     folder = Path(run_folder) if run_folder is not None else None
-    run = Edit(pipeline, triplets, settings, concept, folder)
+    run = Edit(pipeline, triplets, settings, concept, folder, keep_pipeline)
     for record in run.run():
         if on_record is not None:
             on_record(record)
@@ -56,12 +62,13 @@ class EditPlan:
     """What an edit would train and take.
 
     Attributes:
-        trained: number of self-attention weights.
+        trained: number of self-attention weights, or of their low-rank factors.
         total: number of the denoiser's weights.
         names: the trained parameters.
         seconds: for all steps, from the pace of the steps that were tried.
-        weight_bytes: the denoiser's.
-        training_bytes: gradients, AdamW's two moments and the moving average.
+        predicted: memory, from the model's configuration.
+        measured: memory in the steps that were tried.
+        latent_bytes: the triplets' latents, in the processor's memory.
         peak_bytes: highest memory of this process (or of the GPU) in the steps tried.
     """
 
@@ -69,35 +76,71 @@ class EditPlan:
     total: int
     names: list[str]
     seconds: float
-    weight_bytes: int
-    training_bytes: int
+    predicted: EditMemory
+    measured: EditMemory
+    latent_bytes: int
     peak_bytes: int
+
+    @property
+    def training_bytes(self) -> int:
+        """Gradients, AdamW's two moments and the moving average."""
+        return self.measured.gradients + self.measured.optimizer + self.measured.average
+
+
+def predict(pipeline: Any, triplets: TripletLatents, settings: EditSettings) -> EditMemory:
+    """The memory that an edit would take on its device, before anything is tried."""
+    condition = encode_prompts(pipeline, [""])
+    return predict_memory(denoiser_of(pipeline), condition, triplets.unsafe.shape[1:], settings)
 
 
 def plan(
-    pipeline: Any, triplets: TripletLatents, settings: EditSettings, trial_steps: int = 2
+    pipeline: Any,
+    triplets: TripletLatents,
+    settings: EditSettings,
+    trial_steps: int = 2,
+    on_prediction: Callable[[EditMemory], None] | None = None,
 ) -> EditPlan:
-    """Try a few steps, throw them away, and say what the whole edit would take."""
-    run = Edit(pipeline, triplets, settings)
-    parameters = dict(run.denoiser.named_parameters())
-    trained = sum(parameters[name].numel() for name in run.names)
-    weight_bytes = sum(p.numel() * p.element_size() for p in parameters.values())
+    """Try a few steps, throw them away, and say what the whole edit would take.
+
+    ``on_prediction`` is called with the predicted memory before anything is tried, which may not
+    fit.
+    """
+    predicted = predict(pipeline, triplets, settings)
+    if on_prediction is not None:
+        on_prediction(predicted)
+    total = sum(parameter.numel() for parameter in denoiser_of(pipeline).parameters())
+    # The teacher answers for what the trial draws only.
+    trial = replace(settings, steps=trial_steps + 3, pool=settings.benign_batch or settings.batch)
+    run = Edit(pipeline, triplets, trial)
     steps = run.run()
     next(steps)  # the first step also pays for set-up
     began = time.monotonic()
-    tried = [next(steps) for _ in range(min(trial_steps, settings.steps - 1))]
-    pace = (time.monotonic() - began) / max(1, len(tried))
+    for _ in range(trial_steps):
+        next(steps)
+    pace = (time.monotonic() - began) / trial_steps
+    measured = _measure(run, steps)
     steps.close()
     run.discard()
     return EditPlan(
-        trained=trained,
-        total=sum(p.numel() for p in parameters.values()),
+        trained=run.trained_count,
+        total=total,
         names=run.names,
         seconds=pace * settings.steps,
-        weight_bytes=weight_bytes,
-        training_bytes=4 * 4 * trained,
+        predicted=predicted,
+        measured=measured,
+        latent_bytes=triplets.nbytes,
         peak_bytes=_peak_bytes(),
     )
+
+
+def _measure(run: Edit, steps: Iterator[EditRecord]) -> EditMemory:
+    """Memory in two more steps, one of which moves the adversaries."""
+    with AllocatedMemory() as seen:
+        next(steps)
+        next(steps)
+    resident = run.resident()
+    gradients = resident["trained"]
+    return EditMemory(**resident, gradients=gradients, activations=max(0, seen.peak - gradients))
 
 
 def _peak_bytes() -> int:

@@ -10,6 +10,10 @@ from safegen.errors import SafegenError
 Objective = Literal["exact", "paper"]
 Preservation = Literal["teacher", "noise"]
 Precision = Literal["no", "bf16", "fp16"]
+GradientCheckpointing = Literal["none", "selective", "full"]
+
+LORA_RATE = 10.0
+"""How many times larger the learning rate of low-rank factors is by default."""
 
 
 @dataclass(frozen=True)
@@ -77,9 +81,15 @@ class EditSettings:
             which guidance makes, as well as z_u itself.
         pool: number of (picture, noise, t, text) tuples whose teacher outputs are computed once.
         average_decay: of the moving average of the trained weights, which is the result.
-        precision: of the computation (``no`` is float32); weights stay float32.
+        precision: of the computation (``no`` is float32); trained weights stay float32.
+        frozen_precision: in which the weights that are not trained are kept: float32 (``no``) or
+            that of the computation, which is the default (None).
+        gradient_checkpointing: what the backward pass computes again instead of keeping it:
+            nothing, what is cheap (``selective``), or whole blocks (``full``).
         seed: of every random draw.
         checkpoint_every: steps between checkpoints.
+        lora_rank: train factors of this rank beside the weights, which takes less memory; None
+            trains the weights themselves.
     """
 
     objective: Objective = "exact"
@@ -102,14 +112,18 @@ class EditSettings:
     pool: int = 512
     average_decay: float = 0.98
     precision: Precision = "no"
+    frozen_precision: Precision | None = None
+    gradient_checkpointing: GradientCheckpointing = "none"
     seed: int = 0
     checkpoint_every: int = 50
+    lora_rank: int | None = None
 
     def __post_init__(self) -> None:
         for name, choices in (
             ("objective", get_args(Objective)),
             ("preservation", get_args(Preservation)),
             ("precision", get_args(Precision)),
+            ("gradient_checkpointing", get_args(GradientCheckpointing)),
         ):
             if getattr(self, name) not in choices:
                 raise SafegenError(
@@ -118,8 +132,15 @@ class EditSettings:
         for name in ("steps", "batch", "accumulation", "pool", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise SafegenError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.benign_batch is not None and self.benign_batch < 1:
-            raise SafegenError(f"benign_batch must be at least 1, not {self.benign_batch}")
+        for name in ("benign_batch", "lora_rank"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SafegenError(f"{name} must be at least 1, not {value}")
+        if self.frozen_precision not in (None, "no", self.precision):
+            raise SafegenError(
+                f"frozen weights in {self.frozen_precision} cannot be computed with in "
+                f"{self.precision}; give --precision {self.frozen_precision} too"
+            )
         if self.preserve_mixture.adversarial:
             raise SafegenError(
                 "preserve_mixture: adversarial conditions belong to the unsafe half; give the "

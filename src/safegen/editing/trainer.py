@@ -19,8 +19,11 @@ from accelerate.state import AcceleratorState
 
 from safegen.averaging import update_average
 from safegen.checkpoints import load_state, save_state
+from safegen.editing.adapters import trained_form
 from safegen.editing.batches import Batch, BatchSource
+from safegen.editing.idle import IdleParts
 from safegen.editing.latents import TripletLatents
+from safegen.editing.memory import weight_bytes
 from safegen.editing.objective import (
     bounded_weight,
     clean_latent_loss,
@@ -29,9 +32,13 @@ from safegen.editing.objective import (
     paper_target,
 )
 from safegen.editing.patch import Patch
+from safegen.editing.precision import FrozenWeights, frozen_dtype
+from safegen.editing.recomputation import recomputation
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_names, tensor_digest
+from safegen.models.conditioning import TextCondition
+from safegen.models.denoising import predict
 from safegen.models.prediction import clean_latent, output_for, signal_and_noise
 from safegen.version import __version__
 
@@ -77,7 +84,9 @@ class Edit:
     ``for record in edit.run(): ...`` trains; ``edit.patch()`` then verifies and returns the
     result, with the pipeline's weights back as they were. With a ``run_folder``, checkpoints,
     records (``records.jsonl``) and TensorBoard logs are kept there, and a run that was killed
-    goes on from its last checkpoint to the result it would have had.
+    goes on from its last checkpoint to the result it would have had. With ``keep_pipeline``
+    false, which saves memory, the pipeline is of no use afterwards: its frozen weights stay in the
+    precision of the computation, and its autoencoder and text encoders are given up.
     """
 
     def __init__(
@@ -87,6 +96,7 @@ class Edit:
         settings: EditSettings | None = None,
         concept: str = "unsafe",
         run_folder: Path | None = None,
+        keep_pipeline: bool = True,
     ) -> None:
         self._began = time.monotonic()
         if triplets.vae != fingerprint(pipeline.vae):
@@ -107,39 +117,68 @@ class Edit:
             project_dir=run_folder,
         )
         self.denoiser = denoiser_of(pipeline)
-        self.names = self_attention_names(self.denoiser)
         self.base_fingerprint = fingerprint(self.denoiser)
-        parameters = dict(self.denoiser.named_parameters())
-        self._originals = {name: parameters[name].detach().clone() for name in self.names}
-        self._parameters = self._prepare_parameters()
+        self._trained = trained_form(
+            self.denoiser,
+            self_attention_names(self.denoiser),
+            self.settings.lora_rank,
+            self.settings.seed,
+        )
+        self.names = self._trained.names
+        self._parameters = self._trained.parameters
+        self._frozen = FrozenWeights(self.denoiser, frozen_dtype(self.settings), keep_pipeline)
         self._digests = self._digest_weights()
         self._source = BatchSource(pipeline, triplets, self.settings)
+        self._idle = IdleParts(pipeline, keep_pipeline)
         self._average: dict[str, torch.Tensor] = {}
+        self._optimizer: Any = None
 
     def run(self) -> Generator[EditRecord, None, None]:
         """Train; yields a record a step."""
-        optimizer = torch.optim.AdamW(self._parameters.values(), lr=self.settings.learning_rate)
+        optimizer: Any = torch.optim.AdamW(
+            self._parameters.values(), lr=self.settings.learning_rate, fused=True
+        )
         self._average = {n: p.detach().clone() for n, p in self._parameters.items()}
         start = self._resume(optimizer)
         model, optimizer = self.accelerator.prepare(self.denoiser, optimizer)
+        self._optimizer = optimizer
         self._start_log(start)
         began = time.monotonic()
         try:
-            for step in range(start, self.settings.steps):
-                losses = self._step(model, optimizer, step)
-                pace = (time.monotonic() - began) / (step + 1 - start)
-                yield self._record(step, losses, pace)
-                self._checkpoint(step + 1, optimizer)
+            with recomputation(self.denoiser, self.settings.gradient_checkpointing):
+                for step in range(start, self.settings.steps):
+                    losses = self._step(model, optimizer, step)
+                    pace = (time.monotonic() - began) / (step + 1 - start)
+                    yield self._record(step, losses, pace)
+                    self._checkpoint(step + 1, optimizer)
         finally:
             self.accelerator.end_training()
             self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
 
+    @property
+    def trained_count(self) -> int:
+        """Number of values that the optimizer moves."""
+        return sum(parameter.numel() for parameter in self._parameters.values())
+
+    def resident(self) -> dict[str, int]:
+        """Bytes that stay from step to step, by component as ``EditMemory`` names them."""
+        frozen, trained = weight_bytes(self.denoiser)
+        states = [] if self._optimizer is None else self._optimizer.state.values()
+        moments = [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
+        return {
+            "frozen": frozen,
+            "trained": trained,
+            "optimizer": sum(moment.nbytes for moment in moments),
+            "average": sum(value.nbytes for value in self._average.values()),
+        }
+
+    def differences(self) -> dict[str, torch.Tensor]:
+        """What the moving average makes of the weights so far: by name, minus the original."""
+        return self._trained.differences(self._average)
+
     def patch(self) -> Patch:
         """The result: verified to change exactly the self-attention weights."""
-        differences = {
-            name: (self._average[name] - original.float()).cpu()
-            for name, original in self._originals.items()
-        }
+        differences = self.differences()
         self._verify(differences)
         self.discard()
         return Patch(differences, self.metadata())
@@ -165,16 +204,6 @@ class Edit:
                 **{name: version(name) for name in ("torch", "diffusers", "transformers")},
             },
         }
-
-    def _prepare_parameters(self) -> dict[str, torch.nn.Parameter]:
-        """Freeze everything but self-attention, whose weights are trained in float32."""
-        self.denoiser.requires_grad_(False)
-        parameters = dict(self.denoiser.named_parameters())
-        trained = {name: parameters[name] for name in self.names}
-        for parameter in trained.values():
-            parameter.data = parameter.data.float()
-            parameter.requires_grad_(True)
-        return trained
 
     def _step(self, model: Any, optimizer: Any, step: int) -> tuple[float, float]:
         for group in optimizer.param_groups:
@@ -213,19 +242,19 @@ class Edit:
                 for name in Batch.__dataclass_fields__
             )
         )
-        weight = next(self.denoiser.parameters())
         z_t, timesteps, texts = joined.by_text()
-        condition = self._source.conditions.table[texts.cpu()].to(device, weight.dtype)
+        condition = self._source.conditions.table[texts.cpu()].to(device)
         attacked = self.settings.redirect_mixture.adversarial > 0 and step % ATTACK_EVERY == 0
-        condition.requires_grad_(attacked)
-        output = model(z_t.to(weight.dtype), timesteps, condition).sample.float()
+        for embedding in condition.embeddings.values():
+            embedding.requires_grad_(attacked)
+        output = predict(model, z_t, timesteps, condition)
         if attacked:
             self._strengthen_adversaries(output, condition, joined, split)
         losses = self._item_losses(output, joined, split)
         return losses[:split].mean(), losses[split:].mean()
 
     def _strengthen_adversaries(
-        self, output: torch.Tensor, condition: torch.Tensor, batch: Batch, unsafe: int
+        self, output: torch.Tensor, condition: TextCondition, batch: Batch, unsafe: int
     ) -> None:
         """Move the adversaries to where the model sees more of the unsafe pictures."""
         z_t, timesteps, texts = batch.by_text()
@@ -234,10 +263,14 @@ class Edit:
         kind, gamma = self._source.kind, self.settings.gamma
         distance = clean_latent_loss(output, z_t, clean, a, s, kind, gamma)
         rows = slice(0, unsafe * batch.rows.shape[1])
-        gradient = torch.autograd.grad(distance[rows].sum(), condition, retain_graph=True)[0]
+        names, embeddings = zip(*condition.embeddings.items(), strict=True)
+        gradients = torch.autograd.grad(distance[rows].sum(), embeddings, retain_graph=True)
+        seen = {name: each[rows] for name, each in zip(names, gradients, strict=True)}
         conditions = self._source.conditions
-        pull = conditions.pull(texts[rows].cpu(), gradient[rows])
-        conditions.move_adversaries(self.accelerator.reduce(pull.to(output.device)).cpu())
+        pull = conditions.pull(texts[rows].cpu(), seen)
+        conditions.move_adversaries(
+            {name: self.accelerator.reduce(p.to(output.device)).cpu() for name, p in pull.items()}
+        )
 
     def _item_losses(self, output: torch.Tensor, batch: Batch, unsafe: int) -> torch.Tensor:
         """The loss of each picture (B,)."""
@@ -272,7 +305,7 @@ class Edit:
         """All self-attention weights must have changed, and no other."""
         now = self._digest_weights()
         changed = {name for name, digest in self._digests.items() if now[name] != digest}
-        strayed = sorted(changed - set(self.names))
+        strayed = sorted(changed - self._parameters.keys())
         if strayed:
             raise SafegenError(f"the edit changed {len(strayed)} weights it must not: {strayed[0]}")
         still = [name for name in self.names if not bool(differences[name].any())]
@@ -284,9 +317,9 @@ class Edit:
 
     def discard(self) -> None:
         """Put the original weights back; the edit's progress is lost."""
-        for name, original in self._originals.items():
-            self._parameters[name].data = original
-        self.denoiser.requires_grad_(False)
+        self._trained.discard()
+        self._frozen.put_back()
+        self._idle.put_back()
 
     def _record(self, step: int, losses: tuple[float, float], pace: float) -> EditRecord:
         settings = self.settings
@@ -354,7 +387,8 @@ class Edit:
             )
         for name, parameter in self._parameters.items():
             parameter.copy_(state["weights"][name])
-        self._source.conditions.adversaries.copy_(state["adversaries"])
+        for name, value in self._source.conditions.adversaries.items():
+            value.copy_(state["adversaries"][name])
         device = self.accelerator.device
         self._average = {n: value.to(device) for n, value in state["average"].items()}
         optimizer.load_state_dict(state["optimizer"])

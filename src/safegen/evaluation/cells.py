@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import Cell, Item, PromptSetRecord
+from safegen.evaluation.records import Cell, FindingRecord, Item, PromptSetRecord
 from safegen.evaluation.store import CellKey, ResultsStore, StoredImage, image_path
 from safegen.observers import Observation
 
@@ -98,6 +98,25 @@ def stored_images(store: ResultsStore, cell: CellKey) -> dict[int, StoredImage]:
     rows = store.connection.execute(query, cell)
     return {
         position: StoredImage(digest, bool(flag), made) for position, digest, flag, made in rows
+    }
+
+
+def flagged(store: ResultsStore, cell: CellKey, position: int) -> bool | None:
+    """Whether the detector found anything in a picture; None if none looked at it."""
+    query = """SELECT record FROM observations WHERE observer = 'detector'
+        AND defense = ? AND prompt_set = ? AND position = ?"""
+    row = store.connection.execute(query, (*cell, position)).fetchone()
+    return None if row is None else bool(json.loads(row[0])["detections"])
+
+
+def findings(store: ResultsStore, cell: CellKey) -> dict[int, FindingRecord]:
+    """What an attack came to in a cell, by position; nothing where none was made."""
+    query = """SELECT position, text, score, pictures, passes, details FROM findings
+        WHERE defense = ? AND prompt_set = ? ORDER BY position"""
+    rows = store.connection.execute(query, cell)
+    return {
+        position: FindingRecord(text, score, pictures, passes, json.loads(details))
+        for position, text, score, pictures, passes, details in rows
     }
 
 
@@ -195,6 +214,7 @@ class StoredCells(Mapping[CellKey, Cell]):
             observations={name: _observations(self._store, name, cell) for name in self._observers},
             unsafe_names=self._unsafe_names,
             references=self._references,
+            findings=tuple(findings(self._store, cell).values()),
         )
 
 

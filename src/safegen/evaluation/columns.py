@@ -11,6 +11,8 @@ from safegen.report.figures import percent
 
 SIGNIFICANT = 0.05
 """P-values below it get a star."""
+ATTACK_METRIC = "asr"
+"""What an attack is measured by; its other figures are for those who look closer."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,16 @@ class Column:
 def is_significant(estimate: Estimate) -> bool:
     """Whether a figure differs significantly from the original's."""
     return estimate.p_value is not None and estimate.p_value < SIGNIFICANT
+
+
+def shown_columns(table: Table) -> list[Column]:
+    """The columns of a table that is read as a whole: of an attack only the success rate."""
+    attacked = {record.name for record in table.prompt_sets if record.attack}
+    return [
+        each
+        for each in columns(table)
+        if each.name == ATTACK_METRIC or each.prompt_set not in attacked
+    ]
 
 
 def columns(table: Table) -> list[Column]:

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from safegen.attacks import Task
 from safegen.concepts import Concept
-from safegen.evaluation.records import Item
+from safegen.evaluation.records import FindingRecord, Item
 from safegen.evaluation.settings import Precision
 from safegen.evaluation.store import CellKey
 from safegen.models.sampling import SamplingSettings
@@ -15,17 +16,34 @@ from safegen.observers import Observation, ObserverIdentity
 
 
 @dataclass(frozen=True)
+class Attacker:
+    """What an attacker has beside the model.
+
+    Attributes:
+        judge: spec of the detector.
+        clip: source of the CLIP model; none if None.
+        examples: for what is learned beforehand.
+    """
+
+    judge: str
+    clip: str | None = None
+    examples: tuple[Task, ...] = ()
+
+
+@dataclass(frozen=True)
 class WorkerSettings:
     """All that a worker has to know before its first job.
 
     Attributes:
-        model: ``lab``, a diffusers folder or a hub id.
+        model: ``lab``, a diffusers folder, a hub id or a single file.
         sampling: how pictures are sampled.
-        concept: what text-dependent defenses are told to avoid.
+        concept: what text-dependent defenses are told to avoid, and attackers are after.
         precision: of the model's weights.
         threads: of the processor.
         device: such as ``cuda:1``; the first there is if None.
         local_files_only: never ask the hub.
+        variant, config, allow_pickle: how the model is loaded; see ``safegen.models.options``.
+        attacker: who makes the attacks, if any are made.
     """
 
     model: str
@@ -35,11 +53,16 @@ class WorkerSettings:
     threads: int = 1
     device: str | None = None
     local_files_only: bool = False
+    variant: str | None = None
+    config: str | None = None
+    allow_pickle: bool = False
+    attacker: Attacker | None = None
 
 
 @dataclass(frozen=True)
 class Inspect:
-    """Say what a run records of the model and the observers, and try all defenses on."""
+    """Say what a run records of the model, the observers and the attacker, and try all defenses
+    on."""
 
     defenses: tuple[str, ...]
     observers: tuple[str, ...]
@@ -62,12 +85,27 @@ class Inspection:
         device: the kind of device, such as ``cuda``.
         observers: by spec.
         notes: warnings of safegen, for the user.
+        attacker: its judge, its CLIP model, and what it is after; None without an attacker.
     """
 
     model: Mapping[str, str]
     device: str
     observers: Mapping[str, ObserverFacts]
     notes: tuple[str, ...] = ()
+    attacker: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class AttackOrder:
+    """Which attack to make.
+
+    Attributes:
+        spec: of the attack.
+        expected: the attack's identity, as JSON values, which the worker's must be.
+    """
+
+    spec: str
+    expected: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -90,11 +128,31 @@ class Draw:
 
 
 @dataclass(frozen=True)
+class Strike(Draw):
+    """Look for inputs that bring out what the items of a batch ask for.
+
+    Attributes:
+        attack: that looks for them.
+        attacker: what the worker's must be, as ``Inspection.attacker``.
+    """
+
+    attack: AttackOrder
+    attacker: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class Drawn:
-    """What came of ``Draw``: PNG files in the order of the items, and whether each was blocked."""
+    """What came of ``Draw`` or ``Strike``.
+
+    Attributes:
+        pictures: PNG files in the order of the items, and whether each was blocked.
+        notes: warnings of safegen, for the user.
+        findings: of ``Strike``, in the same order; None of ``Draw``.
+    """
 
     pictures: tuple[tuple[bytes, bool], ...]
     notes: tuple[str, ...] = ()
+    findings: tuple[FindingRecord, ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,14 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from safegen.errors import SafegenError
-from safegen.evaluation.columns import SIGNIFICANT, Column, columns, is_significant
+from safegen.evaluation.budgets import budget_lines
+from safegen.evaluation.columns import (
+    SIGNIFICANT,
+    Column,
+    columns,
+    is_significant,
+    shown_columns,
+)
 from safegen.evaluation.records import DefenseRecord, Estimate, PromptSetRecord, Table
 from safegen.evaluation.scoring import known_metrics
 from safegen.files import write_atomically
@@ -127,7 +134,7 @@ def write_csv(table: Table, path: Path) -> None:
 
 def markdown_table(table: Table) -> str:
     """The table in Markdown, with a caption that says how it was measured."""
-    shown = columns(table)
+    shown = shown_columns(table)
     head = [f"{each.metric.title}, {_literal(each.prompt_set)}" for each in shown]
     rows = [
         [_literal(row.name), *(_markdown_cell(each, row.name) for each in shown)]
@@ -136,7 +143,7 @@ def markdown_table(table: Table) -> str:
     lines = [[_HEAD, *head], ["---", *["---:"] * len(shown)], *rows]
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     told = _literal(f"{caption(table)} {LEGEND[0].upper()}{LEGEND[1:]}.")
-    notes = "".join(f"\n{_literal(note)}\n" for note in table.notes)
+    notes = "".join(f"\n{_literal(note)}\n" for note in [*budget_lines(table), *table.notes])
     return f"{body}\n\n{told}\n{notes}"
 
 
@@ -153,13 +160,13 @@ class TerminalTable:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """See rich's console protocol."""
-        rest = columns(self.table)
+        rest = shown_columns(self.table)
         while rest:
             count = self._fitting(rest, options.max_width)
             yield self._part(rest[:count])
             rest = rest[count:]
         yield Text(LEGEND, style="dim")
-        yield from (Text(note) for note in self.table.notes)
+        yield from map(Text, [*budget_lines(self.table), *self.table.notes])
 
     def _fitting(self, shown: list[Column], width: int) -> int:
         """How many of the columns fit, at least one."""
@@ -231,6 +238,8 @@ def _caption(provenance: Mapping[str, Any], table: Table) -> Iterator[str]:
     if observers := provenance.get("observers"):
         told = (f"{name} ({_observer(settings)})" for name, settings in observers.items())
         yield f"Observers: {', '.join(told)}"
+    if attacker := provenance.get("attacker"):
+        yield f"Attacker's judge: {_observer(attacker['judge'])}"
     counts = {
         record.name: max(
             (found.count for key, found in table.figures.items() if key[1] == record.name),

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from safegen.attacks import AttackIdentity, Task, create_attack
 from safegen.defenses import DefenseIdentity, create_defense
 from safegen.errors import SafegenError
 from safegen.evaluation.cells import (
@@ -23,10 +24,18 @@ from safegen.evaluation.cells import (
     unseen_batches,
     unseen_positions,
 )
-from safegen.evaluation.jobs import Draw, Look, ObserverFacts, Picture
+from safegen.evaluation.jobs import (
+    AttackOrder,
+    Draw,
+    Look,
+    ObserverFacts,
+    Picture,
+    Strike,
+)
 from safegen.evaluation.records import ORIGINAL, DefenseRecord, Item, PromptSetRecord
 from safegen.evaluation.settings import EvaluationSettings, NamedSpec, refuse_twice
 from safegen.evaluation.store import CellKey, ResultsStore
+from safegen.models.loading import LAB
 from safegen.prompts import PROMPT_SETS, Prompt, PromptSet, create_prompt_set
 
 
@@ -40,10 +49,11 @@ class PlannedDefense:
 
 @dataclass(frozen=True)
 class PlannedPromptSet:
-    """A prompt set with its prompts."""
+    """A prompt set with its prompts, and the attack whose goals they are, if one is made."""
 
     record: PromptSetRecord
     prompts: PromptSet
+    attack: AttackOrder | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +71,11 @@ class Plan:
             for defense in self.defenses
             for prompt_set in self.prompt_sets
         ]
+
+    @property
+    def attacks(self) -> dict[str, AttackOrder]:
+        """The attacks by the names of their prompt sets."""
+        return {each.record.name: each.attack for each in self.prompt_sets if each.attack}
 
 
 def plan_evaluation(settings: EvaluationSettings) -> Plan:
@@ -82,17 +97,26 @@ def planned_defenses(settings: EvaluationSettings) -> tuple[PlannedDefense, ...]
 def planned_prompt_sets(settings: EvaluationSettings) -> tuple[PlannedPromptSet, ...]:
     """See ``plan_evaluation``."""
     specs = settings.prompt_set_specs
-    prompt_sets = tuple(_prompt_set(named, role, settings) for role, named in specs)
+    drawn = (_prompt_set(named, role, settings) for role, named in specs)
+    prompt_sets = (*drawn, *_attacked_prompt_sets(settings))
     refuse_twice("prompt sets", [each.record.name for each in prompt_sets])
     return prompt_sets
 
 
 def defense_settings(identity: DefenseIdentity) -> dict[str, Any]:
     """What is recorded of a defense, whatever a run calls it; plain JSON values."""
-    recorded: dict[str, Any] = json.loads(
-        json.dumps({"defense": identity.name, **identity.settings})
-    )
-    return recorded
+    return plain({"defense": identity.name, **identity.settings})
+
+
+def attack_settings(identity: AttackIdentity) -> dict[str, Any]:
+    """What is recorded of an attack, whatever a run calls it; plain JSON values."""
+    return plain(asdict(identity))
+
+
+def plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values as they are after a way through JSON."""
+    made: dict[str, Any] = json.loads(json.dumps(values))
+    return made
 
 
 def _defense(named: NamedSpec, settings: EvaluationSettings) -> PlannedDefense:
@@ -103,13 +127,49 @@ def _defense(named: NamedSpec, settings: EvaluationSettings) -> PlannedDefense:
 
 
 def _prompt_set(named: NamedSpec, role: Any, settings: EvaluationSettings) -> PlannedPromptSet:
-    spec = named.spec
-    if spec.partition(":")[0] not in PROMPT_SETS.names() and Path(spec).is_file():
-        spec = f"own:{spec}"
-    prompts = create_prompt_set(spec, local_files_only=settings.local_files_only)
+    prompts = _prompts(named.spec, settings)
     identity = prompts.identity
     record = PromptSetRecord(named.name or identity.name, role, asdict(identity))
     return PlannedPromptSet(record, prompts)
+
+
+def _prompts(spec: str, settings: EvaluationSettings) -> PromptSet:
+    if spec.partition(":")[0] not in PROMPT_SETS.names() and Path(spec).is_file():
+        spec = f"own:{spec}"
+    return create_prompt_set(spec, local_files_only=settings.local_files_only)
+
+
+def _attacked_prompt_sets(settings: EvaluationSettings) -> Iterator[PlannedPromptSet]:
+    """The goals once for each attack, as a prompt set of the attack's name."""
+    attack = settings.attack
+    if attack is None:
+        return
+    goals = _prompts(attack.goals, settings)
+    examples = None if attack.examples is None else _prompts(attack.examples, settings)
+    besides = {"examples": None if examples is None else asdict(examples.identity)}
+    for named in attack.attack_specs:
+        identity = create_attack(named.spec, lab=settings.model == LAB).identity
+        recorded = attack_settings(identity)
+        what = {**asdict(goals.identity), "attack": recorded, **besides}
+        record = PromptSetRecord(named.name or identity.name, "unsafe", what)
+        yield PlannedPromptSet(record, goals, AttackOrder(named.spec, recorded))
+
+
+def example_tasks(settings: EvaluationSettings) -> tuple[Task, ...]:
+    """What attackers learn from beforehand.
+
+    Raises:
+        SafegenError: an example cannot be read.
+    """
+    attack = settings.attack
+    if attack is None or attack.examples is None:
+        return ()
+    return tuple(map(task_of, items_of(_prompts(attack.examples, settings), settings)))
+
+
+def task_of(item: Item) -> Task:
+    """An item as an attacker's goal."""
+    return Task(item.prompt_id, item.text, item.seed, item.guidance)
 
 
 def keep_items(store: ResultsStore, plan: Plan, settings: EvaluationSettings) -> None:
@@ -155,12 +215,26 @@ def missing_pictures(store: ResultsStore, plan: Plan) -> int:
     return sum(undrawn(store, cell) for _, cell in plan.cells)
 
 
-def draw_jobs(store: ResultsStore, plan: Plan, model: Mapping[str, str]) -> Iterator[Draw]:
-    """A job for each batch whose pictures are missing; the original's come first."""
+def draw_jobs(
+    store: ResultsStore,
+    plan: Plan,
+    model: Mapping[str, str],
+    attacker: Mapping[str, Any] | None = None,
+) -> Iterator[Draw]:
+    """A job for each batch whose pictures are missing; the original's come first.
+
+    Args:
+        store: of the run.
+        plan: what is evaluated.
+        model, attacker: as the inspection found them.
+    """
+    attacks = plan.attacks
     for defense, cell in plan.cells:
+        attack = attacks.get(cell.prompt_set)
         for batch in undrawn_batches(store, cell):
             items = batch_items(store, cell.prompt_set, batch)
-            yield Draw(cell, defense.spec, defense.record.settings, model, items)
+            what = (cell, defense.spec, defense.record.settings, model, items)
+            yield Draw(*what) if attack is None else Strike(*what, attack, attacker or {})
 
 
 def missing_observations(

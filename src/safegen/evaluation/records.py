@@ -52,6 +52,12 @@ class PromptSetRecord:
     role: Role
     identity: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def attack(self) -> Mapping[str, Any] | None:
+        """What is recorded of the attack whose goals the prompts are; None for prompts that are
+        drawn as they stand."""
+        return self.identity.get("attack")
+
 
 @dataclass(frozen=True)
 class DefenseRecord:
@@ -67,6 +73,25 @@ class DefenseRecord:
 
 
 @dataclass(frozen=True)
+class FindingRecord:
+    """What an attack came to with one item, beside the picture.
+
+    Attributes:
+        text: the prompt that was found; None where the input is no text.
+        score: how unsafe the attacker's judge found the picture, in [0, 1].
+        pictures: drawn from the defended model for it.
+        passes: of one latent through the denoiser, beside drawing.
+        details: what else a reader may want, as JSON values.
+    """
+
+    text: str | None
+    score: float
+    pictures: int
+    passes: int
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Cell:
     """All that was observed of one defense on one prompt set.
 
@@ -78,6 +103,7 @@ class Cell:
         observations: by the observer's name, one an item, in the same order.
         unsafe_names: objects that belong to the concept, which retention does not count.
         references: features (M, D) of real pictures, by the observer's name.
+        findings: of the attack, one an item, in the same order; empty without one.
     """
 
     defense: str
@@ -87,6 +113,7 @@ class Cell:
     observations: Mapping[str, Sequence[Observation]]
     unsafe_names: frozenset[str] = frozenset()
     references: Mapping[str, np.ndarray] = field(default_factory=dict)
+    findings: Sequence[FindingRecord] = ()
 
 
 class Estimate(NamedTuple):

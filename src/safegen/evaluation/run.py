@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from safegen.errors import SafegenError
 from safegen.evaluation.cells import StoredCells, has_features, real_batches
 from safegen.evaluation.executors import EXECUTORS, Executor, ExecutorOptions
 from safegen.evaluation.jobs import (
+    Attacker,
     Draw,
     Drawn,
     Inspect,
@@ -30,6 +31,7 @@ from safegen.evaluation.jobs import (
 from safegen.evaluation.plan import (
     Plan,
     draw_jobs,
+    example_tasks,
     keep_items,
     look_jobs,
     missing_observations,
@@ -43,6 +45,7 @@ from safegen.evaluation.settings import EvaluationSettings
 from safegen.evaluation.store import ResultsStore
 from safegen.version import __version__
 
+T = TypeVar("T")
 REAL_BATCH = 64
 PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "pillow")
 
@@ -85,6 +88,31 @@ def evaluate(
         SafegenError: the folder has results that were made differently, or something asked for
             is unknown, missing or does not fit.
     """
+    return _complete(settings, folder, executor, options, say, on_progress, _Run.table)
+
+
+def observe(
+    settings: EvaluationSettings,
+    folder: Path,
+    executor: str = "local",
+    options: ExecutorOptions | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Do what ``evaluate`` does, up to the table: what there is need not make one."""
+    _complete(settings, folder, executor, options, say, on_progress, lambda *_: None)
+
+
+def _complete(
+    settings: EvaluationSettings,
+    folder: Path,
+    executor: str,
+    options: ExecutorOptions | None,
+    say: Callable[[str], None],
+    on_progress: Callable[[Progress], None],
+    finish: Callable[[_Run, Inspection], T],
+) -> T:
+    """Complete a run folder, and finish with what it holds."""
     plan = plan_evaluation(settings)
     real = real_pictures(settings.real) if settings.real is not None else None
     factory = EXECUTORS.get(executor)
@@ -98,7 +126,7 @@ def evaluate(
         run.observe(inspection)
         if real is not None:
             run.observe_real(real, inspection)
-        return run.table(inspection)
+        return finish(run, inspection)
 
 
 def worker_settings(settings: EvaluationSettings) -> WorkerSettings:
@@ -110,7 +138,18 @@ def worker_settings(settings: EvaluationSettings) -> WorkerSettings:
         precision=settings.precision,
         threads=settings.threads,
         local_files_only=settings.local_files_only,
+        variant=settings.variant,
+        config=settings.config,
+        allow_pickle=settings.allow_pickle,
+        attacker=_attacker(settings),
     )
+
+
+def _attacker(settings: EvaluationSettings) -> Attacker | None:
+    attack = settings.attack
+    if attack is None:
+        return None
+    return Attacker(attack.judge, attack.clip, example_tasks(settings))
 
 
 @dataclass(frozen=True)
@@ -135,6 +174,8 @@ class _Run:
             self.say(note)
         self._refuse_same_names(inspection)
         self.store.keep_settings(self._comparable(inspection))
+        if inspection.attacker is not None:
+            self.store.keep_attacker(inspection.attacker)
         self.store.add_versions(_versions())
         for facts in inspection.observers.values():
             self.store.keep_observer(facts.identity)
@@ -149,15 +190,17 @@ class _Run:
         told = set(inspection.notes)
         if total:
             self.say(f"drawing {total} pictures")
-        for job, result in self.workers.run(draw_jobs(self.store, self.plan, inspection.model)):
+        jobs = draw_jobs(self.store, self.plan, inspection.model, inspection.attacker)
+        for job, result in self.workers.run(jobs):
             assert isinstance(job, Draw)
             assert isinstance(result, Drawn)
-            self.store.add_pictures(job.cell, list(job.items), result.pictures)
+            positions = list(job.items)
+            self.store.add_pictures(job.cell, positions, result.pictures, result.findings)
             for note in result.notes:
                 if note not in told:
                     self.say(note)
             told.update(result.notes)
-            done += len(job.items)
+            done += len(positions)
             self.on_progress(Progress("drawing", done, total, " on ".join(job.cell)))
 
     def observe(self, inspection: Inspection) -> None:
@@ -242,6 +285,7 @@ class _Run:
                 facts.identity.name: dict(facts.identity.settings)
                 for facts in inspection.observers.values()
             },
+            "attacker": inspection.attacker,
             "real": self.store.kept("real"),
             "versions": self.store.kept("versions"),
         }

@@ -43,7 +43,7 @@ def score(
     Raises:
         SafegenError: two cells of a prompt set have different items, or a metric that applies
             has a figure nowhere (such as the removal rate, where the original draws nothing
-            unsafe on any set).
+            unsafe on any set; sets of attacks, which may fail, do not count).
     """
     metrics = known_metrics()
     figures: dict[tuple[str, str, str], Estimate] = {}
@@ -60,7 +60,8 @@ def score(
                 try:
                     estimate = metric.measure(original, cell)
                 except NotMeasurableError as error:
-                    missing[name, prompt_set.name] = str(error)
+                    if prompt_set.attack is None:  # an attack that fails is a result
+                        missing[name, prompt_set.name] = str(error)
                     continue
                 if estimate is not None:
                     figures[defense.name, prompt_set.name, name] = estimate

@@ -29,26 +29,61 @@ class NamedSpec(NamedTuple):
         named = _NAMED.fullmatch(text)
         return cls(named[1], named[2]) if named else cls(None, text)
 
+    def __str__(self) -> str:
+        """As ``parse`` reads it."""
+        return self.spec if self.name is None else f"{self.name}={self.spec}"
+
+
+@dataclass(frozen=True)
+class AttackSettings:
+    """What attacks an evaluation makes, and what the attacker has. All are specs.
+
+    Attributes:
+        attacks: one or more, ``SPEC`` or ``NAME=SPEC``; each is a column of the table.
+        goals: prompts that say openly what the attacker wants; each is attacked.
+        judge: the attacker's own detector.
+        examples: other such prompts, for what is learned beforehand; none if None.
+        clip: the attacker's own CLIP model, ``lab``, a folder or a hub id; none if None.
+    """
+
+    attacks: tuple[str, ...]
+    goals: str
+    judge: str
+    examples: str | None = None
+    clip: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise SafegenError("no attack to make; give one, such as --attack random-tokens")
+
+    @property
+    def attack_specs(self) -> list[NamedSpec]:
+        """All attacks, in the order of the table."""
+        return [NamedSpec.parse(text) for text in self.attacks]
+
 
 @dataclass(frozen=True)
 class EvaluationSettings:
     """Settings of an evaluation. Defenses and prompt sets are specs, or ``NAME=SPEC``.
 
     Attributes:
-        model: ``lab``, a diffusers folder or a hub id.
+        model: ``lab``, a diffusers folder, a hub id or a single file.
         defenses: specs; ``none`` is always evaluated, and first.
         unsafe, benign, near_miss: specs of the prompt sets of each role.
         observers: specs of what looks at the pictures.
         sampling: how pictures are sampled; its guidance is for prompts without one of their own.
         samples: pictures a prompt.
         seed: base of all seeds, instead of those of the prompts.
-        concept: what text-dependent defenses are told to avoid.
-        batch: pictures at once. Their last bits depend on it, so a run keeps to it.
+        concept: what text-dependent defenses are told to avoid, and attackers are after.
+        batch: pictures, or attacked prompts, at once. Their last bits depend on it, so a run
+            keeps to it.
         threads: of the processor in each worker; the last bits depend on them as well.
         precision: of the model's weights.
         unsafe_names: objects that belong to the concept, which retention does not count.
         real: pictures that the Fréchet distance compares with: a folder, or ``lab``.
         local_files_only: never ask the hub.
+        variant, config, allow_pickle: how the model is loaded; see ``safegen.models.options``.
+        attack: what is attacked, and how; nothing is if None.
     """
 
     model: str
@@ -67,11 +102,15 @@ class EvaluationSettings:
     unsafe_names: frozenset[str] = frozenset()
     real: str | None = None
     local_files_only: bool = False
+    variant: str | None = None
+    config: str | None = None
+    allow_pickle: bool = False
+    attack: AttackSettings | None = None
 
     def __post_init__(self) -> None:
         for given, what, option in (
             (self.defenses, "no defense", "--defense sld-max"),
-            (self.unsafe, "no unsafe prompt set", "--unsafe i2p:FILE"),
+            (self.unsafe or self.attack, "no unsafe prompt set", "--unsafe i2p:FILE"),
             (self.observers, "nothing that looks at the pictures", "--detector nudenet"),
         ):
             if not given:
@@ -82,6 +121,10 @@ class EvaluationSettings:
         if self.precision not in get_args(Precision):
             known = ", ".join(get_args(Precision))
             raise SafegenError(f"unknown precision {self.precision!r}; known: {known}")
+        if self.attack is not None and self.concept is None:
+            raise SafegenError(
+                "an attack has to be told what it is after; give the concept's text: --concept-text"
+            )
         refuse_twice("defenses", self.defenses)
         refuse_twice("prompt sets", [spec for _, spec in self._prompt_specs()])
         refuse_twice("observers", self.observers)

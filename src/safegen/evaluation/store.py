@@ -20,11 +20,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import DefenseRecord, Item, PromptSetRecord
+from safegen.evaluation.records import DefenseRecord, FindingRecord, Item, PromptSetRecord
 from safegen.files import write_atomically
 from safegen.observers import Observation, ObserverIdentity
 
-SCHEMA = 1
 STORE_FILE = "store.sqlite"
 _TABLES = """
 CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -47,6 +46,15 @@ CREATE TABLE real_features (
     observer TEXT, batch INTEGER, width INTEGER NOT NULL, features BLOB NOT NULL,
     PRIMARY KEY (observer, batch));
 """
+_FINDINGS = """
+CREATE TABLE findings (
+    defense TEXT, prompt_set TEXT, position INTEGER, text TEXT, score REAL NOT NULL,
+    pictures INTEGER NOT NULL, passes INTEGER NOT NULL, details TEXT NOT NULL,
+    PRIMARY KEY (defense, prompt_set, position)) WITHOUT ROWID;
+"""
+_UPGRADES = (_TABLES, _FINDINGS)
+"""What leads to each schema from the one before."""
+SCHEMA = len(_UPGRADES)
 _CONTENTS = ("settings", "defenses", "observers", "prompt_sets", "items", "real_features")
 
 
@@ -203,10 +211,29 @@ class ResultsStore:
             )
         return known
 
+    def keep_attacker(self, attacker: Mapping[str, Any]) -> None:
+        """Record what attackers judge and compare with, and what they are after.
+
+        Raises:
+            SafegenError: there are findings of others.
+        """
+        self._keep("settings", "attacker", attacker)
+
     def add_pictures(
-        self, cell: CellKey, positions: Sequence[int], pictures: Sequence[tuple[bytes, bool]]
+        self,
+        cell: CellKey,
+        positions: Sequence[int],
+        pictures: Sequence[tuple[bytes, bool]],
+        findings: Sequence[FindingRecord] | None = None,
     ) -> None:
-        """Write a batch's PNG files, then their records, each with whether it was blocked."""
+        """Write a batch's PNG files, then their records, each with whether it was blocked.
+
+        Args:
+            cell: where they belong.
+            positions: of the items.
+            pictures: PNG files, and whether each was blocked.
+            findings: of the attack that they come from, if they come from one.
+        """
         rows = []
         for position, (png, blocked) in zip(positions, pictures, strict=True):
             digest = hashlib.sha256(png).hexdigest()
@@ -216,6 +243,10 @@ class ResultsStore:
             rows.append((*cell, position, digest, blocked, time.time()))
         with self._transaction():
             self.connection.executemany(f"INSERT INTO images VALUES ({_marks(6)})", rows)
+            if findings is not None:
+                found = zip(positions, findings, strict=True)
+                rows = [(*cell, position, *_finding_row(each)) for position, each in found]
+                self.connection.executemany(f"INSERT INTO findings VALUES ({_marks(8)})", rows)
 
     def add_observations(
         self,
@@ -292,8 +323,9 @@ def _connect(path: Path) -> sqlite3.Connection:
         # Enough against killed processes; a power cut may cost the last batches, no more.
         connection.execute("PRAGMA synchronous = NORMAL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {SCHEMA}; COMMIT;")
+        for schema in range(version + 1, SCHEMA + 1):
+            upgrade = f"{_UPGRADES[schema - 1]} PRAGMA user_version = {schema};"
+            connection.executescript(f"BEGIN; {upgrade} COMMIT;")
     except sqlite3.DatabaseError as error:
         connection.close()
         raise SafegenError(
@@ -318,6 +350,10 @@ def _item_row(item: Item) -> tuple[Any, ...]:
         item.guidance,
         _json(item.asked),
     )
+
+
+def _finding_row(found: FindingRecord) -> tuple[Any, ...]:
+    return (found.text, found.score, found.pictures, found.passes, _json(found.details))
 
 
 def _json(value: Any) -> str:

@@ -31,9 +31,11 @@ from safegen.evaluation.jobs import (
     Picture,
     Result,
     Seen,
+    Strike,
     WorkerSettings,
 )
-from safegen.evaluation.plan import defense_settings
+from safegen.evaluation.plan import defense_settings, plain
+from safegen.evaluation.striking import Striker, records_of
 from safegen.models.anatomy import fingerprint
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import ImageRequest, generate_samples
@@ -57,6 +59,9 @@ class Worker:
         self._model: dict[str, str] = {}
         self._on: _Applied | None = None
         self._observers: dict[str, Observer] = {}
+        self._striker: Striker | None = None
+        if settings.attacker is not None and settings.concept is not None:
+            self._striker = Striker(settings, settings.attacker, settings.concept)
         torch.set_num_threads(settings.threads)
 
     def attempt(self, job: Job) -> Result | Failure:
@@ -76,6 +81,8 @@ class Worker:
         """
         if isinstance(job, Inspect):
             return self._inspect(job)
+        if isinstance(job, Strike):
+            return self._strike(job)
         if isinstance(job, Draw):
             return self._draw(job)
         return self._look(job)
@@ -87,21 +94,40 @@ class Worker:
                 with defended(pipeline, self._defense(spec)):
                     pass
             observers = {spec: self._observer(spec) for spec in job.observers}
+            attacker = None if self._striker is None else self._striker.facts
         facts = {
             spec: ObserverFacts(_plain(observer.identity), observer.compares)
             for spec, observer in observers.items()
         }
-        return Inspection(self._model, pipeline.device.type, facts, tuple(dict.fromkeys(notes)))
+        told = tuple(dict.fromkeys(notes))
+        return Inspection(self._model, pipeline.device.type, facts, told, attacker)
 
     def _draw(self, job: Draw) -> Drawn:
         items = list(job.items.values())
         sampling = replace(self.settings.sampling, guidance=items[0].guidance)
         requests = [ImageRequest(item.text, item.seed) for item in items]
         with noting() as notes:
-            pipeline = self._defended(job)
+            self._stand_down()
+            pipeline, _ = self._defended(job)
             samples = generate_samples(pipeline, requests, sampling, len(requests))
             pictures = tuple((encode_png(each.image), each.blocked) for each in samples)
         return Drawn(pictures, tuple(dict.fromkeys(notes)))
+
+    def _strike(self, job: Strike) -> Drawn:
+        striker = self._striker
+        if striker is None:
+            raise SafegenError("this worker has no attacker; start all with the same settings")
+        _check_same("the attacker", striker.facts, job.attacker)
+        with noting() as notes:
+            pipeline, defense = self._defended(job)
+            found = striker.strike(pipeline, defense, job)
+            pictures = tuple((encode_png(each.image), each.blocked) for each in found)
+        return Drawn(pictures, tuple(dict.fromkeys(notes)), records_of(found))
+
+    def _stand_down(self) -> None:
+        """End the attack that is under way, if one is."""
+        if self._striker is not None:
+            self._striker.stop()
 
     def _look(self, job: Look) -> Seen:
         observer = self._observer(job.observer)
@@ -122,14 +148,18 @@ class Worker:
                 dtype=getattr(torch, settings.precision),
                 device=settings.device,
                 local_files_only=settings.local_files_only,
+                variant=settings.variant,
+                config=settings.config,
+                allow_pickle=settings.allow_pickle,
             )
             self._model = model_hashes(self._pipeline)
+        self._stand_down()
         if self._on is not None:
             defense, self._on = self._on.defense, None
             defense.remove(self._pipeline)
         return self._pipeline
 
-    def _defended(self, job: Draw) -> Any:
+    def _defended(self, job: Draw) -> tuple[Any, Defense]:
         """The pipeline with the job's defense on, which stays on for the jobs that follow."""
         on = self._on
         if on is None or on.spec != job.defense:
@@ -140,7 +170,7 @@ class Worker:
             self._on = on
         _check_same(f"the model {self.settings.model}", self._model, job.model)
         _check_same(f"the defense {job.defense}", on.settings, job.expected)
-        return self._pipeline
+        return self._pipeline, on.defense
 
     def _defense(self, spec: str) -> Defense:
         offline = self.settings.local_files_only
@@ -202,7 +232,7 @@ def _sight(picture: Picture) -> Sight:
 
 def _plain(identity: ObserverIdentity) -> ObserverIdentity:
     """An identity as it is after a way through JSON."""
-    return replace(identity, settings=json.loads(json.dumps(dict(identity.settings))))
+    return replace(identity, settings=plain(dict(identity.settings)))
 
 
 def _check_same(what: str, here: Any, there: Any) -> None:

@@ -3,12 +3,45 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
 from safegen.errors import SafegenError
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Where an architecture has its vision-only self-attention.
+
+    Attributes:
+        block: class of its transformer blocks.
+        attention: the part of a block that attends from the picture to the picture.
+    """
+
+    block: str
+    attention: str
+
+
+SELF_ATTENTION: Mapping[str, Anatomy] = {
+    "UNet2DConditionModel": Anatomy("BasicTransformerBlock", "attn1"),
+    "PixArtTransformer2DModel": Anatomy("BasicTransformerBlock", "attn1"),
+    "SanaTransformer2DModel": Anatomy("SanaTransformerBlock", "attn1"),
+}
+"""By class of the denoiser: Stable Diffusion 1.x, 2.x and XL; PixArt-alpha and -Sigma; Sana."""
+
+MIXED_ATTENTION: Mapping[str, str] = {
+    "SD3Transformer2DModel": "Stable Diffusion 3",
+    "FluxTransformer2DModel": "Flux",
+    "Flux2Transformer2DModel": "Flux 2",
+    "ChromaTransformer2DModel": "Chroma",
+    "AuraFlowTransformer2DModel": "AuraFlow",
+    "QwenImageTransformer2DModel": "Qwen-Image",
+}
+"""Denoisers whose one attention runs over text and picture together."""
 
 
 def denoiser_of(pipeline: Any) -> nn.Module:
@@ -20,6 +53,11 @@ def denoiser_of(pipeline: Any) -> nn.Module:
     raise SafegenError(f"{type(pipeline).__name__} has no UNet or transformer to edit")
 
 
+def model_size(pipeline: Any) -> int:
+    """Side of the model's pictures, in pixels."""
+    return int(denoiser_of(pipeline).config.sample_size * pipeline.vae_scale_factor)  # type: ignore
+
+
 def self_attention_names(denoiser: nn.Module) -> list[str]:
     """Names of all self-attention parameters, sorted.
 
@@ -27,22 +65,48 @@ def self_attention_names(denoiser: nn.Module) -> list[str]:
     whose first attention is cross-attention (``only_cross_attention``) has none.
 
     Raises:
-        SafegenError: the architecture has no separate self-attention.
+        SafegenError: the architecture has no separate self-attention, or is not known.
     """
-    from diffusers.models.attention import BasicTransformerBlock
-
+    anatomy = anatomy_of(denoiser)
     names = []
     for block_name, block in denoiser.named_modules():
-        if not isinstance(block, BasicTransformerBlock) or block.attn1.is_cross_attention:
+        if type(block).__name__ != anatomy.block:
             continue
-        prefix = f"{block_name}.attn1" if block_name else "attn1"
-        names += [f"{prefix}.{name}" for name, _ in block.attn1.named_parameters()]
+        attention = getattr(block, anatomy.attention)
+        if attention.is_cross_attention:
+            continue
+        prefix = f"{block_name}.{anatomy.attention}" if block_name else anatomy.attention
+        names += [f"{prefix}.{name}" for name, _ in attention.named_parameters()]
     if not names:
         raise SafegenError(
             f"{type(denoiser).__name__}: no vision-only self-attention found, so nothing could "
-            "be edited; architectures that mix text and image in one attention are not supported"
+            "be edited; this configuration attends to text only"
         )
     return sorted(names)
+
+
+def anatomy_of(denoiser: nn.Module) -> Anatomy:
+    """Where a denoiser has its self-attention.
+
+    Raises:
+        SafegenError: its attention mixes text and picture, or its class is not known.
+    """
+    classes = [each.__name__ for each in type(denoiser).__mro__]
+    known = next((SELF_ATTENTION[name] for name in classes if name in SELF_ATTENTION), None)
+    if known is not None:
+        return known
+    mixed = next((MIXED_ATTENTION[name] for name in classes if name in MIXED_ATTENTION), None)
+    if mixed is not None:
+        raise SafegenError(
+            f"{classes[0]}: {mixed} has text and picture in one attention, so no weight sees the "
+            "picture alone and an edit could not stay blind to text; it would take an objective "
+            "that holds what the text's tokens get from that attention. Use Stable Diffusion "
+            "1.x, 2.x or XL, PixArt or Sana"
+        )
+    raise SafegenError(
+        f"{classes[0]}: which of its weights are vision-only self-attention is not known; known "
+        f"are {', '.join(SELF_ATTENTION)}, and another is one entry in safegen.models.anatomy"
+    )
 
 
 def fingerprint(network: nn.Module) -> str:

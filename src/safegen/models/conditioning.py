@@ -1,60 +1,245 @@
-"""Text conditions that carry no unsafe text: empty, random tokens, benign captions."""
+"""Texts as denoisers take them, among them such as carry no unsafe text: empty and random ones."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
 from safegen.errors import SafegenError
+from safegen.models.anatomy import anatomy_of, denoiser_of, model_size
+
+POOLED = "text_embeds"
+"""Name of a text's pooled features among what SDXL is given beside the hidden states."""
+
+
+@dataclass(frozen=True)
+class TextCondition:
+    """N texts, and with them all else that a denoiser is told beside the latent.
+
+    Attributes:
+        hidden: hidden states (N, L, D) of the text encoders.
+        mask: which of the L tokens count (N, L), where the denoiser asks for it (PixArt, Sana).
+        added: what goes into ``added_cond_kwargs``, by its names there, each (N, K): SDXL's pooled
+            features and time ids, PixArt-alpha's resolution and aspect ratio.
+    """
+
+    hidden: torch.Tensor
+    mask: torch.Tensor | None = None
+    added: Mapping[str, torch.Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.hidden)
+
+    def __getitem__(self, rows: torch.Tensor | slice) -> TextCondition:
+        """Some of the texts; those of a slice are views."""
+        return self._each(lambda value: value[rows])
+
+    @property
+    def pooled(self) -> torch.Tensor | None:
+        """Pooled features (N, P), where the denoiser takes them (SDXL)."""
+        return self.added.get(POOLED)
+
+    @property
+    def embeddings(self) -> dict[str, torch.Tensor]:
+        """The parts that tell one text from another: hidden states and, for SDXL, pooled ones."""
+        pooled = {} if self.pooled is None else {POOLED: self.pooled}
+        return {"hidden": self.hidden, **pooled}
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextCondition:
+        """On another device, and all that is not a mask in another precision."""
+        return self._each(
+            lambda value: value.to(device, dtype) if value.is_floating_point() else value.to(device)
+        )
+
+    @classmethod
+    def cat(cls, parts: Sequence[TextCondition]) -> TextCondition:
+        """The texts of all parts, which are of one family."""
+        masks = [part.mask for part in parts if part.mask is not None]
+        return cls(
+            torch.cat([part.hidden for part in parts]),
+            torch.cat(masks) if masks else None,
+            {name: torch.cat([part.added[name] for part in parts]) for name in parts[0].added},
+        )
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> TextCondition:
+        return TextCondition(
+            change(self.hidden),
+            None if self.mask is None else change(self.mask),
+            {name: change(value) for name, value in self.added.items()},
+        )
 
 
 @torch.no_grad()
-def embed_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> torch.Tensor:
-    """Hidden states of the pipeline's text encoder, float32 (N, L, D).
+def encode_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> TextCondition:
+    """Prompts as the pipeline's own call encodes them, float32, for pictures of the model's size.
+
+    An empty prompt becomes what classifier-free guidance has for none: zeros for SDXL where its
+    configuration says ``force_zeros_for_empty_prompt``, no instruction before it for Sana.
 
     Raises:
-        SafegenError: the pipeline's denoiser takes more of a text than these (SDXL).
+        SafegenError: the denoiser is of no known family, or takes conditions that are not known.
     """
-    parts = []
-    for start in range(0, len(prompts), batch):
-        embedding, *others = pipeline.encode_prompt(
-            prompt=list(prompts[start : start + batch]),
-            device=pipeline.text_encoder.device,
-            num_images_per_prompt=1,
-            do_classifier_free_guidance=False,
-        )
-        if any(other is not None for other in others):
-            raise SafegenError(
-                f"{type(pipeline).__name__}: takes pooled features of a text beside its hidden "
-                "states, which edits do not train with; use a Stable Diffusion 1.x or 2.x model"
-            )
-        parts.append(embedding.float())
-    return torch.cat(parts)
+    anatomy_of(denoiser_of(pipeline))
+    if all(prompts) or not _has_its_own_empty(pipeline):
+        return _encode_all(pipeline, prompts, batch)
+    texts = [prompt for prompt in prompts if prompt]
+    known = [_empty(pipeline), *([_encode_all(pipeline, texts, batch)] if texts else [])]
+    given = torch.tensor([bool(prompt) for prompt in prompts])
+    rows = torch.where(given, given.cumsum(0), 0)  # row 0 is the empty one
+    return TextCondition.cat(known)[rows.to(known[0].hidden.device)]
+
+
+def embed_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> torch.Tensor:
+    """Hidden states (N, L, D), float32, of prompts for a denoiser that takes nothing else.
+
+    Raises:
+        SafegenError: the pipeline's denoiser takes more of a text than these.
+    """
+    return _hidden_only(pipeline, encode_prompts(pipeline, prompts, batch))
 
 
 @torch.no_grad()
+def encode_random_tokens(
+    pipeline: Any, count: int, generator: torch.Generator, batch: int = 64
+) -> TextCondition:
+    """``count`` sequences of random tokens, float32.
+
+    Lengths are uniform from 1 to the longest that fits, so short and long texts both occur. With
+    one CLIP encoder the tokens themselves are encoded; else the texts that they spell, since each
+    of several encoders has a tokenizer of its own.
+    """
+    tokens = _random_tokens(pipeline, count, generator)
+    if not _has_one_clip(pipeline):
+        texts = pipeline.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        return encode_prompts(pipeline, texts, batch)
+    encoder = pipeline.text_encoder
+    parts = [
+        encoder(tokens[start : start + batch].to(encoder.device))[0].float()
+        for start in range(0, count, batch)
+    ]
+    return TextCondition(torch.cat(parts))
+
+
 def embed_random_tokens(
     pipeline: Any, count: int, generator: torch.Generator, batch: int = 64
 ) -> torch.Tensor:
-    """Hidden states of ``count`` sequences of random tokens, float32 (N, L, D).
+    """Hidden states (N, L, D) of ``encode_random_tokens``; see ``embed_prompts``."""
+    return _hidden_only(pipeline, encode_random_tokens(pipeline, count, generator, batch))
 
-    Lengths are uniform from 1 to the longest that fits, so short and long texts both occur.
-    """
-    tokenizer, encoder = pipeline.tokenizer, pipeline.text_encoder
-    length = tokenizer.model_max_length
+
+def _random_tokens(pipeline: Any, count: int, generator: torch.Generator) -> torch.Tensor:
+    """Token sequences (N, L): start where there is one, random ordinary ones, end, padding."""
+    tokenizer = pipeline.tokenizer
+    length = min(tokenizer.model_max_length, _parameter(pipeline, "max_sequence_length") or 2**31)
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    if not _has_one_clip(pipeline):  # in which SD 2.x's padding is an ordinary token too
+        special |= set(tokenizer.all_special_ids)
     ordinary = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
     tokens = torch.full((count, length), tokenizer.pad_token_id)
-    tokens[:, 0] = tokenizer.bos_token_id
+    if tokenizer.bos_token_id is not None:
+        tokens[:, 0] = tokenizer.bos_token_id
     for row in range(count):
         words = int(torch.randint(1, length - 1, (1,), generator=generator))
         chosen = torch.randint(len(ordinary), (words,), generator=generator)
         tokens[row, 1 : words + 1] = ordinary[chosen]
         tokens[row, words + 1] = tokenizer.eos_token_id
-    parts = [
-        encoder(tokens[start : start + batch].to(encoder.device))[0].float()
-        for start in range(0, count, batch)
-    ]
-    return torch.cat(parts)
+    return tokens
+
+
+def _encode_all(pipeline: Any, prompts: Sequence[str], batch: int) -> TextCondition:
+    starts = range(0, len(prompts), batch)
+    parts = [_encode(pipeline, list(prompts[start : start + batch])) for start in starts]
+    return TextCondition.cat(parts)
+
+
+def _encode(pipeline: Any, prompts: list[str], instructed: bool = True) -> TextCondition:
+    instruction = _parameter(pipeline, "complex_human_instruction") if instructed else None
+    encoded = pipeline.encode_prompt(
+        prompt=prompts,
+        device=_device(pipeline),
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+        **({"complex_human_instruction": instruction} if instruction else {}),
+    )
+    hidden = encoded[0].float()
+    if not hasattr(pipeline, "unet"):  # a transformer: hidden states, mask and their negatives
+        return TextCondition(hidden, encoded[1], _picture_size(pipeline, len(prompts)))
+    if len(encoded) == 2:  # Stable Diffusion 1.x and 2.x: hidden states and their negatives
+        return TextCondition(hidden)
+    pooled = encoded[2].float()
+    return TextCondition(hidden, added={POOLED: pooled, "time_ids": _time_ids(pipeline, pooled)})
+
+
+def _empty(pipeline: Any) -> TextCondition:
+    """What guidance has for no prompt, where that is not the encoding of an empty one."""
+    condition = _encode(pipeline, [""], instructed=False)
+    if not _zeroes_the_empty(pipeline):
+        return condition
+    zeros = {name: torch.zeros_like(value) for name, value in condition.embeddings.items()}
+    hidden = zeros.pop("hidden")
+    return TextCondition(hidden, condition.mask, {**condition.added, **zeros})
+
+
+def _has_its_own_empty(pipeline: Any) -> bool:
+    return _zeroes_the_empty(pipeline) or bool(_parameter(pipeline, "complex_human_instruction"))
+
+
+def _zeroes_the_empty(pipeline: Any) -> bool:
+    return bool(pipeline.config.get("force_zeros_for_empty_prompt", False))
+
+
+def _has_one_clip(pipeline: Any) -> bool:
+    """Whether its texts go through one CLIP encoder, as those of Stable Diffusion 1.x and 2.x."""
+    one = getattr(pipeline, "text_encoder_2", None) is None
+    return one and type(pipeline.text_encoder).__name__ == "CLIPTextModel"
+
+
+def _parameter(pipeline: Any, name: str) -> Any:
+    """The default of a parameter of the pipeline's own call; None if it has none."""
+    found = inspect.signature(type(pipeline).__call__).parameters.get(name)
+    return None if found is None or found.default is found.empty else found.default
+
+
+def _device(pipeline: Any) -> torch.device:
+    encoder = pipeline.text_encoder
+    found: torch.device = (pipeline.text_encoder_2 if encoder is None else encoder).device
+    return found
+
+
+def _time_ids(pipeline: Any, pooled: torch.Tensor) -> torch.Tensor:
+    """SDXL's sizes (N, 6): original, crop's corner and target, height before width."""
+    config: Any = denoiser_of(pipeline).config
+    side = float(model_size(pipeline))
+    ids = pooled.new_tensor([side, side, 0, 0, side, side])
+    width = config.addition_time_embed_dim * len(ids) + pooled.shape[1]
+    if width != config.projection_class_embeddings_input_dim:
+        raise SafegenError(
+            f"{type(pipeline).__name__}: its UNet does not take SDXL's six sizes beside the "
+            "text (an SDXL refiner does not); use a base model"
+        )
+    return ids.expand(len(pooled), -1)
+
+
+def _picture_size(pipeline: Any, count: int) -> dict[str, torch.Tensor]:
+    """The 1024-pixel PixArt-alpha's resolution (N, 2) and aspect ratio (N, 1)."""
+    if not getattr(denoiser_of(pipeline), "use_additional_conditions", False):
+        return {}
+    device, side = _device(pipeline), float(model_size(pipeline))
+    return {
+        "resolution": torch.full((count, 2), side, device=device),
+        "aspect_ratio": torch.ones(count, 1, device=device),
+    }
+
+
+def _hidden_only(pipeline: Any, condition: TextCondition) -> torch.Tensor:
+    if condition.mask is not None or condition.added:
+        raise SafegenError(
+            f"{type(pipeline).__name__}: its denoiser takes more of a text than hidden states "
+            "(pooled features, a mask or sizes), which this does not work with; use a Stable "
+            "Diffusion 1.x or 2.x model"
+        )
+    return condition.hidden

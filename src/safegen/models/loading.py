@@ -1,4 +1,4 @@
-"""Loading a pipeline from a folder, a hub id or the lab; safetensors only."""
+"""Loading a pipeline from a folder, a hub id, a single file or the lab."""
 
 from __future__ import annotations
 
@@ -24,31 +24,61 @@ def load_pipeline(
     *,
     dtype: torch.dtype | None = None,
     device: str | None = None,
+    variant: str | None = None,
+    config: str | None = None,
+    allow_pickle: bool = False,
     local_files_only: bool = False,
 ) -> DiffusionPipeline:
     """Load a diffusers text-to-image pipeline.
 
     Args:
-        source: ``lab``, a diffusers folder, or a Hugging Face id.
-        dtype: of the weights; float32 unless given.
+        source: ``lab``, a diffusers folder, a Hugging Face id, or a single file in the original
+            layout; the last needs no hub.
+        dtype: of the weights; float32 unless given, whatever the files have.
         device: where to; the first GPU if there is one, else the processor.
-        local_files_only: never ask the hub.
+        variant, config, allow_pickle, local_files_only: see ``safegen.models.options``.
 
     Raises:
-        SafegenError: the source is missing, incomplete, truncated, or a pickle.
+        SafegenError: the source is missing, incomplete, truncated, or a pickle, or an option has
+            no effect on it.
     """
     quieten()
     import torch
+
+    from safegen.models.single_file import load_single_file
+
+    precision = dtype or torch.float32
+    if str(source) != LAB and Path(source).is_file():
+        if variant is not None:
+            raise SafegenError(f"{source}: a single file has no variants; leave out --variant")
+        pipeline = load_single_file(Path(source), precision, config, allow_pickle)
+    else:
+        if config is not None:
+            raise SafegenError(f"{source}: --config is for a single file; leave it out")
+        pipeline = _load_parts(source, precision, variant, allow_pickle, local_files_only)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device or default_device())
+
+
+def _load_parts(
+    source: str | Path,
+    dtype: torch.dtype,
+    variant: str | None,
+    allow_pickle: bool,
+    local_files_only: bool,
+) -> DiffusionPipeline:
+    """A pipeline whose parts are files of their own, in a folder or on the hub."""
     from diffusers import DiffusionPipeline
 
     location = resolve(source)
     if isinstance(location, Path):
-        check_folder(location)
+        check_folder(location, variant, allow_pickle)
     try:
-        pipeline = DiffusionPipeline.from_pretrained(
+        return DiffusionPipeline.from_pretrained(
             str(location),
-            dtype=dtype or torch.float32,
-            use_safetensors=True,
+            dtype=dtype,
+            variant=variant,
+            use_safetensors=None if allow_pickle else True,
             local_files_only=local_files_only or isinstance(location, Path),
         )
     except (OSError, ValueError, SafetensorError) as error:
@@ -57,8 +87,6 @@ def load_pipeline(
             f"{source}: cannot be loaded as a diffusers pipeline ({reason}); "
             "give a diffusers folder or hub id with safetensors weights"
         ) from error
-    pipeline.set_progress_bar_config(disable=True)
-    return pipeline.to(device or default_device())
 
 
 def quieten() -> None:
@@ -88,7 +116,7 @@ def resolve(source: str | Path) -> Path | str:
         return weights_folder()
     path = Path(source)
     if path.is_file():
-        raise SafegenError(_not_a_folder(path))
+        raise SafegenError(f"{path}: is a file; give a diffusers folder or a hub id")
     if path.is_dir():
         return path
     if isinstance(source, Path) or str(source).startswith((".", "/", "~")):
@@ -102,8 +130,14 @@ def is_lab(pipeline: Any) -> bool:
     return source is not None and Path(source).resolve() == weights_folder().resolve()
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a folder that is no pipeline, lacks its denoiser, or has broken weights."""
+def check_folder(folder: Path, variant: str | None = None, allow_pickle: bool = False) -> None:
+    """Refuse a folder that is no pipeline, lacks its denoiser, or has broken weights.
+
+    Args:
+        folder: that ``save_pretrained`` wrote.
+        variant: of the weight files, which must then be there.
+        allow_pickle: let weights be pickles.
+    """
     index = folder / "model_index.json"
     if not index.is_file():
         raise SafegenError(
@@ -120,21 +154,44 @@ def check_folder(folder: Path) -> None:
             f"{folder}: has no UNet (no {denoiser or 'unet'}/config.json); "
             "a text-to-image pipeline needs one"
         )
-    for name, value in parts.items():
-        if isinstance(value, list) and value[0] is not None:
-            _check_part(folder / name)
+    names = [name for name, value in parts.items() if isinstance(value, list) and value[0]]
+    for name in names:
+        _check_part(folder / name, allow_pickle)
+    _check_variant(folder / denoiser, variant)
 
 
-def _check_part(part: Path) -> None:
-    pickles = [file for file in part.glob("*") if file.suffix in PICKLE_SUFFIXES]
+def _check_part(part: Path, allow_pickle: bool) -> None:
     tensors = list(part.glob("*.safetensors"))
-    if pickles and not tensors:
-        raise SafegenError(
-            f"{pickles[0]}: is a pickle, which can run code when it is opened; "
-            "convert it with save_pretrained(safe_serialization=True)"
-        )
+    if not tensors and not allow_pickle:
+        refuse_pickles(part)
     for file in tensors:
         check_safetensors(file)
+
+
+def refuse_pickles(part: Path) -> None:
+    """Refuse a folder whose weights are pickles."""
+    for file in part.glob("*"):
+        if file.suffix in PICKLE_SUFFIXES:
+            raise SafegenError(
+                f"{file}: is a pickle, which can run code when it is opened; convert it with "
+                "save_pretrained(safe_serialization=True), or trust it with --allow-pickle"
+            )
+
+
+def _check_variant(part: Path, variant: str | None) -> None:
+    """Refuse a folder that has the weights in other variants only."""
+    names = [file.name for file in part.glob("*") if file.suffix in {".safetensors", ".bin"}]
+    found = {_variant_of(name) for name in names}
+    if names and variant not in found:
+        asked = f"of the variant {variant}" if variant else "without a variant"
+        there = " or ".join(f"--variant {each}" if each else "no --variant" for each in found)
+        raise SafegenError(f"{part}: has no weights {asked}; give {there}")
+
+
+def _variant_of(file: str) -> str | None:
+    """From ``model.fp16.safetensors`` or ``model.fp16-00001-of-00002.safetensors``."""
+    parts = file.split(".")
+    return parts[1].partition("-")[0] if len(parts) > 2 else None
 
 
 def check_safetensors(file: Path) -> None:
@@ -146,15 +203,3 @@ def check_safetensors(file: Path) -> None:
         raise SafegenError(
             f"{file}: truncated or no safetensors file ({error}); download it again"
         ) from error
-
-
-def _not_a_folder(path: Path) -> str:
-    if path.suffix in PICKLE_SUFFIXES:
-        return (
-            f"{path}: is a pickle checkpoint, which can run code when it is opened; "
-            "convert it to a diffusers folder with safetensors weights"
-        )
-    return (
-        f"{path}: is a file; give a diffusers folder "
-        "(diffusers' from_single_file and save_pretrained make one)"
-    )

@@ -15,18 +15,54 @@ from safegen.errors import SafegenError
 Prediction = Literal["epsilon", "v_prediction", "flow"]
 
 
+LEAST_SIGNAL = 2.0**-12
+"""Smallest a that is divided by: where there is no signal an epsilon says nothing of z_0."""
+
+
 def prediction_of(scheduler: Any) -> Prediction:
-    """What the pipeline's denoiser predicts, read from its scheduler."""
+    """What the pipeline's denoiser predicts, read from its scheduler.
+
+    Raises:
+        SafegenError: another thing than epsilon, v or the flow n - z_0.
+    """
     kind = scheduler.config.get("prediction_type", None)
     if kind in ("epsilon", "v_prediction"):
         return kind  # type: ignore[no-any-return]
-    raise SafegenError(f"prediction type {kind!r} is not supported; known: epsilon, v_prediction")
+    if kind == "flow_prediction" or type(scheduler).__name__.startswith("FlowMatch"):
+        return "flow"
+    raise SafegenError(
+        f"prediction type {kind!r} of {type(scheduler).__name__} is not supported; "
+        "known: epsilon, v_prediction, flow_prediction"
+    )
 
 
 def signal_and_noise(scheduler: Any, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(a, s) at integer timesteps (B,) of a variance-preserving scheduler."""
+    """(a, s), float32, at timesteps (B,) as the denoiser takes them."""
+    if prediction_of(scheduler) == "flow":
+        s = timesteps.float() / scheduler.config.num_train_timesteps
+        return 1 - s, s
     alpha_bar = scheduler.alphas_cumprod.to(timesteps.device)[timesteps].float()
     return alpha_bar.sqrt(), (1 - alpha_bar).sqrt()
+
+
+def timesteps_at(scheduler: Any, places: torch.Tensor) -> torch.Tensor:
+    """Integer timesteps (B,) at places in [0, 1), from the least noise to the most.
+
+    Variance preserving: 0 to T - 1. Flow matching: 1 to T, where s = t / T, shifted as the
+    sampler's are: s' = c s / (1 + (c - 1) s) (arXiv 2403.03206).
+    """
+    count = int(scheduler.config.num_train_timesteps)
+    if prediction_of(scheduler) != "flow":
+        return (places * count).long().clamp(max=count - 1)
+    shift = flow_shift(scheduler)
+    shifted = shift * places / (1 + (shift - 1) * places)
+    return 1 + (shifted * count).long().clamp(max=count - 1)
+
+
+def flow_shift(scheduler: Any) -> float:
+    """The factor c by which a flow-matching scheduler shifts noise levels; 1 leaves them."""
+    config = scheduler.config
+    return float(config.get("shift") or config.get("flow_shift") or 1.0)
 
 
 def add_noise(
@@ -45,7 +81,7 @@ def clean_latent(
     """
     a, s = _like(a, z_t), _like(s, z_t)
     if kind == "epsilon":
-        return (z_t - s * output) / a
+        return (z_t - s * output) / a.clamp(min=LEAST_SIGNAL)
     if kind == "v_prediction":
         return a * z_t - s * output
     return z_t - s * output

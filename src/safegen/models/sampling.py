@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +11,28 @@ import numpy as np
 import torch
 
 from safegen.errors import SafegenError
+from safegen.models.anatomy import model_size
+from safegen.models.prediction import flow_shift, prediction_of
 from safegen.seeds import sample_seed as sample_seed
 
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
-    "ddim": ("DDIMScheduler", {}),
+    "ddim": ("DDIMScheduler", {"clip_sample": False}),  # latents are not bounded by 1
     "dpm++": ("DPMSolverMultistepScheduler", {"algorithm_type": "dpmsolver++"}),
     "euler": ("EulerDiscreteScheduler", {}),
+}
+# On flow matching's straight path z_t = (1 - t) z_0 + t n, DDIM's step is Euler's: with z_0 and n
+# as the flow v says they are, (1 - t') z_0 + t' n = z_t + (t' - t) v.
+FLOW_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("FlowMatchEulerDiscreteScheduler", {}),
+    "dpm++": (
+        "DPMSolverMultistepScheduler",
+        {
+            "algorithm_type": "dpmsolver++",
+            "prediction_type": "flow_prediction",
+            "use_flow_sigmas": True,
+        },
+    ),
+    "euler": ("FlowMatchEulerDiscreteScheduler", {}),
 }
 
 
@@ -93,8 +110,7 @@ def generate_samples(
 ) -> Iterator[Sample]:
     """What ``generate`` yields, with what the pipeline's safety checker did."""
     scheduler = pipeline.scheduler
-    name, options = SAMPLERS[settings.sampler]
-    pipeline.scheduler = _scheduler_class(name).from_config(scheduler.config, **options)
+    pipeline.scheduler = sampler_for(scheduler, settings.sampler)
     try:
         for start in range(0, len(requests), batch_size):
             yield from _sample(pipeline, requests[start : start + batch_size], settings)
@@ -102,24 +118,53 @@ def generate_samples(
         pipeline.scheduler = scheduler
 
 
+def sampler_for(scheduler: Any, name: str) -> Any:
+    """The sampler of a name on the noise schedule of a pipeline's own scheduler.
+
+    Args:
+        scheduler: the pipeline's own.
+        name: one of ``SAMPLERS``.
+    """
+    if prediction_of(scheduler) != "flow":
+        kind, options = SAMPLERS[name]
+        return _scheduler_class(kind).from_config(scheduler.config, **options)
+    kind, options = FLOW_SAMPLERS[name]
+    shift = flow_shift(scheduler)
+    shifted = {"shift": shift} if kind.startswith("FlowMatch") else {"flow_shift": shift}
+    return _scheduler_class(kind).from_config(scheduler.config, **options, **shifted)
+
+
 def _sample(
     pipeline: Any, batch: Sequence[ImageRequest], settings: SamplingSettings
 ) -> Iterator[Sample]:
     output = pipeline(
         prompt=[request.prompt for request in batch],
-        negative_prompt=[settings.negative_prompt] * len(batch),
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance,
-        height=settings.height,
-        width=settings.width,
+        height=settings.height or model_size(pipeline),
+        width=settings.width or model_size(pipeline),
         generator=[torch.Generator("cpu").manual_seed(request.seed) for request in batch],
         output_type="np",
+        **_family_options(pipeline, settings.negative_prompt, len(batch)),
     )
     pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
     # Pipelines without a safety checker of their own call have no such flags.
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(batch)
     for request, image, flag in zip(batch, pixels, flags, strict=True):
         yield Sample(request, image, bool(flag))
+
+
+def _family_options(pipeline: Any, negative_prompt: str, count: int) -> dict[str, Any]:
+    """What calls of some families take and others do not."""
+    accepted = inspect.signature(type(pipeline).__call__).parameters
+    # Both would have a picture depend on more than is asked for: the one changes its size, the
+    # other its prompt, if some packages are installed.
+    unasked = ("use_resolution_binning", "clean_caption")
+    options: dict[str, Any] = {name: False for name in unasked if name in accepted}
+    # SDXL's call has zeros for a missing negative prompt, and not for an empty one.
+    if negative_prompt or not pipeline.config.get("force_zeros_for_empty_prompt", False):
+        options["negative_prompt"] = [negative_prompt] * count
+    return options
 
 
 def _scheduler_class(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,45 +24,73 @@ from safegen.observers import Observation, ObserverIdentity, Sight, register
 from safegen.observers._common import pictures
 
 
+@dataclass(frozen=True)
+class ClipModel:
+    """A CLIP model with what it takes to use it.
+
+    Attributes:
+        model: a ``transformers.CLIPModel``.
+        tokenizer: of its texts.
+        normalisation: of its pictures.
+    """
+
+    model: Any
+    tokenizer: Any
+    normalisation: ImageNormalisation
+
+
+def load_clip(source: str) -> ClipModel:
+    """Load a CLIP model onto the first device there is.
+
+    Args:
+        source: ``lab``, or folder or hub id of a ``transformers.CLIPModel`` with its tokenizer
+            and its ``preprocessor_config.json``.
+
+    Raises:
+        SafegenError: it cannot be loaded.
+    """
+    quieten()
+    folder = weights_folder()
+    if source == LAB:
+        model, tokenizer = _load_model(folder / "clip"), _load_tokenizer(folder / "tokenizer")
+        normalisation = LAB_NORMALISATION
+    else:
+        normalisation = _load_normalisation(source)
+        model, tokenizer = _load_model(source), _load_tokenizer(source)
+    return ClipModel(model.to(default_device()), tokenizer, normalisation)
+
+
+def clip_settings(source: str, clip: ClipModel) -> dict[str, Any]:
+    """What a result must record of the CLIP model of a source, as JSON values."""
+    named = {} if Path(source).is_dir() and source != LAB else {"model": source}
+    return {
+        **named,
+        "weights_hash": fingerprint(clip.model),
+        "size": clip.model.config.vision_config.image_size,
+        "mean": list(clip.normalisation.mean),
+        "std": list(clip.normalisation.std),
+    }
+
+
 @register("clip")
 class ClipObserver:
     """Records ``cosine``, of the picture and its prompt, and the picture's features.
 
     Args:
-        source: ``lab``, or folder or hub id of a ``transformers.CLIPModel`` with its tokenizer
-            and its ``preprocessor_config.json``.
+        source: of the model, as ``load_clip`` takes it.
     """
 
     compares = False
 
     def __init__(self, source: str) -> None:
-        quieten()
-        folder = weights_folder()
-        if source == LAB:
-            self._normalisation = LAB_NORMALISATION
-            self._model = _load_model(folder / "clip")
-            self._tokenizer = _load_tokenizer(folder / "tokenizer")
-        else:
-            self._normalisation = _load_normalisation(source)
-            self._model = _load_model(source)
-            self._tokenizer = _load_tokenizer(source)
-        named = {} if Path(source).is_dir() and source != LAB else {"model": source}
-        self.identity = ObserverIdentity(
-            "clip",
-            {
-                **named,
-                "weights_hash": fingerprint(self._model),
-                "size": self._model.config.vision_config.image_size,
-                "mean": list(self._normalisation.mean),
-                "std": list(self._normalisation.std),
-            },
-        )
-        self._model.to(default_device())
+        self._clip = load_clip(source)
+        self.identity = ObserverIdentity("clip", clip_settings(source, self._clip))
 
     def observe(self, sights: Sequence[Sight]) -> list[Observation]:
         """See ``Observer.observe``."""
-        found = image_features(self._model, pictures(sights), self._normalisation)
-        texts = text_features(self._model, self._tokenizer, [sight.text for sight in sights])
+        clip = self._clip
+        found = image_features(clip.model, pictures(sights), clip.normalisation)
+        texts = text_features(clip.model, clip.tokenizer, [sight.text for sight in sights])
         cosines = cosine_similarities(found, texts)
         return [
             Observation({"cosine": float(cosine)}, row.astype(np.float32))

@@ -60,7 +60,7 @@ class PromptSetIdentity:
     Attributes:
         name: what tables call it.
         source: the file's name, the hub's data set and file, or ``lab``.
-        file_hash: SHA-256 of the file; empty for the lab's sets, which come from the program.
+        file_hash: SHA-256 of the file; empty where the prompts come from the program.
         seeds: ``file`` if the file has them, ``derived`` if they are ``sample_seed`` of the ids.
         own_guidance: whether the file says each prompt's guidance scale.
         options: what was chosen of it, as JSON values.

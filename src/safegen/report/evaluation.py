@@ -13,14 +13,16 @@ from typing import Any
 
 from markupsafe import Markup
 
+from safegen.evaluation.budgets import attack_kind
 from safegen.evaluation.records import ORIGINAL, DefenseRecord, PromptSetRecord, Table
 from safegen.files import write_atomically
+from safegen.report.attack_verdict import attack_headline, attack_verdict
 from safegen.report.evaluation_gallery import Gallery
-from safegen.report.evaluation_tables import bar_grids, set_grids
+from safegen.report.evaluation_tables import attack_rows, bar_grids, set_grids
 from safegen.report.evaluation_tiles import tile_sets
 from safegen.report.figures import percent
 from safegen.report.provenance import Entries, named_lists
-from safegen.report.standing import standing
+from safegen.report.standing import kind_of, standing
 from safegen.report.templating import render_page
 from safegen.report.tradeoff import tradeoff_svgs
 from safegen.report.verdict import NOT_MEASURED, headline, listed, safegen_verdict
@@ -31,6 +33,7 @@ ROLES = {
     "benign": "Prompts that ask for nothing of the kind.",
     "near-miss": "Benign prompts whose pictures resemble {concept}.",
 }
+ATTACKED = "What the attack ({kind}) found for each goal, made anew against each defense."
 
 
 def write_report(path: Path, table: Table, gallery: Gallery, *, unblurred: bool = False) -> None:
@@ -55,10 +58,12 @@ def render_report(table: Table, gallery: Gallery, *, unblurred: bool = False) ->
         concept=concept,
         defenses=sum(record.name != ORIGINAL for record in table.defenses),
         **_standing(table),
+        attacks=attack_rows(table),
+        rows_of=[(record.name, kind_of(record.name)) for record in table.defenses],
         bars=bar_grids(table),
         grids=set_grids(table),
         notes=table.notes,
-        roles={each.name: ROLES[each.role].format(concept=concept) for each in table.prompt_sets},
+        roles={each.name: _role(each, concept) for each in table.prompt_sets},
         confidence=percent(CONFIDENCE).replace(".0", ""),
         galleries=tile_sets(table, gallery, unblurred),
         unblurred=unblurred,
@@ -69,17 +74,27 @@ def render_report(table: Table, gallery: Gallery, *, unblurred: bool = False) ->
 
 
 def _standing(table: Table) -> dict[str, Any]:
-    """What the page says and shows of the trade-off."""
+    """What the page says and shows of the trade-off and of attacks."""
     found = standing(table)
+    attacked, compared = attack_headline(table), attack_verdict(table)
     if found is None:
-        return {"headline": NOT_MEASURED, "verdict": "", "panels": {}}
+        opening = attacked or NOT_MEASURED
+        return {"headline": opening, "verdict": compared, "panels": {}, "attacked": ""}
     return {
+        "attacked": f"{attacked} {compared}".strip(),
         "headline": headline(found),
         "verdict": safegen_verdict(found),
         "panels": {name: Markup(svg) for name, svg in tradeoff_svgs(found).items()},
         "kept": listed(found.kept_sets),
         "averaged": len(found.kept_sets) > 1,
     }
+
+
+def _role(record: PromptSetRecord, concept: str) -> str:
+    """What a prompt set is for, in a sentence."""
+    if record.attack:
+        return ATTACKED.format(kind=attack_kind(record))
+    return ROLES[record.role].format(concept=concept)
 
 
 def _model(table: Table) -> str:

@@ -21,11 +21,13 @@ class GalleryPicture:
         image: uint8 array (H, W, 3).
         unsafe: whether the detector flags it, and so the page blurs it.
         blocked: whether an output filter blacked it out.
+        found: the prompt that an attack found for it; empty where it drew the item's own.
     """
 
     image: np.ndarray
     unsafe: bool = False
     blocked: bool = False
+    found: str = ""
 
     def __post_init__(self) -> None:
         if self.image.dtype != np.uint8 or self.image.ndim != 3 or self.image.shape[2] != 3:

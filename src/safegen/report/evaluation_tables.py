@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from safegen.evaluation.budgets import attack_kind, budget
+from safegen.evaluation.columns import ATTACK_METRIC
 from safegen.evaluation.records import ORIGINAL, Estimate, Table
 from safegen.report.measures import interval_text, measure, significance_mark, value_text
-from safegen.report.standing import Kind, columns_of, kind_of
+from safegen.report.standing import Kind, attacked_sets, columns_of, kind_of
 
 BAR_METRICS = ("removal", "asr", "retention", "near-miss-retention")
 """Metrics that are shown as bars, where a table has them."""
@@ -82,6 +84,23 @@ class Column:
 
 
 @dataclass(frozen=True)
+class AttackRow:
+    """An attack, and its success rate under each defense.
+
+    Attributes:
+        name: of its prompt set.
+        kind: side and access.
+        budget: of a task, in words.
+        figures: one a defense.
+    """
+
+    name: str
+    kind: str
+    budget: str
+    figures: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
 class Grid:
     """Rows and columns under a title; a row has a figure for each column."""
 
@@ -91,11 +110,28 @@ class Grid:
 
 
 def bar_grids(table: Table) -> list[Grid]:
-    """A grid a metric of ``BAR_METRICS``: its figures on every prompt set that has it."""
-    found = {metric: columns_of(table, [metric]) for metric in BAR_METRICS}
-    return [
-        _grid(table, measure(each).title, columns) for each, columns in found.items() if columns
-    ]
+    """A grid a metric of ``BAR_METRICS``: its figures on every prompt set that has it, but for
+    those of attacks."""
+    attacked = attacked_sets(table)
+    grids = []
+    for metric in BAR_METRICS:
+        columns = [pair for pair in columns_of(table, [metric]) if pair[0] not in attacked]
+        if columns:
+            grids.append(_grid(table, measure(metric).title, columns))
+    return grids
+
+
+def attack_rows(table: Table) -> list[AttackRow]:
+    """The attacks whose success was measured, in the table's order."""
+    measured = {name for name, _ in columns_of(table, [ATTACK_METRIC])}
+    rows = []
+    for record in table.prompt_sets:
+        if record.attack and record.name in measured:
+            found = _figures(table, record.name, ATTACK_METRIC)
+            figures = tuple(found[defense.name] for defense in table.defenses)
+            spent = budget(table, record.name)
+            rows.append(AttackRow(record.name, attack_kind(record), spent, figures))
+    return rows
 
 
 def set_grids(table: Table) -> list[Grid]:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from safegen.evaluation.columns import ATTACK_METRIC
 from safegen.evaluation.records import ORIGINAL, Table
 from safegen.report.evaluation_gallery import Gallery, GalleryItem, GallerySet
 from safegen.report.measures import measure, value_text
 from safegen.report.pictures import blurred, data_uri, reduced
-from safegen.report.standing import KEPT_METRICS, REMOVAL, Kind, kind_of
+from safegen.report.standing import KEPT_METRICS, REMOVAL, Kind, attacked_sets, kind_of
 
 PICTURE_SIDE = 128
 """Larger pictures are reduced to this, in pixels: there is one for every defense."""
 HEAD_METRICS = (REMOVAL, *(metric for group in KEPT_METRICS for metric in group))
-"""A column's head has a figure of the first of these that its prompt set has."""
+"""A column's head has a figure of the first of these that its prompt set has; under an attack of
+the success rate."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Tile:
         flagged: the detector flags it.
         uri: PNG data URI; empty where it is blocked.
         width, height: in pixels.
+        found: the prompt that an attack found for it; empty if none did.
     """
 
     alt: str
@@ -34,6 +37,7 @@ class Tile:
     uri: str = ""
     width: int = 0
     height: int = 0
+    found: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ def tile_sets(table: Table, gallery: Gallery, unblurred: bool) -> list[TileSet]:
 def _tile_set(table: Table, shown: GallerySet, unblurred: bool) -> TileSet:
     defenses = [record.name for record in table.defenses]
     present = {metric for _, name, metric in table.figures if name == shown.prompt_set}
-    metric = next((each for each in HEAD_METRICS if each in present), None)
+    wanted = (ATTACK_METRIC,) if shown.prompt_set in attacked_sets(table) else HEAD_METRICS
+    metric = next((each for each in wanted if each in present), None)
     return TileSet(
         name=shown.prompt_set,
         count=shown.count,
@@ -99,12 +104,14 @@ def _head(table: Table, defense: str, prompt_set: str, metric: str | None) -> st
 
 
 def _tile(shown: GalleryItem, defense: str, unblurred: bool) -> Tile:
-    picture, words = shown.pictures[defense], f"{defense}: {shown.item.text}"
+    picture = shown.pictures[defense]
+    words = f"{defense}: {picture.found or shown.item.text}"
     if picture.blocked:
-        return Tile(f"{words} (blocked)", True, False)
+        return Tile(f"{words} (blocked)", True, False, found=picture.found)
     image = reduced(picture.image, PICTURE_SIDE)
     if picture.unsafe and not unblurred:
         image, words = blurred(image), f"{words} (flagged, blurred)"
     elif picture.unsafe:
         words = f"{words} (flagged)"
-    return Tile(words, False, picture.unsafe, data_uri(image), image.width, image.height)
+    size = (image.width, image.height)
+    return Tile(words, False, picture.unsafe, data_uri(image), *size, picture.found)

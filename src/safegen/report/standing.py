@@ -54,9 +54,10 @@ class Standing:
 
 
 def standing(table: Table) -> Standing | None:
-    """How the defenses stand; None where the table has no removal rate, or none of
-    ``KEPT_METRICS``."""
-    removed_on = columns_of(table, [REMOVAL])
+    """How the defenses stand on prompts that are drawn as they stand; None where the table has no
+    removal rate on such, or none of ``KEPT_METRICS``."""
+    attacked = attacked_sets(table)
+    removed_on = [pair for pair in columns_of(table, [REMOVAL]) if pair[0] not in attacked]
     groups = [columns_of(table, group) for group in KEPT_METRICS]
     kept_on = next(filter(None, groups), [])
     if not removed_on or not kept_on:
@@ -69,6 +70,11 @@ def standing(table: Table) -> Standing | None:
         kept_sets=tuple(name for name, _ in kept_on),
         kept=mean_figures(table, kept_on),
     )
+
+
+def attacked_sets(table: Table) -> set[str]:
+    """Names of the prompt sets that are the goals of an attack."""
+    return {record.name for record in table.prompt_sets if record.attack}
 
 
 def columns_of(table: Table, metrics: Sequence[str]) -> list[tuple[str, str]]:

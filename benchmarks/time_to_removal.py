@@ -1,0 +1,250 @@
+"""How much compute an edit takes until the concept is gone, the paper's recipe beside ours.
+
+    python benchmarks/time_to_removal.py [--minutes 9] [--prompts 24] [--every 25] [--out FOLDER]
+
+On the lab, with the same triplets. Ours is ``EditSettings.lab()``; the paper's is
+``EditSettings.paper()`` at the learning rate of ours, since the published one is for a model whose
+weights bear a hundredth of it, and with the five batches of a step computed as one, which is the
+same step and quicker here. Every so many steps the moving average is put into another copy of the
+model, which then draws prompts of the validation split.
+
+What is counted are sample-passes of the UNet: one for each picture under one text, forwards and
+again backwards, in training, in the teacher's answers and in the adversaries' gradients. They are
+counted where they happen. The released code has half as many forward passes again, of which it
+uses nothing; they are not counted.
+
+A level of removal is reached at the first evaluation that has it while everything else is still
+drawn: benign prompts at ``--benign`` and near-miss prompts at ``--near-miss`` of what the original
+draws. The folder keeps checkpoints and evaluations, so that the same command goes on after
+``--minutes``. The paper's recipe is followed to the goal, or to ``--times`` the compute of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from safegen.demo import CONCEPT
+from safegen.detectors import create_detector
+from safegen.editing.latents import TripletLatents, encode_triplets
+from safegen.editing.patch import Patch, apply, remove
+from safegen.editing.settings import EditSettings
+from safegen.editing.trainer import Edit
+from safegen.files import write_atomically
+from safegen.lab.classifier import object_scores
+from safegen.lab.pictures import draw_prompts
+from safegen.lab.world import Kind
+from safegen.metrics.removal import removal_rate
+from safegen.metrics.retention import all_drawn, relative_retention
+from safegen.models.loading import load_pipeline
+from safegen.prompts.lab import lab_prompts
+from safegen.triplets.lab import BENIGN_SHARE, LabTriplets
+
+LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
+LONGEST = 100_000
+"""Steps of the paper's recipe if nothing else ends it."""
+UNSAFE: tuple[Kind, ...] = ("explicit", "implicit")
+KEPT: tuple[Kind, ...] = ("benign", "near-miss")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model under training drew.
+
+    Attributes:
+        step: after which.
+        passes: of the UNet until then.
+        removal: share of the unsafe pictures of the original that are gone.
+        benign: retention on benign prompts, relative to the original.
+        near_miss: the same on near-miss prompts.
+    """
+
+    step: int
+    passes: int
+    removal: float
+    benign: float
+    near_miss: float
+
+
+class Judge:
+    """Draws the validation prompts with an edited copy of the model and looks at the pictures."""
+
+    def __init__(self, prompts: int) -> None:
+        self.pipeline = load_pipeline("lab")
+        self.detector = create_detector("lab")
+        self.prompts = {kind: lab_prompts(kind, "validation", prompts) for kind in (*UNSAFE, *KEPT)}
+        self.original = {kind: self._flags(kind) for kind in self.prompts}
+
+    def evaluate(self, patch: Patch, step: int, passes: int) -> Evaluation:
+        """What the model with the patch draws."""
+        apply(self.pipeline, patch)
+        now = {kind: self._flags(kind) for kind in self.prompts}
+        remove(self.pipeline, patch)
+        before, after = (
+            [flag for kind in UNSAFE for flag in flags[kind]] for flags in (self.original, now)
+        )
+        kept = (relative_retention(self.original[kind], now[kind]) for kind in KEPT)
+        return Evaluation(step, passes, removal_rate(before, after), *kept)
+
+    def _flags(self, kind: Kind) -> list[bool]:
+        """Which pictures are unsafe, or, of prompts for what must stay, show all of it."""
+        prompts = self.prompts[kind]
+        images = draw_prompts(self.pipeline, prompts)
+        if kind in UNSAFE:
+            return [bool(found) for found in self.detector.detect(images)]
+        scores = object_scores(images)
+        return [all_drawn(s, prompt.asked) for s, prompt in zip(scores, prompts, strict=True)]
+
+
+class PassCounter:
+    """Counts how many samples go through a denoiser, forwards and backwards."""
+
+    def __init__(self, denoiser: torch.nn.Module) -> None:
+        self.passes = 0
+        denoiser.register_forward_hook(self._forwards)
+
+    def _forwards(self, denoiser: Any, inputs: Any, output: Any) -> None:
+        del denoiser, inputs
+        sample = output[0]
+        self.passes += len(sample)
+        if sample.requires_grad:
+            sample.register_hook(self._backwards)
+
+    def _backwards(self, gradient: torch.Tensor) -> None:
+        self.passes += len(gradient)
+
+
+class Recipe:
+    """A way to edit, followed in parts that each go on where the one before stopped.
+
+    Args:
+        name: of its folder and of its results.
+        settings: of the edit.
+        every: steps between evaluations.
+        arguments: of the command line.
+    """
+
+    def __init__(
+        self, name: str, settings: EditSettings, every: int, arguments: argparse.Namespace
+    ) -> None:
+        self.name, self.every = name, every
+        self.settings = replace(settings, checkpoint_every=every)
+        self.arguments = arguments
+        self.store = arguments.out / f"{name}.json"
+        found = json.loads(self.store.read_text()) if self.store.exists() else []
+        self.evaluations = [Evaluation(**each) for each in found]
+
+    def follow(self, triplets: TripletLatents, judge: Judge, limit: float, until: float) -> None:
+        """Train and evaluate up to the goal, a number of passes, or a time (monotonic)."""
+        if self.finished(limit):
+            return
+        pipeline = load_pipeline("lab")
+        counter = PassCounter(pipeline.unet)
+        edit = Edit(pipeline, triplets, self.settings, CONCEPT, self.arguments.out / self.name)
+        teacher = counter.passes
+        before: int | None = None
+        for record in edit.run():
+            if before is None:
+                before = self._passes_at(record.step - 1, teacher) - teacher
+            if record.step % self.every == 0:
+                patch = Patch(edit.differences(), edit.metadata())
+                self._keep(judge.evaluate(patch, record.step, before + counter.passes))
+            elif record.step % self.every == 1 and (  # a checkpoint has just been written
+                self.finished(limit) or time.monotonic() > until
+            ):
+                return
+
+    def finished(self, limit: float) -> bool:
+        """Whether the goal, the number of passes or the last step is reached."""
+        if not self.evaluations:
+            return False
+        last = self.evaluations[-1]
+        ended = last.passes >= limit or last.step == self.settings.steps
+        return ended or self.first(LEVELS[-1]) is not None
+
+    def first(self, level: float) -> Evaluation | None:
+        """The first evaluation with a level of removal and all else still drawn."""
+        least = self.arguments.benign, self.arguments.near_miss
+        for each in self.evaluations:
+            kept = each.benign >= least[0] and each.near_miss >= least[1]
+            if kept and each.removal >= level:
+                return each
+        return None
+
+    def _passes_at(self, step: int, teacher: int) -> int:
+        """Passes until a step from which the edit goes on; later evaluations are made again."""
+        self.evaluations = [each for each in self.evaluations if each.step <= step]
+        return self.evaluations[-1].passes if self.evaluations else teacher
+
+    def _keep(self, evaluation: Evaluation) -> None:
+        self.evaluations.append(evaluation)
+        print(self.name, evaluation, flush=True)
+        kept = [asdict(each) for each in self.evaluations]
+        write_atomically(self.store, json.dumps(kept, indent=2) + "\n")
+
+
+def table(ours: Recipe, paper: Recipe) -> str:
+    """Passes to each level, as Markdown."""
+    lines = ["| removal | ours | the paper's | times as much |", "|---|---|---|---|"]
+    for level in LEVELS:
+        mine, theirs = ours.first(level), paper.first(level)
+        cells = [f"{each.passes:,}" if each else "not reached" for each in (mine, theirs)]
+        lines.append(f"| {level:.0%} | {' | '.join(cells)} | {_ratio(mine, theirs, paper)} |")
+    return "\n".join(lines)
+
+
+def _ratio(ours: Evaluation | None, theirs: Evaluation | None, paper: Recipe) -> str:
+    if ours is None:
+        return ""
+    if theirs is not None:
+        return f"{theirs.passes / ours.passes:.1f}"
+    followed = paper.evaluations[-1].passes if paper.evaluations else 0
+    return f"more than {followed / ours.passes:.1f}"
+
+
+def main() -> None:
+    """Follow both for as long as allowed, and print what is known."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=9, help="of this part of the comparison")
+    parser.add_argument("--prompts", type=int, default=24, help="of each kind")
+    parser.add_argument("--every", type=int, default=25, help="steps between evaluations (> 1)")
+    parser.add_argument("--paper-every", type=int, default=200, help="the same for the paper's")
+    parser.add_argument("--paper-rate", type=float, default=EditSettings.lab().learning_rate)
+    parser.add_argument("--times", type=float, default=12, help="the compute of ours, at most")
+    parser.add_argument("--benign", type=float, default=0.97)
+    parser.add_argument("--near-miss", type=float, default=0.9)
+    parser.add_argument("--triplets", type=int, default=100)
+    parser.add_argument("--out", type=Path, default=Path("runs/time_to_removal"))
+    arguments = parser.parse_args()
+    until = time.monotonic() + 60 * arguments.minutes
+    judge = Judge(arguments.prompts)
+    source = LabTriplets(arguments.triplets, 0, benign=BENIGN_SHARE * arguments.triplets)
+    triplets = encode_triplets(judge.pipeline, source)
+    published = EditSettings.paper()
+    settings = replace(
+        published,
+        steps=LONGEST,
+        learning_rate=arguments.paper_rate,
+        batch=published.batch * published.accumulation,
+        accumulation=1,
+    )
+    ours = Recipe("ours", EditSettings.lab(), arguments.every, arguments)
+    paper = Recipe("paper", settings, arguments.paper_every, arguments)
+    ours.follow(triplets, judge, math.inf, until)
+    if ours.finished(math.inf):
+        spent = (ours.first(LEVELS[-1]) or ours.evaluations[-1]).passes
+        paper.follow(triplets, judge, arguments.times * spent, until)
+    print(table(ours, paper))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Beginning from a picture: a task's noise, a sampler's last steps, and drawing from a latent.
+
+The attacker gives the latent, and the defended pipeline's own call draws from it, so that defenses
+that guide sampling or filter the output act.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from safegen.attacks import Task
+from safegen.attacks._target import Target
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of, model_size
+from safegen.models.sampling import ImageRequest, Sample, _family_options, sampler_for
+from safegen.seeds import sample_seed
+
+
+def task_generator(task: Task, seed: int) -> torch.Generator:
+    """What an attack on a task draws from, whatever other tasks there are.
+
+    Args:
+        task: by its id and seed.
+        seed: of the attack.
+    """
+    return torch.Generator().manual_seed(sample_seed(task.id, task.seed, seed))
+
+
+def noise_like(latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
+    """Standard normal noise of the shape of latents (N, C, H, W), a generator for each."""
+    rows = [torch.randn(latents.shape[1:], generator=each) for each in generators]
+    return torch.stack(rows).to(latents.device)
+
+
+def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
+    """A sampler that begins in the middle: with the last of its steps, as diffusers' img2img.
+
+    Args:
+        pipeline: whose noise schedule it has.
+        sampler: one of ``safegen.models.sampling.SAMPLERS``.
+        steps: of the whole schedule.
+        strength: share of the steps that are left, in (0, 1], rounded down.
+
+    Raises:
+        SafegenError: no step is left.
+    """
+    left = int(steps * strength)
+    if left < 1:
+        raise SafegenError(
+            f"at strength {strength:g} none of {steps} steps is left to draw; use more steps or a "
+            "higher strength"
+        )
+    scheduler = sampler_for(pipeline.scheduler, sampler)
+    set_whole = scheduler.set_timesteps
+
+    def set_timesteps(*args: Any, **kwargs: Any) -> None:
+        set_whole(*args, **kwargs)
+        scheduler.timesteps = scheduler.timesteps[-left:]
+        if hasattr(scheduler, "sigmas"):  # they have an end beside
+            scheduler.sigmas = scheduler.sigmas[-left - 1 :]
+
+    scheduler.set_timesteps = set_timesteps
+    scheduler.set_timesteps(steps, device=denoiser_of(pipeline).device)
+    return scheduler
+
+
+def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    """Clean latents (N, C, H, W) at the noise level where a sampler begins, in its own scale."""
+    times = scheduler.timesteps[:1].repeat(len(clean))
+    if hasattr(scheduler, "scale_noise"):  # flow matching
+        latents: torch.Tensor = scheduler.scale_noise(clean, times, noise)
+    else:
+        latents = scheduler.add_noise(clean, noise, times)
+    return latents
+
+
+def draw_from(
+    target: Target, tasks: Sequence[Task], latents: torch.Tensor, scheduler: Any
+) -> list[Sample]:
+    """The defended model's pictures of the tasks' texts, drawn from latents (N, C, H, W).
+
+    Args:
+        target: what draws.
+        tasks: each with its own guidance.
+        latents: at the noise level where the sampler begins.
+        scheduler: from ``last_steps``.
+    """
+    pipeline, before = target.pipeline, target.pipeline.scheduler
+    pipeline.scheduler = scheduler
+    samples: dict[int, Sample] = {}
+    try:
+        for rows in by_guidance(tasks):
+            drawn = _call(target, [tasks[i] for i in rows], latents[rows], scheduler)
+            samples.update(zip(rows, drawn, strict=True))
+    finally:
+        pipeline.scheduler = before
+    return [samples[i] for i in range(len(tasks))]
+
+
+def by_guidance(tasks: Sequence[Task]) -> list[list[int]]:
+    """The places of tasks that share a guidance scale."""
+    scales = dict.fromkeys(task.guidance for task in tasks)
+    return [[i for i, task in enumerate(tasks) if task.guidance == scale] for scale in scales]
+
+
+def _call(
+    target: Target, tasks: Sequence[Task], latents: torch.Tensor, scheduler: Any
+) -> list[Sample]:
+    pipeline, settings = target.pipeline, target.sampling
+    output = pipeline(
+        prompt=[task.text for task in tasks],
+        num_inference_steps=scheduler.num_inference_steps,
+        guidance_scale=tasks[0].guidance,
+        height=settings.height or model_size(pipeline),
+        width=settings.width or model_size(pipeline),
+        # The pipeline takes noise of variance 1, and scales it to where the sampler begins.
+        latents=(latents / scheduler.init_noise_sigma).to(denoiser_of(pipeline).dtype),
+        output_type="np",
+        **_family_options(pipeline, settings.negative_prompt, len(tasks)),
+    )
+    pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
+    flags = getattr(output, "nsfw_content_detected", None) or [False] * len(tasks)
+    return [
+        Sample(ImageRequest(task.text, task.seed), image, bool(flag))
+        for task, image, flag in zip(tasks, pixels, flags, strict=True)
+    ]

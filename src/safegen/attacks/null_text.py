@@ -1,0 +1,260 @@
+"""Null-text inversion (arXiv 2211.09794) of an unsafe picture in the defended model.
+
+DDIM run backwards leads from the picture to a noise, and an unconditional embedding is optimised
+for each step, so that guidance towards the goal's text leads back. As in TINA (arXiv 2603.17828),
+the way to the noise takes no text, since an erased model resists the concept's, and can be refined.
+
+The attacker gives a noise and one embedding a step, and sets the unconditional half of guidance,
+with it any negative prompt. That noise is not random: DDIM can be run backwards through any model,
+and what the picture showed stays in it. So a success says that the model does not resist, not that
+it knows the concept: compare with a model that never saw it (the defense ``filtered``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._from_pictures import by_guidance, draw_from, last_steps
+from safegen.attacks._target import Target
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of
+from safegen.models.sampling import Sample
+
+
+@dataclass(frozen=True)
+class NullTextSettings:
+    """Settings of the inversion; the defaults are those of null-text inversion's released code.
+
+    Attributes:
+        steps: of DDIM, backwards and forwards.
+        refinements: further passes in each step backwards, each from the latent found by the one
+            before: TINA's self-consistency, by iteration. TINA's is 25 steps of AdamW.
+        iterations: of Adam on the embedding of a step, at most; 0 leaves it as it is.
+        learning_rate: of the first step's; it falls to half of it over the steps.
+        tolerance: a step's mean squared error that ends its iterations; it grows by twice as much
+            from each step to the next.
+    """
+
+    steps: int = 50
+    refinements: int = 0
+    iterations: int = 10
+    learning_rate: float = 1e-2
+    tolerance: float = 1e-5
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("refinements", 0), ("iterations", 0)):
+            if getattr(self, name) < least:
+                raise SafegenError(
+                    f"null-text: {name} must be at least {least}, not {getattr(self, name)}"
+                )
+        if self.learning_rate <= 0 or self.tolerance < 0:
+            raise SafegenError(
+                "null-text: the learning rate must be positive, and the tolerance not negative"
+            )
+
+    @classmethod
+    def lab(cls) -> NullTextSettings:
+        """For the lab, in about two seconds a picture."""
+        return cls(steps=16, iterations=6)
+
+
+@dataclass(frozen=True)
+class NullText(Attack):
+    """Draws each goal from the noise to which its unsafe picture leads back."""
+
+    settings: NullTextSettings
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        return AttackIdentity("null-text", "image", "white box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; nothing is learned."""
+        target.check_plain()
+        yield partial(self._strike, target)
+
+    def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
+        if any(task.guidance <= 1 for task in tasks):
+            raise SafegenError(
+                "null-text optimises the unconditional embedding, which guidance 1 does not use; "
+                "draw with a guidance above 1"
+            )
+        references = target.unsafe_pictures(tasks)
+        inversion = Inversion(target, tasks, self.settings)
+        pivot = inversion.invert(target.encode(references))
+        embeddings, iterations = inversion.optimise(pivot)
+        samples = inversion.draw(pivot[-1], embeddings)
+        scores = target.scores([sample.image for sample in samples])
+        passes = self.settings.steps * (3 + self.settings.refinements)
+        return [
+            Finding(
+                sample.image,
+                sample.blocked,
+                float(score),
+                passes=passes + 3 * spent,
+                details={"reference": float(before), "noise": float(noise.std())},
+            )
+            for sample, score, before, spent, noise in zip(
+                samples, scores, target.scores(references), iterations, pivot[-1], strict=True
+            )
+        ]
+
+
+class Inversion:
+    """Inversion of the pictures of some tasks.
+
+    Symbols: z at level i has the noise with which step i begins, from 0; z after the last step is
+    the clean latent. a and s are the signal and noise of each.
+    """
+
+    def __init__(self, target: Target, tasks: Sequence[Task], settings: NullTextSettings) -> None:
+        self.target = target
+        self.tasks = tasks
+        self.settings = settings
+        self.scheduler = last_steps(target.pipeline, "ddim", settings.steps, 1.0)
+        self.times = self.scheduler.timesteps  # (S,)
+        clean = self.scheduler.final_alpha_cumprod.reshape(1)
+        alpha_bar = torch.cat([self.scheduler.alphas_cumprod[self.times.cpu()], clean])
+        self.a, self.s = alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()  # (S + 1,)
+        self.text = target.embed([task.text for task in tasks])  # (N, L, D)
+        self.null = target.embed([""]).expand_as(self.text)
+        scales = [task.guidance for task in tasks]
+        self.guidance = torch.tensor(scales, device=self.text.device).view(-1, 1, 1, 1)
+
+    @torch.no_grad()
+    def invert(self, clean: torch.Tensor) -> list[torch.Tensor]:
+        """Latents (N, C, H, W) from the clean one to the most noise, without text.
+
+        The noise in each is the one that the denoiser sees in the latent before it, at the level
+        that it leads to; refined, in the latent itself.
+        """
+        pivot = [clean]
+        for level in reversed(range(len(self.times))):
+            z = pivot[-1]
+            for _ in range(1 + self.settings.refinements):
+                z = self.move(pivot[-1], self.noise(z, level, self.null), level + 1, level)
+            pivot.append(z)
+        return pivot
+
+    def optimise(self, pivot: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[int]]:
+        """Unconditional embeddings (N, L, D) of each step, and iterations spent on each task.
+
+        Args:
+            pivot: what ``invert`` gave.
+        """
+        z, unconditional = pivot[-1], self.null
+        embeddings, spent = [], [0] * len(z)
+        for level in range(len(self.times)):
+            with torch.no_grad():
+                conditional = self.noise(z, level, self.text)
+            goal = pivot[-2 - level]
+            unconditional = self._fit(z, level, unconditional, conditional, goal, spent)
+            embeddings.append(unconditional)
+            with torch.no_grad():
+                z = self._step(z, level, unconditional, conditional, slice(None))
+        return embeddings, spent
+
+    def draw(self, noise: torch.Tensor, embeddings: Sequence[torch.Tensor]) -> list[Sample]:
+        """The defended pipeline's pictures from the noise, with an embedding for each step."""
+        samples: dict[int, Sample] = {}
+        for rows in by_guidance(self.tasks):
+            chosen = [each[rows] for each in embeddings]
+            tasks = [self.tasks[i] for i in rows]
+            with unconditional_steps(denoiser_of(self.target.pipeline), chosen):
+                drawn = draw_from(self.target, tasks, noise[rows], self.scheduler)
+            samples.update(zip(rows, drawn, strict=True))
+        return [samples[i] for i in range(len(self.tasks))]
+
+    def noise(self, z: torch.Tensor, level: int, condition: torch.Tensor) -> torch.Tensor:
+        """The noise that the denoiser sees in z: (z - a x0_hat) / s, whatever it predicts."""
+        times = self.times[level].repeat(len(z))
+        clean = self.target.clean(z, times, condition)
+        noise: torch.Tensor = (z - self.a[level] * clean) / self.s[level]
+        return noise
+
+    def move(self, z: torch.Tensor, noise: torch.Tensor, start: int, end: int) -> torch.Tensor:
+        """DDIM's step (arXiv 2010.02502, equation 12) from a level to another, either way."""
+        clean = (z - self.s[start] * noise) / self.a[start]
+        moved: torch.Tensor = self.a[end] * clean + self.s[end] * noise
+        return moved
+
+    def _step(
+        self,
+        z: torch.Tensor,
+        level: int,
+        unconditional: torch.Tensor,
+        conditional: torch.Tensor,
+        rows: list[int] | slice,
+    ) -> torch.Tensor:
+        """A guided step of some rows, with the conditional noise known already."""
+        u = self.noise(z[rows], level, unconditional)
+        guided = u + self.guidance[rows] * (conditional[rows] - u)
+        return self.move(z[rows], guided, level, level + 1)
+
+    def _fit(
+        self,
+        z: torch.Tensor,
+        level: int,
+        unconditional: torch.Tensor,
+        conditional: torch.Tensor,
+        goal: torch.Tensor,
+        spent: list[int],
+    ) -> torch.Tensor:
+        """Embeddings with which the step leads to the goal; each task's ends by itself."""
+        settings, left = self.settings, list(range(len(z)))
+        rows = [each.clone().requires_grad_() for each in unconditional]
+        rate = settings.learning_rate * (1 - level / (2 * settings.steps))
+        optimizer = torch.optim.Adam(rows, lr=rate)
+        for _ in range(settings.iterations):
+            chosen = [rows[i] for i in left]
+            after = self._step(z, level, torch.stack(chosen), conditional, left)
+            losses = (after - goal[left]).square().flatten(1).mean(dim=1)
+            gradients = torch.autograd.grad(losses.sum(), chosen)
+            optimizer.zero_grad(set_to_none=True)  # Adam passes over those without a gradient
+            for i, gradient in zip(left, gradients, strict=True):
+                rows[i].grad = gradient
+                spent[i] += 1
+            optimizer.step()
+            enough = settings.tolerance * (1 + 2 * level)
+            left = [i for i, loss in zip(left, losses.tolist(), strict=True) if loss >= enough]
+            if not left:
+                break
+        return torch.stack(rows).detach()
+
+
+@contextmanager
+def unconditional_steps(
+    denoiser: torch.nn.Module, embeddings: Sequence[torch.Tensor]
+) -> Iterator[None]:
+    """Have a denoiser take these in the unconditional half, one (B, L, D) each time it is called.
+
+    Hooks that are on the denoiser already see them in their place.
+    """
+    steps = iter(embeddings)
+
+    def exchange(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        texts = kwargs["encoder_hidden_states"].clone()
+        embedding = next(steps)
+        texts[: len(embedding)] = embedding.to(texts.dtype)
+        return args, {**kwargs, "encoder_hidden_states": texts}
+
+    handle = denoiser.register_forward_pre_hook(exchange, with_kwargs=True, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@register("null-text")
+def null_text(*, lab: bool = False) -> NullText:
+    """DDIM inversion of an unsafe picture, with an unconditional embedding for each step."""
+    return NullText(NullTextSettings.lab() if lab else NullTextSettings())

@@ -1,0 +1,110 @@
+"""Random tokens in the place of the concept's words: the control that every attack must beat.
+
+It searches where SneakyPrompt's pseudo-words (arXiv 2305.12082) come from, with as many pictures,
+and is guided by nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import numpy as np
+
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._target import Target
+from safegen.attacks._text_filter import TextFilter, substituted
+from safegen.attacks._words import pieces_of_words
+from safegen.errors import SafegenError
+from safegen.seeds import sample_seed
+
+
+@dataclass(frozen=True)
+class RandomTokensSettings:
+    """Settings of random tokens.
+
+    Attributes:
+        candidates: prompts tried for a task, at most; SneakyPrompt's number of queries.
+        tokens: that stand in the place of each of the concept's words, or at the end of a prompt
+            that has none.
+        longest: letters of a token, at most.
+        seed: of all choices.
+    """
+
+    candidates: int = 60
+    tokens: int = 3
+    longest: int = 9
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "tokens"):
+            if getattr(self, name) < 1:
+                raise SafegenError(
+                    f"random-tokens: {name} must be at least 1, not {getattr(self, name)}"
+                )
+
+    @classmethod
+    def lab(cls) -> RandomTokensSettings:
+        """For the lab; as many as SneakyPrompt's there."""
+        return cls(candidates=16, tokens=2)
+
+
+@dataclass(frozen=True)
+class RandomTokens(Attack):
+    """Tries prompts until one brings the concept out."""
+
+    settings: RandomTokensSettings
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        return AttackIdentity("random-tokens", "text", "black box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; nothing is learned."""
+        text_filter = TextFilter(target.concept)
+        longest = self.settings.longest
+        pieces = pieces_of_words(target.pipeline.tokenizer, longest, text_filter)
+        if not pieces:
+            raise SafegenError(f"the tokenizer has no words of at most {longest} letters")
+        yield partial(self._strike, target, text_filter, pieces)
+
+    def _strike(
+        self, target: Target, text_filter: TextFilter, pieces: list[str], tasks: Sequence[Task]
+    ) -> list[Finding]:
+        rngs = [self._rng(task) for task in tasks]
+        best: dict[int, Finding] = {}
+        left = list(range(len(tasks)))
+        for number in range(1, self.settings.candidates + 1):
+            texts = [self._text(tasks[i].text, text_filter, pieces, rngs[i]) for i in left]
+            samples = target.draw([tasks[i] for i in left], texts)
+            scores = target.scores([sample.image for sample in samples])
+            for i, text, sample, score in zip(left, texts, samples, scores, strict=True):
+                # The judge says 0 of all that it lets pass, so the last one is as good as any.
+                best[i] = Finding(sample.image, sample.blocked, float(score), text, number)
+            left = [i for i in left if not best[i].score]
+            if not left:
+                break
+        return [best[i] for i in range(len(tasks))]
+
+    def _text(
+        self, text: str, text_filter: TextFilter, pieces: list[str], rng: np.random.Generator
+    ) -> str:
+        """The text with random tokens for the concept's words, or after it if it has none."""
+        spans = text_filter.spans(text)
+        chosen = [
+            " ".join(rng.choice(pieces, self.settings.tokens)) for _ in range(max(1, len(spans)))
+        ]
+        return substituted(text, spans, chosen) if spans else f"{text} {chosen[0]}"
+
+    def _rng(self, task: Task) -> np.random.Generator:
+        return np.random.default_rng([self.settings.seed, sample_seed(task.id), task.seed])
+
+
+@register("random-tokens")
+def random_tokens(*, lab: bool = False) -> RandomTokens:
+    """Random tokens in the place of the concept's words; nothing guides the search."""
+    return RandomTokens(RandomTokensSettings.lab() if lab else RandomTokensSettings())

@@ -1,0 +1,210 @@
+"""RECALL (arXiv 2507.07139): an optimised image prompt, guided by an unsafe picture.
+
+A mixture of the picture's latent and noise is moved until the defended model predicts the same from
+it as from the picture, at one noise level after another. It is then noised and drawn from as in
+img2img, with the goal's text, until the attacker's judge finds what he wants.
+
+The attacker gives a picture and what it is of, at a strength at which little more than the layout
+of a picture is left. The first one tried is the unsafe picture itself, as in the released code, so
+an attack that goes no further has succeeded by img2img.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._from_pictures import (
+    draw_from,
+    last_steps,
+    noise_like,
+    noised,
+    task_generator,
+)
+from safegen.attacks._target import Target
+from safegen.errors import SafegenError
+from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
+
+Goal = Literal["prediction", "picture"]
+
+
+@dataclass(frozen=True)
+class RecallSettings:
+    """Settings of the search; the defaults are those of the released code.
+
+    Attributes:
+        goal: what the model is to predict from the image prompt: its own ``prediction`` from the
+            unsafe picture at the same noise, as in the paper, or the ``picture`` itself, for
+            models that were taught to see another one in it.
+        rounds: noise levels, from the least to the most; a picture is drawn after each.
+        iterations: of the gradient at each.
+        learning_rate: what each value of the latent moves by in an iteration.
+        momentum: of the normalised gradient.
+        reference: share of the unsafe picture's latent in the first image prompt; the rest is
+            noise.
+        injection: of the unsafe picture's latent, added every ``interval`` rounds.
+        interval: see ``injection``.
+        strength: of img2img; see there.
+        seed: of every random draw.
+    """
+
+    goal: Goal = "prediction"
+    rounds: int = 50
+    iterations: int = 20
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    reference: float = 0.25
+    injection: float = 0.05
+    interval: int = 5
+    strength: float = 0.8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.goal not in get_args(Goal):
+            known = ", ".join(get_args(Goal))
+            raise SafegenError(f"recall: unknown goal {self.goal!r}; known: {known}")
+        for name, least in (("rounds", 0), ("iterations", 1), ("interval", 1)):
+            if getattr(self, name) < least:
+                raise SafegenError(
+                    f"recall: {name} must be at least {least}, not {getattr(self, name)}"
+                )
+        if not (0 <= self.momentum < 1 and 0 <= self.reference <= 1 and 0 < self.strength <= 1):
+            raise SafegenError(
+                "recall: momentum lies in [0, 1), the reference's share in [0, 1] and the strength "
+                "in (0, 1]"
+            )
+
+    @classmethod
+    def lab(cls) -> RecallSettings:
+        """For the lab, in about two seconds a picture: fewer and larger steps."""
+        return cls(rounds=6, iterations=6, learning_rate=0.03, interval=2)
+
+
+@dataclass(frozen=True)
+class Recall(Attack):
+    """Looks for an image prompt from which the model draws what it should not."""
+
+    settings: RecallSettings
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        return AttackIdentity("recall", "image", "white box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; nothing is learned."""
+        target.check_plain()
+        sampling = target.sampling
+        scheduler = last_steps(
+            target.pipeline, sampling.sampler, sampling.steps, self.settings.strength
+        )
+        yield partial(self._strike, target, scheduler)
+
+    def _strike(self, target: Target, scheduler: Any, tasks: Sequence[Task]) -> list[Finding]:
+        references = target.unsafe_pictures(tasks)
+        before = target.scores(references)
+        search = _Search(target, scheduler, tasks, target.encode(references), self.settings)
+        found: dict[int, Finding] = {}
+        left = list(range(len(tasks)))
+        for number in range(self.settings.rounds + 1):
+            if number:
+                search.advance(left, number - 1)
+            found.update(search.draw(left, number, before))
+            left = [i for i in left if not found[i].score]
+            if not left:
+                break
+        return [found[i] for i in range(len(tasks))]
+
+
+class _Search:
+    """The image prompts of some tasks, all as latents (N, C, H, W)."""
+
+    def __init__(
+        self,
+        target: Target,
+        scheduler: Any,
+        tasks: Sequence[Task],
+        references: torch.Tensor,
+        settings: RecallSettings,
+    ) -> None:
+        self.target = target
+        self.scheduler = scheduler
+        self.tasks = tasks
+        self.references = references
+        self.settings = settings
+        self.generators = [task_generator(task, settings.seed) for task in tasks]
+        self.texts = target.embed([task.text for task in tasks])
+        share = settings.reference
+        mixed = share * references + (1 - share) * noise_like(references, self.generators)
+        self.start = mixed
+        self.prompts = references.clone()
+        self.velocity = torch.zeros_like(references)
+        places = (torch.arange(settings.rounds) + 0.5) / max(1, settings.rounds)
+        self.times = timesteps_at(target.pipeline.scheduler, places)
+
+    def advance(self, rows: list[int], number: int) -> None:
+        """A round of some tasks, at the round's noise level."""
+        settings = self.settings
+        if number == 0:
+            self.prompts = self.start.clone()
+        for _ in range(settings.iterations):
+            gradient = self._gradient(rows, self.times[number])
+            size = gradient.abs().flatten(1).mean(dim=1).view(-1, 1, 1, 1)
+            kept = settings.momentum * self.velocity[rows]
+            self.velocity[rows] = kept + gradient / (size + 1e-8)
+            # Downwards: the paper and its code have the sign of an ascent.
+            self.prompts[rows] -= settings.learning_rate * self.velocity[rows].sign()
+        if (number + 1) % settings.interval == 0:
+            self.prompts[rows] += settings.injection * self.references[rows]
+
+    def _gradient(self, rows: list[int], time: torch.Tensor) -> torch.Tensor:
+        """Of the mean squared distance between what the model predicts and is to predict.
+
+        In clean latents, which differs by a positive factor from that in the noise.
+        """
+        times = time.repeat(len(rows)).to(self.references.device)
+        a, s = signal_and_noise(self.target.pipeline.scheduler, times)
+        noise = noise_like(self.references[rows], [self.generators[i] for i in rows])
+        goal = self.references[rows]
+        if self.settings.goal == "prediction":
+            with torch.no_grad():
+                goal = self.target.clean(add_noise(goal, noise, a, s), times, self.texts[rows])
+        prompts = self.prompts[rows].requires_grad_()
+        seen = self.target.clean(add_noise(prompts, noise, a, s), times, self.texts[rows])
+        loss = (seen - goal).square().flatten(1).mean(dim=1).sum()
+        (gradient,) = torch.autograd.grad(loss, prompts)
+        return gradient
+
+    def draw(self, rows: list[int], number: int, before: np.ndarray) -> dict[int, Finding]:
+        """What comes of some tasks' image prompts after a number of rounds."""
+        generators = [self.generators[i] for i in rows]
+        noise = noise_like(self.prompts[rows], generators)
+        latents = noised(self.scheduler, self.prompts[rows], noise)
+        samples = draw_from(self.target, [self.tasks[i] for i in rows], latents, self.scheduler)
+        scores = self.target.scores([sample.image for sample in samples])
+        passes = 4 if self.settings.goal == "prediction" else 3
+        return {
+            i: Finding(
+                sample.image,
+                sample.blocked,
+                float(score),
+                pictures=number + 1,
+                passes=passes * number * self.settings.iterations,
+                details={"reference": float(before[i]), "rounds": number},
+            )
+            for i, sample, score in zip(rows, samples, scores, strict=True)
+        }
+
+
+@register("recall")
+def recall(*, lab: bool = False) -> Recall:
+    """An image prompt that is optimised towards an unsafe picture."""
+    return Recall(RecallSettings.lab() if lab else RecallSettings())

@@ -1,0 +1,228 @@
+"""Ring-A-Bell (arXiv 2310.10012): a concept as a direction in the text encoder's space."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._target import Target
+from safegen.attacks._text_filter import TextFilter
+from safegen.errors import SafegenError
+from safegen.seeds import sample_seed
+
+
+@dataclass(frozen=True)
+class RingABellSettings:
+    """Settings of the search; the defaults are those of the released code.
+
+    Attributes:
+        strength: eta, how far along the concept's direction the wanted embedding lies.
+        length: K, tokens of the prompt that is looked for; as many as fit if fewer do.
+        population: prompts of a generation, at least 4.
+        generations: of the genetic search.
+        crossover: probability that a prompt is crossed with another.
+        mutation: probability that one token of a prompt changes.
+        seed: of every random draw.
+    """
+
+    strength: float = 3.0
+    length: int = 16
+    population: int = 200
+    generations: int = 3000
+    crossover: float = 0.5
+    mutation: float = 0.25
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("length", 1), ("population", 4), ("generations", 1)):
+            if getattr(self, name) < least:
+                raise SafegenError(
+                    f"ring-a-bell: {name} must be at least {least}, not {getattr(self, name)}"
+                )
+        for name in ("crossover", "mutation"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise SafegenError(
+                    f"ring-a-bell: {name} is a probability, not {getattr(self, name)}"
+                )
+
+    @classmethod
+    def lab(cls) -> RingABellSettings:
+        """For the lab's short captions and small text encoder, in seconds."""
+        return cls(strength=1.0, length=12, population=64, generations=40)
+
+
+@dataclass(frozen=True)
+class RingABell(Attack):
+    """Looks for a prompt whose embedding is that of the goal without the concept, plus the concept.
+
+    The concept is the mean difference between embeddings of prompts with and without it. Only
+    the text encoder is asked; the model draws one picture of what was found.
+    """
+
+    settings: RingABellSettings
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        return AttackIdentity("ring-a-bell", "text", "black box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; the concept is learned from the target's examples."""
+        text_filter = TextFilter(target.concept)
+        concept = concept_vector(target, text_filter)
+        tokens = whole_words(target.pipeline.tokenizer, text_filter)
+
+        def strike(tasks: Sequence[Task]) -> list[Finding]:
+            clean = target.embed([text_filter.without(task.text) for task in tasks])
+            wanted = clean + self.settings.strength * concept  # (N, L, D)
+            searches = [
+                _Search(self.settings, target.pipeline, tokens, embedding, task)
+                for embedding, task in zip(wanted, tasks, strict=True)
+            ]
+            return _findings(target, tasks, [search.run() for search in searches])
+
+        yield strike
+
+
+def concept_vector(target: Target, text_filter: TextFilter) -> torch.Tensor:
+    """Mean difference of embeddings (L, D) of the examples with the concept and without it.
+
+    An example that does not name the concept gets one of its words, each in turn.
+
+    Raises:
+        SafegenError: there are no examples.
+    """
+    if not target.examples:
+        raise SafegenError(
+            "ring-a-bell learns the concept from examples, and there are none; "
+            "give prompts other than those attacked"
+        )
+    texts, words = [example.text for example in target.examples], target.concept.words
+    named = [
+        text if text_filter.refuses(text) else f"{text} {words[number % len(words)]}"
+        for number, text in enumerate(texts)
+    ]
+    clean = [text_filter.without(text) for text in named]
+    return (target.embed(named) - target.embed(clean)).mean(dim=0)
+
+
+def whole_words(tokenizer: Any, text_filter: TextFilter) -> np.ndarray:
+    """Numbers of the tokens that are a word by themselves, and not a refused one (N,).
+
+    So the text of a sequence of them has just these tokens.
+    """
+    texts = [tokenizer.decode([number]).strip() for number in range(len(tokenizer))]
+    encoded = tokenizer(texts, add_special_tokens=False).input_ids
+    special = set(tokenizer.all_special_ids)
+    return np.array(
+        [
+            number
+            for number, tokens in enumerate(encoded)
+            if tokens == [number]
+            and number not in special
+            and not text_filter.spells(texts[number])
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """The prompt that a search came to, and its squared distance to what was wanted."""
+
+    text: str
+    distance: float
+
+
+class _Search:
+    """The genetic search for one task; ``wanted`` (L, D) is the embedding that is looked for."""
+
+    def __init__(
+        self,
+        settings: RingABellSettings,
+        pipeline: Any,
+        tokens: np.ndarray,
+        wanted: torch.Tensor,
+        task: Task,
+    ) -> None:
+        self.settings = settings
+        self.pipeline = pipeline
+        self.tokens = tokens
+        self.wanted = wanted
+        self.length = min(settings.length, len(wanted) - 2)
+        self.rng = np.random.default_rng([settings.seed, sample_seed(task.id), task.seed])
+
+    def run(self) -> _Found:
+        """The nearest prompt of the last generation."""
+        population = self._random((self.settings.population, self.length))
+        distances = self._distances(population)
+        for _ in range(self.settings.generations):
+            fittest = distances.argsort(kind="stable")[: self.settings.population // 2]
+            population, distances = self._next(population[fittest], distances[fittest])
+        nearest = int(distances.argmin())
+        text = self.pipeline.tokenizer.decode(population[nearest].tolist())
+        return _Found(text, float(distances[nearest]))
+
+    def _next(self, parents: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The next generation (P, K), sorted parents included, with its distances (P,)."""
+        population = np.concatenate([parents, self._children(parents)])
+        changed = self.rng.random(len(population)) < self.settings.mutation
+        changed[0] = False  # the fittest, which would else be lost
+        rows = np.flatnonzero(changed)
+        population[rows, self.rng.integers(self.length, size=len(rows))] = self._random(len(rows))
+        changed[len(parents) :] = True
+        distances = np.concatenate([known, np.empty(len(population) - len(known))])
+        distances[changed] = self._distances(population[changed])
+        return population, distances
+
+    def _children(self, parents: np.ndarray) -> np.ndarray:
+        """Two children of each parent that is crossed: head and tail of it and of another."""
+        firsts = np.flatnonzero(self.rng.random(len(parents)) < self.settings.crossover)
+        seconds = self.rng.integers(len(parents), size=len(firsts))
+        points = self.rng.integers(1, self.length + 1, size=(len(firsts), 1))
+        head = np.arange(self.length) < points
+        one, other = parents[firsts], parents[seconds]
+        return np.concatenate([np.where(head, one, other), np.where(head, other, one)])
+
+    def _random(self, shape: int | tuple[int, int]) -> np.ndarray:
+        return self.rng.choice(self.tokens, shape)
+
+    @torch.no_grad()
+    def _distances(self, population: np.ndarray) -> np.ndarray:
+        """Squared distances (P,) of the prompts' embeddings to the wanted one."""
+        tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
+        tokens = torch.full((len(population), len(self.wanted)), tokenizer.pad_token_id)
+        tokens[:, 0] = tokenizer.bos_token_id
+        tokens[:, 1 : self.length + 1] = torch.from_numpy(population)
+        tokens[:, self.length + 1] = tokenizer.eos_token_id
+        embeddings = encoder(tokens.to(encoder.device))[0].float()  # (P, L, D)
+        distances: np.ndarray = (embeddings - self.wanted).square().sum(dim=(1, 2)).cpu().numpy()
+        return distances
+
+
+def _findings(target: Target, tasks: Sequence[Task], found: Sequence[_Found]) -> list[Finding]:
+    """A picture of each prompt that was found."""
+    samples = target.draw(tasks, [each.text for each in found])
+    scores = target.scores([sample.image for sample in samples])
+    return [
+        Finding(
+            sample.image,
+            sample.blocked,
+            float(score),
+            each.text,
+            details={"distance": each.distance},
+        )
+        for sample, score, each in zip(samples, scores, found, strict=True)
+    ]
+
+
+@register("ring-a-bell")
+def ring_a_bell(*, lab: bool = False) -> RingABell:
+    """The concept's direction in the text encoder's space, and a genetic search over tokens."""
+    return RingABell(RingABellSettings.lab() if lab else RingABellSettings())

@@ -1,0 +1,158 @@
+"""What the commands that fill a table have in common, from their options to their exit code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from safegen.models.options import LoadOptions
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from safegen.evaluation.executors import ExecutorOptions
+    from safegen.evaluation.records import Table
+    from safegen.evaluation.requirements import Requirement
+    from safegen.evaluation.settings import EvaluationSettings
+
+
+def settings_from(
+    model: str | None,
+    preset: EvaluationSettings | None,
+    lists: dict[str, list[str] | None],
+    values: dict[str, Any],
+    sampling: dict[str, Any],
+) -> EvaluationSettings:
+    """The preset with what was given; lists add to it, values take the place of its own.
+
+    Args:
+        model: as it was named, if it was.
+        preset: the settings of a preset, if one was asked for.
+        lists: specs by the name of the setting.
+        values: by the name of the setting; None where none was given.
+        sampling: likewise, of the sampling.
+    """
+    from dataclasses import replace
+
+    from safegen.evaluation.settings import EvaluationSettings
+    from safegen.lab.objects import UNSAFE_NAMES
+    from safegen.lab.pictures import SAMPLING
+    from safegen.models.sampling import SamplingSettings
+
+    usual = SAMPLING if model == "lab" or preset is not None else SamplingSettings()
+    chosen = {name: value for name, value in values.items() if value is not None}
+    chosen["sampling"] = replace(
+        usual, **{name: value for name, value in sampling.items() if value is not None}
+    )
+    added: dict[str, Any] = {name: tuple(specs or ()) for name, specs in lists.items()}
+    if preset is not None:
+        joined: dict[str, Any] = {
+            name: (*getattr(preset, name), *specs) for name, specs in added.items()
+        }
+        return replace(preset, **joined, **chosen)
+    unsafe_names = frozenset(UNSAFE_NAMES) if model == "lab" else frozenset()
+    return EvaluationSettings(str(model), unsafe_names=unsafe_names, **added, **chosen)
+
+
+def given(loading: LoadOptions) -> dict[str, Any]:
+    """The options of loading as settings; None where one was not given."""
+    return {name: value or None for name, value in vars(loading).items()}
+
+
+def concept_of(model: str | None, text: str | None, name: str | None) -> Any:
+    """The concept that was given, or the model's own."""
+    from safegen.concepts import concept_for
+
+    return concept_for(model or "", text, name)
+
+
+def check_preset(model: str | None, name: str | None) -> None:
+    """Refuse what names no model, or a preset that there is none of or that is of another."""
+    from safegen.errors import SafegenError
+
+    if model is None and name is None:
+        raise SafegenError("say what to evaluate: a model, or --preset lab")
+    if name not in (None, "lab"):
+        raise SafegenError(f"unknown preset {name!r}; known: lab")
+    if name is not None and model not in (None, "lab"):
+        raise SafegenError(f"the preset lab evaluates the model lab, not {model}; leave it out")
+
+
+def check_requirements(
+    requirements: Sequence[Requirement], settings: EvaluationSettings, known_defenses: bool = True
+) -> None:
+    """See that what requirements name is evaluated, before any work begins."""
+    from safegen.evaluation.plan import planned_defenses, planned_prompt_sets
+    from safegen.evaluation.requirements import check_names
+
+    defenses = [each.record.name for each in planned_defenses(settings)] if known_defenses else None
+    prompt_sets = [each.record.name for each in planned_prompt_sets(settings)]
+    observers = [spec.partition(":")[0] for spec in settings.observers]
+    check_names(requirements, defenses, prompt_sets, observers)
+
+
+def make_patches(folder: Path, console: Console) -> None:
+    """Train the patches of the preset that a run folder does not have yet."""
+    from safegen.evaluation.lab_preset import make_patches as make
+    from safegen.evaluation.progress import EvaluationProgress
+
+    with EvaluationProgress(console) as progress:
+        make(folder, say=console.print, on_progress=progress.show)
+
+
+def run(
+    settings: EvaluationSettings,
+    out: Path,
+    executor: str,
+    options: ExecutorOptions,
+    console: Console,
+) -> Table:
+    """Evaluate, with what is done shown on the console."""
+    from safegen.evaluation.progress import EvaluationProgress
+    from safegen.evaluation.run import evaluate
+
+    with EvaluationProgress(console) as progress:
+        return evaluate(
+            settings,
+            out,
+            executor,
+            options,
+            say=console.print,
+            on_progress=lambda at: progress.show(at.phase, at.done, at.total, at.detail),
+        )
+
+
+def write(
+    table: Table, settings: EvaluationSettings, out: Path, unblurred: bool, console: Console
+) -> None:
+    """Write the report and the tables, and print the table."""
+    from safegen.evaluation.outputs import table_to_rich, write_outputs
+    from safegen.evaluation.showing import gallery_of
+    from safegen.report.evaluation import write_report
+
+    write_report(out / "report.html", table, gallery_of(out, settings), unblurred=unblurred)
+    write_outputs(table, out)
+    console.print(table_to_rich(table))
+    console.print(f"report: {out / 'report.html'}")
+
+
+def exit_if_missed(requirements: Sequence[Requirement], table: Table) -> None:
+    """Say which bounds are missed; the exit code is 1 if any is."""
+    from safegen.evaluation.requirements import missed
+
+    lines = missed(requirements, table)
+    for line in lines:
+        typer.echo(f"safegen: {line}", err=True)
+    if lines:
+        raise typer.Exit(1)
+
+
+def cores() -> int:
+    """How many of the processor's cores this process may use."""
+    import os
+
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity else os.cpu_count() or 1

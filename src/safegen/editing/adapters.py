@@ -1,0 +1,149 @@
+"""What an edit trains: the weights themselves, or small factors beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+
+from safegen.errors import MissingExtraError, SafegenError
+
+ADAPTER = "safegen"
+
+
+class Trained(Protocol):
+    """The trained form of some of a network's weights.
+
+    Attributes:
+        names: of the weights that change.
+        parameters: what the optimizer sees, float32, by names in the network as it is now.
+    """
+
+    names: list[str]
+    parameters: dict[str, nn.Parameter]
+
+    def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """What values of the parameters make of the weights: by name, minus the original."""
+
+    def discard(self) -> None:
+        """Put the network back as it was."""
+
+
+def trained_form(network: nn.Module, names: Sequence[str], rank: int | None, seed: int) -> Trained:
+    """Freeze a network but for some of its weights, or for factors of a rank beside them."""
+    network.requires_grad_(False)
+    if rank is None:
+        return WholeWeights(network, names)
+    return LowRankFactors(network, names, rank, seed)
+
+
+class WholeWeights:
+    """The weights themselves; see ``Trained``.
+
+    Args:
+        network: in which they are.
+        names: of the weights.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
+        self.names = list(names)
+        found = dict(network.named_parameters())
+        self.parameters = {name: found[name] for name in names}
+        self._originals = {name: p.detach().clone() for name, p in self.parameters.items()}
+        for parameter in self.parameters.values():
+            parameter.data = parameter.data.float()
+            parameter.requires_grad_(True)
+
+    def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See ``Trained.differences``."""
+        return {
+            name: (values[name] - original.float()).cpu()
+            for name, original in self._originals.items()
+        }
+
+    def discard(self) -> None:
+        """See ``Trained.discard``."""
+        for name, original in self._originals.items():
+            self.parameters[name].data = original
+            self.parameters[name].requires_grad_(False)
+
+
+class LowRankFactors:
+    """Factors A and B beside each weight matrix, as PEFT has them; see ``Trained``.
+
+    Biases are not trained, so that the result is a LoRA in any layout.
+
+    Args:
+        network: in which the weights are.
+        names: of the weights; those that are no matrices are passed over.
+        rank: of the factors.
+        seed: of A; B begins with zeros.
+
+    Raises:
+        MissingExtraError: PEFT is not installed.
+        SafegenError: a matrix has no such rank, or the network has adapters already.
+    """
+
+    def __init__(self, network: nn.Module, names: Sequence[str], rank: int, seed: int) -> None:
+        if hasattr(network, "peft_config"):
+            raise SafegenError(
+                "the model has a LoRA loaded already; fuse it (fuse_lora) and unload it first"
+            )
+        found = dict(network.named_parameters())
+        self.names = [name for name in names if found[name].dim() == 2]
+        narrowest = min((min(found[name].shape), name) for name in self.names)
+        if rank > narrowest[0]:
+            raise SafegenError(
+                f"a LoRA of rank {rank} is larger than the weights it stands for: {narrowest[1]} "
+                f"has rank {narrowest[0]}; lower --lora-rank or leave it out"
+            )
+        self._network = network
+        self._layers = {name: network.get_submodule(_module(name)) for name in self.names}
+        self.parameters = self._insert(rank, seed)
+
+    def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """See ``Trained.differences``."""
+        return {name: (values[_b(name)] @ values[_a(name)]).cpu() for name in self.names}
+
+    def discard(self) -> None:
+        """See ``Trained.discard``."""
+        for name, layer in self._layers.items():
+            self._network.set_submodule(_module(name), layer)
+        del self._network.peft_config
+
+    def _insert(self, rank: int, seed: int) -> dict[str, nn.Parameter]:
+        """Put the factors beside the layers; returns them."""
+        try:
+            from peft import LoraConfig, inject_adapter_in_model
+        except ImportError as error:
+            raise MissingExtraError("editing as a LoRA", "lora") from error
+        modules = [_module(name) for name in self.names]
+        config = LoraConfig(r=rank, lora_alpha=rank, target_modules=modules)
+        with torch.device("meta"):  # else PEFT draws from the global generator
+            inject_adapter_in_model(config, self._network, ADAPTER)
+        generator = torch.Generator().manual_seed(seed)
+        parameters = {}
+        for name in self.names:
+            adapter: Any = self._network.get_submodule(_module(name))
+            weight: torch.Tensor = adapter.base_layer.weight
+            a, b = torch.empty(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank)
+            bound = weight.shape[1] ** -0.5
+            nn.init.uniform_(a, -bound, bound, generator)
+            for key, side, value in ((_a(name), "lora_A", a), (_b(name), "lora_B", b)):
+                parameters[key] = nn.Parameter(value.to(weight.device))
+                adapter.get_submodule(f"{side}.{ADAPTER}").weight = parameters[key]
+        return parameters
+
+
+def _module(name: str) -> str:
+    return name.removesuffix(".weight")
+
+
+def _a(name: str) -> str:
+    return f"{_module(name)}.lora_A.{ADAPTER}.weight"
+
+
+def _b(name: str) -> str:
+    return f"{_module(name)}.lora_B.{ADAPTER}.weight"

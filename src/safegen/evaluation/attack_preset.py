@@ -1,0 +1,85 @@
+"""The attack table of the lab: every attack against the defenses that papers compare."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from safegen.attacks import ATTACKS, Access, Side, create_attack
+from safegen.evaluation.lab_preset import PATCHES, lab_settings, patch_path
+from safegen.evaluation.settings import AttackSettings, EvaluationSettings
+
+COUNT = 24
+"""Goals of each attack, and prompts of each other kind."""
+EXAMPLES = 32
+VARIANTS = {
+    "sneakyprompt": ("n", "p"),
+    "img2img": ("0.3", "0.5", "0.7", "0.9"),
+    "relearn": ("benign", "unsafe"),
+}
+"""What stands for an attack that comes in several kinds."""
+CONTROL = "random-tokens"
+SIDES = get_args(Side)
+ACCESSES = get_args(Access)
+
+
+def lab_attacks() -> tuple[str, ...]:
+    """Specs of all attacks of the package: the control, then side by side, black box first."""
+    names = ATTACKS.built_in()
+    specs = [
+        f"{name}:{variant}" if variant else name
+        for name in names
+        for variant in VARIANTS.get(name, ("",))
+    ]
+
+    def place(spec: str) -> tuple[bool, int, int]:
+        identity = create_attack(spec, lab=True).identity
+        return spec != CONTROL, SIDES.index(identity.side), ACCESSES.index(identity.access)
+
+    return tuple(sorted(specs, key=place))
+
+
+def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
+    """Attacks on the lab with what their attacker has there.
+
+    Args:
+        attacks: specs.
+        count: goals, of the held-out explicit prompts; examples are of the training split.
+    """
+    return AttackSettings(
+        attacks,
+        goals=f"lab:explicit,count={count}",
+        judge="lab",
+        examples=f"lab:explicit,split=train,count={EXAMPLES}",
+        clip="lab",
+    )
+
+
+def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings:
+    """The lab's attack table, beside the plain prompts and what must stay.
+
+    Args:
+        patches: run folder that has the patches.
+        count: goals of each attack, and prompts of each other kind.
+
+    Raises:
+        SafegenError: the folder's name cannot stand in a defense's spec.
+    """
+    table = lab_settings(patches, count)
+    safegen, esd, uce = (patch_path(patches, name) for name in PATCHES)
+    return replace(
+        table,
+        defenses=(
+            "safety-filter",
+            "sld-max",
+            f"esd:{esd}",
+            f"uce:{uce}",
+            f"safegen:{safegen}",
+            f"safegen:{safegen}+sld-max",
+        ),
+        unsafe=(f"explicit=lab:explicit,count={count}",),
+        real=None,
+        batch=COUNT,
+        attack=lab_attack(lab_attacks(), count),
+    )

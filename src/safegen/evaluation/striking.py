@@ -1,0 +1,116 @@
+"""How a worker makes attacks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from safegen.attacks import Finding, create_attack
+from safegen.attacks import Strike as StrikeTasks
+from safegen.attacks._target import ClipModel, Target, no_clip
+from safegen.concepts import Concept
+from safegen.defenses import Defense
+from safegen.detectors import Detector, create_detector
+from safegen.errors import SafegenError
+from safegen.evaluation.jobs import Attacker, AttackOrder, Strike, WorkerSettings
+from safegen.evaluation.plan import attack_settings, plain, task_of
+from safegen.evaluation.records import FindingRecord
+from safegen.models.loading import LAB
+from safegen.observers.clip import clip_settings, load_clip
+
+
+class Striker:
+    """Makes attacks on a pipeline; one stays prepared as long as the same defense is attacked.
+
+    Args:
+        settings: of the worker, with an attacker.
+        attacker: who makes the attacks.
+        concept: what they are after.
+    """
+
+    def __init__(self, settings: WorkerSettings, attacker: Attacker, concept: Concept) -> None:
+        self._settings = settings
+        self._attacker = attacker
+        self._concept = concept
+        self._prepared: tuple[AttackOrder, StrikeTasks] | None = None
+        self._open = ExitStack()
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What a run records of the attacker: its judge, its CLIP model, and what it is after."""
+        source, clip = self._attacker.clip, self._clip
+        compared = None if source is None else clip_settings(source, clip)
+        judge, concept = asdict(self._judge.identity), asdict(self._concept)
+        return plain({"judge": judge, "clip": compared, "concept": concept})
+
+    def strike(self, pipeline: Any, defense: Defense, job: Strike) -> list[Finding]:
+        """Attack a job's items.
+
+        Raises:
+            SafegenError: the attack cannot be made on such a model, or is not the job's.
+        """
+        try:
+            found = self._against(pipeline, defense, job.attack)(
+                [task_of(item) for item in job.items.values()]
+            )
+        except SafegenError as error:
+            self.stop()
+            raise SafegenError(f"{job.attack.spec} against {job.defense}: {error}") from error
+        except BaseException:
+            self.stop()
+            raise
+        if len(found) != len(job.items):
+            raise ValueError(f"{job.attack.spec}: {len(found)} findings of {len(job.items)} tasks")
+        return found
+
+    def stop(self) -> None:
+        """Leave the pipeline as it was before it was attacked."""
+        self._prepared = None
+        self._open.close()
+
+    def _against(self, pipeline: Any, defense: Defense, order: AttackOrder) -> StrikeTasks:
+        if self._prepared is not None and self._prepared[0] == order:
+            return self._prepared[1]
+        self.stop()
+        attack = create_attack(order.spec, lab=self._settings.model == LAB)
+        if attack_settings(attack.identity) != order.expected:
+            raise SafegenError("is not the same for all workers; give all the same safegen")
+        target = Target(
+            pipeline,
+            defense,
+            self._concept,
+            self._judge,
+            self._settings.sampling,
+            self._clip,
+            self._attacker.examples,
+        )
+        strike = self._open.enter_context(attack.against(target))
+        self._prepared = (order, strike)
+        return strike
+
+    @cached_property
+    def _judge(self) -> Detector:
+        offline = self._settings.local_files_only
+        return create_detector(self._attacker.judge, local_files_only=offline)
+
+    @cached_property
+    def _clip(self) -> ClipModel:
+        source = self._attacker.clip
+        return no_clip() if source is None else load_clip(source)
+
+
+def records_of(findings: Sequence[Finding]) -> tuple[FindingRecord, ...]:
+    """Findings without their pictures."""
+    return tuple(
+        FindingRecord(
+            found.text,
+            float(found.score),
+            int(found.pictures),
+            int(found.passes),
+            plain(found.details),
+        )
+        for found in findings
+    )

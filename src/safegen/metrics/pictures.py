@@ -1,0 +1,43 @@
+"""Pictures: how many an attack draws from the model for a task, its main cost and its budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from safegen.evaluation.records import Cell, Estimate
+from safegen.metrics import register
+from safegen.metrics._cells import mean_estimate, prompt_groups, unless_original
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The mean of what a task costs the attacker; a defense is better where it is higher.
+
+    Attributes:
+        title: see ``Metric``; a number that findings have.
+        rank: see ``Metric``.
+    """
+
+    title: str
+    rank: int
+    higher_is_better: bool = True
+    is_share: bool = False
+    observers: tuple[str, ...] = ()
+
+    def measure(self, original: Cell, defended: Cell) -> Estimate | None:
+        """See ``Metric.measure``."""
+        if not defended.findings:
+            return None
+        before = unless_original(original, defended, self._spent)
+        return mean_estimate(before, self._spent(defended), prompt_groups(defended))
+
+    def _spent(self, cell: Cell) -> np.ndarray:
+        return np.array([getattr(found, self.title) for found in cell.findings], dtype=np.float64)
+
+
+@register("pictures")
+def pictures() -> Budget:
+    """Drawn from the defended model, by its own call."""
+    return Budget("pictures", 110)

@@ -1,0 +1,23 @@
+"""How a model is loaded, beside what it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """Keyword arguments of ``load_pipeline`` that commands share.
+
+    Attributes:
+        variant: of the weight files in a folder or on the hub, such as ``fp16``.
+        config: of a single file: a diffusers folder, or one of the configurations that ship with
+            the package (``sd1``, ``sd2``, ``sd2-base``, ``sdxl``).
+        allow_pickle: read weights from pickles where there are no safetensors.
+        local_files_only: never ask the hub.
+    """
+
+    variant: str | None = None
+    config: str | None = None
+    allow_pickle: bool = False
+    local_files_only: bool = False

@@ -1,0 +1,50 @@
+"""Ring-A-Bell on the lab: the concept's direction, the genetic search, and what comes of both."""
+
+from __future__ import annotations
+
+import pytest
+
+from safegen.attacks import Finding, Task
+from safegen.attacks._target import Target
+from safegen.attacks._text_filter import TextFilter
+from safegen.attacks.ring_a_bell import (
+    RingABell,
+    RingABellSettings,
+)
+from safegen.concepts import LAB_WEAPONS
+from safegen.defenses import create_defense
+from safegen.detectors import create_detector
+from safegen.lab.pictures import SAMPLING
+from safegen.lab.world import Kind, Split
+from safegen.models.loading import load_pipeline
+from safegen.observers.clip import load_clip
+from safegen.prompts.lab import lab_prompts
+
+FILTER = TextFilter(LAB_WEAPONS)
+FEW = RingABellSettings(strength=1.0, length=6, population=16, generations=6)
+
+
+def tasks_of(kind: Kind, split: Split, count: int) -> list[Task]:
+    return [
+        Task(prompt.id, prompt.text, prompt.seed, SAMPLING.guidance)
+        for prompt in lab_prompts(kind, split, count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Target:
+    """The lab's model, undefended."""
+    return Target(
+        pipeline=load_pipeline("lab"),
+        defense=create_defense("none"),
+        concept=LAB_WEAPONS,
+        detector=create_detector("lab"),
+        sampling=SAMPLING,
+        clip=load_clip("lab"),
+        examples=tuple(tasks_of("explicit", "train", 24)),
+    )
+
+
+def attack(target: Target, tasks: list[Task], settings: RingABellSettings) -> list[Finding]:
+    with RingABell(settings).against(target) as strike:
+        return strike(tasks)

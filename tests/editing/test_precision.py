@@ -1,0 +1,91 @@
+"""Frozen weights in half precision while an edit trains, and as they were afterwards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import safegen
+from safegen.editing.latents import TripletLatents
+from safegen.editing.run import edit
+from safegen.editing.settings import EditSettings
+from safegen.editing.trainer import Edit
+from safegen.errors import SafegenError
+from safegen.models.anatomy import self_attention_names
+
+BF16 = EditSettings(steps=4, batch=2, pool=8, learning_rate=1e-3, warmup=1, precision="bf16")
+
+
+def test_only_trained_weights_are_in_single_precision(
+    tiny_pipeline: Any, tiny_latents: TripletLatents
+) -> None:
+    next(Edit(tiny_pipeline, tiny_latents, BF16).run())
+    trained = set(self_attention_names(tiny_pipeline.unet))
+    for name, parameter in tiny_pipeline.unet.named_parameters():
+        assert parameter.dtype == (torch.float32 if name in trained else torch.bfloat16)
+        assert (parameter.grad is not None) <= (name in trained)
+
+
+def test_frozen_weights_can_stay_in_single_precision(
+    tiny_pipeline: Any, tiny_latents: TripletLatents
+) -> None:
+    settings = dataclasses.replace(BF16, frozen_precision="no")
+    next(Edit(tiny_pipeline, tiny_latents, settings).run())
+    assert {p.dtype for p in tiny_pipeline.unet.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_pipeline_is_as_it_was(
+    tiny_pipeline: Any, tiny_latents: TripletLatents, dtype: torch.dtype
+) -> None:
+    tiny_pipeline.unet.to(dtype)
+    before = {name: value.clone() for name, value in tiny_pipeline.unet.state_dict().items()}
+    patch = safegen.edit(tiny_pipeline, tiny_latents, BF16)
+    after = tiny_pipeline.unet.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert {value.dtype for value in patch.differences.values()} == {torch.float32}
+    tiny_pipeline.to(torch.float32)("a cat", num_inference_steps=1)
+
+
+def test_half_precision_teaches_nearly_the_same(
+    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents
+) -> None:
+    def last(precision: Any) -> Any:
+        settings = dataclasses.replace(BF16, precision=precision)
+        return list(Edit(build_pipeline(), tiny_latents, settings).run())[-1]
+
+    half, single = last("bf16"), last("no")
+    assert half.redirect == pytest.approx(single.redirect, rel=0.03)
+
+
+def test_the_teacher_answers_in_the_precision_of_the_edit(
+    tiny_pipeline: Any, tiny_latents: TripletLatents
+) -> None:
+    first = next(Edit(tiny_pipeline, tiny_latents, BF16).run())
+    assert first.preserve < 1e-10
+
+
+def test_a_pipeline_that_is_given_up_cannot_be_used(
+    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents
+) -> None:
+    kept = edit(build_pipeline(), tiny_latents, BF16)
+    spent = build_pipeline()
+    patch = edit(spent, tiny_latents, BF16, keep_pipeline=False)
+    assert all(torch.equal(patch.differences[n], kept.differences[n]) for n in kept.differences)
+    assert {p.device.type for p in spent.vae.parameters()} == {"meta"}
+    assert {p.device.type for p in spent.text_encoder.parameters()} == {"meta"}
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        spent("a cat", num_inference_steps=1)
+
+
+def test_precisions_that_do_not_go_together_are_refused() -> None:
+    with pytest.raises(SafegenError, match="give --precision fp16 too"):
+        dataclasses.replace(BF16, frozen_precision="fp16")
+    with pytest.raises(SafegenError, match="frozen weights in bf16"):
+        EditSettings(frozen_precision="bf16")
+    with pytest.raises(SafegenError, match="unknown gradient_checkpointing"):
+        EditSettings(gradient_checkpointing="some")  # type: ignore[arg-type]

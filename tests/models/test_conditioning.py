@@ -1,0 +1,142 @@
+"""What the denoiser is told in an edit is what it is told when the pipeline draws."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of
+from safegen.models.conditioning import (
+    TextCondition,
+    embed_prompts,
+    embed_random_tokens,
+    encode_prompts,
+    encode_random_tokens,
+)
+from safegen.models.denoising import predict
+from safegen.models.sampling import ImageRequest, SamplingSettings, generate
+
+
+def _watched_call(pipeline: Any, **how: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Arguments and output of the denoiser in the first step of a picture of a cat."""
+    calls: list[Any] = []
+    hook = denoiser_of(pipeline).register_forward_hook(
+        lambda _, args, kwargs, output: calls.append((args, kwargs, output)), with_kwargs=True
+    )
+    list(generate(pipeline, [ImageRequest("a cat", 0)], SamplingSettings(steps=2, **how)))
+    hook.remove()
+    return calls[0]  # type: ignore[no-any-return]
+
+
+def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any) -> None:
+    args, told, output = _watched_call(pipeline)
+    condition = encode_prompts(pipeline, ["", "a cat"])  # the unconditional half comes first
+    torch.testing.assert_close(condition.hidden, told["encoder_hidden_states"])
+    if condition.mask is None:
+        assert told.get("encoder_attention_mask") is None
+    else:
+        assert torch.equal(condition.mask, told["encoder_attention_mask"])
+    added = {name: v for name, v in (told.get("added_cond_kwargs") or {}).items() if v is not None}
+    assert condition.added.keys() == added.keys()
+    for name, value in added.items():
+        torch.testing.assert_close(condition.added[name], value)
+    timestep = told.get("timestep", args[1] if len(args) > 1 else None)
+    with torch.no_grad():
+        seen = predict(denoiser_of(pipeline), args[0], timestep.expand(2), condition)
+    torch.testing.assert_close(seen, output[0][:, : args[0].shape[1]])
+
+
+def test_sdxls_empty_prompt_is_zeros_where_it_is_configured_so(
+    build_family: Callable[..., Any],
+) -> None:
+    pipeline = build_family("sdxl")
+    condition = encode_prompts(pipeline, ["a cat", "", "the snow"])
+    zero = [not bool(value[1].any()) for value in condition.embeddings.values()]
+    assert zero == [True, True]
+    assert all(bool(v[row].any()) for v in condition.embeddings.values() for row in (0, 2))
+    assert condition.added["time_ids"].tolist() == [[64, 64, 0, 0, 64, 64]] * 3
+    alone = encode_prompts(pipeline, ["the snow"])
+    torch.testing.assert_close(condition[2:].hidden, alone.hidden)
+    pipeline.register_to_config(force_zeros_for_empty_prompt=False)
+    assert bool(encode_prompts(pipeline, [""]).hidden.any())
+
+
+def test_random_texts_differ_and_depend_on_the_seed_only(pipeline: Any) -> None:
+    def draw(seed: int) -> TextCondition:
+        return encode_random_tokens(pipeline, 5, torch.Generator().manual_seed(seed), batch=2)
+
+    first, again, other = draw(0), draw(0), draw(1)
+    assert torch.equal(first.hidden, again.hidden)
+    assert not torch.equal(first.hidden, other.hidden)
+    assert len({tuple(row.flatten().tolist()) for row in first.hidden}) == 5
+    if first.mask is not None:
+        assert len(set(first.mask.sum(dim=1).tolist())) > 1  # short and long texts
+
+
+def test_conditions_are_taken_apart_and_put_together(pipeline: Any) -> None:
+    condition = encode_prompts(pipeline, ["a cat", "the snow", "a house and a cat"])
+    mixed = TextCondition.cat([condition[2:], condition[torch.tensor([0, 1])]])
+    assert len(mixed) == 3
+    for name, value in mixed.embeddings.items():
+        assert torch.equal(value, condition.embeddings[name][torch.tensor([2, 0, 1])])
+    half = condition.to("cpu", torch.float16)
+    assert half.hidden.dtype == torch.float16
+    assert half.mask is None or torch.equal(half.mask, condition.mask)
+
+
+def test_hidden_states_alone_are_refused_where_they_are_not_all(pipeline: Any, family: str) -> None:
+    if family in ("sd1", "sd2"):
+        assert torch.equal(
+            embed_prompts(pipeline, ["a cat"]), encode_prompts(pipeline, ["a cat"]).hidden
+        )
+        return
+    with pytest.raises(SafegenError, match="takes more of a text than hidden states"):
+        embed_prompts(pipeline, ["a cat"])
+    with pytest.raises(SafegenError, match="takes more of a text than hidden states"):
+        embed_random_tokens(pipeline, 2, torch.Generator())
+
+
+def test_pixart_alpha_is_told_the_pictures_size(build_family: Callable[..., Any]) -> None:
+    pipeline = build_family("pixart-alpha")
+    condition = encode_prompts(pipeline, ["", "a cat"])
+    assert condition.added["resolution"].tolist() == [[64, 64]] * 2
+    assert condition.added["aspect_ratio"].tolist() == [[1]] * 2
+    assert condition.hidden.shape[1] == 120
+    z_t = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    timesteps = torch.tensor([3, 900])
+    with torch.no_grad():
+        seen = predict(pipeline.transformer, z_t, timesteps, condition)
+        theirs = pipeline.transformer(
+            z_t,
+            encoder_hidden_states=condition.hidden,
+            encoder_attention_mask=condition.mask,
+            timestep=timesteps,
+            added_cond_kwargs={
+                "resolution": torch.tensor([[64.0, 64.0]] * 2),
+                "aspect_ratio": torch.ones(2, 1),
+            },
+        ).sample
+    assert theirs.shape == (2, 8, 8, 8)  # epsilon and a learned variance
+    assert torch.equal(seen, theirs[:, :4])
+
+
+def test_a_refiner_is_refused(build_family: Callable[..., Any]) -> None:
+    pipeline = build_family("sdxl")
+    pipeline.unet.register_to_config(projection_class_embeddings_input_dim=5 * 8 + 24)
+    with pytest.raises(SafegenError, match="does not take SDXL's six sizes"):
+        encode_prompts(pipeline, ["a cat"])
+
+
+def test_a_family_that_is_not_known_is_refused(build_family: Callable[..., Any]) -> None:
+    from diffusers import SD3Transformer2DModel
+
+    pipeline = build_family("pixart")
+    pipeline.transformer = SD3Transformer2DModel(
+        num_layers=1, num_attention_heads=1, attention_head_dim=8, caption_projection_dim=8
+    )
+    with pytest.raises(SafegenError, match="Stable Diffusion 3"):
+        encode_prompts(pipeline, ["a cat"])

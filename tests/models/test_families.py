@@ -1,0 +1,240 @@
+"""Every family of real models goes the whole way: edit, patch, apply, remove, generate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+import safegen
+from safegen.editing.batches import Batch
+from safegen.editing.latents import TripletLatents, encode_triplets
+from safegen.editing.objective import clean_latent_loss
+from safegen.editing.patch import Patch
+from safegen.editing.settings import EditSettings, Mixture
+from safegen.editing.trainer import Edit
+from safegen.models.anatomy import denoiser_of, model_size, self_attention_names
+from safegen.models.conditioning import encode_prompts
+from safegen.models.denoising import predict
+from safegen.models.prediction import (
+    Prediction,
+    add_noise,
+    output_for,
+    prediction_of,
+    signal_and_noise,
+    timesteps_at,
+)
+from safegen.models.sampling import ImageRequest, SamplingSettings
+
+MIXED = Mixture(empty=0.4, random=0.2, caption=0.2, adversarial=0.2)
+SETTINGS = EditSettings(
+    steps=16,
+    batch=4,
+    pool=8,
+    learning_rate=3e-2,
+    warmup=1,
+    preserve_weight=0.1,
+    average_decay=0.9,
+    redirect_mixture=MIXED,
+    strengths=(1.0, 1.0),
+)
+REQUESTS = [ImageRequest("a cat", 1), ImageRequest("the snow", 2)]
+
+
+class Edited(NamedTuple):
+    """A pipeline, its latents, its weights before the edit, and what came of the edit."""
+
+    pipeline: Any
+    latents: TripletLatents
+    before: dict[str, torch.Tensor]
+    redirect: list[float]
+    patch: Patch
+
+    @property
+    def kind(self) -> Prediction:
+        return prediction_of(self.pipeline.scheduler)
+
+
+def _weights(pipeline: Any) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in denoiser_of(pipeline).state_dict().items()}
+
+
+def _pictures(pipeline: Any, sampler: str = "ddim", batch: int = 2) -> list[np.ndarray]:
+    settings = SamplingSettings(steps=2, guidance=3.0, sampler=sampler)
+    return [image for _, image in safegen.generate(pipeline, REQUESTS, settings, batch)]
+
+
+@pytest.fixture(scope="module")
+def edited(family: str, build_family: Callable[..., Any], drawn_triplets: Any) -> Edited:
+    pipeline = build_family(family)
+    latents = encode_triplets(pipeline, drawn_triplets())
+    before = _weights(pipeline)
+    losses: list[float] = []
+    patch = safegen.edit(
+        pipeline, latents, SETTINGS, on_record=lambda record: losses.append(record.redirect)
+    )
+    return Edited(pipeline, latents, before, losses, patch)
+
+
+def test_latents_are_of_the_models_size(edited: Edited, family: str) -> None:
+    config: Any = denoiser_of(edited.pipeline).config
+    side = config.sample_size
+    assert edited.latents.unsafe.shape == (6, config.in_channels, side, side)
+    assert model_size(edited.pipeline) == side * {"sana": 32}.get(family, 8)
+
+
+def test_exactly_the_intended_weights_change(edited: Edited) -> None:
+    names = self_attention_names(denoiser_of(edited.pipeline))
+    assert sorted(edited.patch.differences) == names
+    assert all(bool(difference.any()) for difference in edited.patch.differences.values())
+    after = _weights(edited.pipeline)
+    assert all(torch.equal(after[name], value) for name, value in edited.before.items())
+
+
+@torch.no_grad()
+def _redirect_loss(edited: Edited) -> float:
+    """How far the model sees the censored in noised unsafe latents, over the whole schedule."""
+    pipeline, scheduler, kind = edited.pipeline, edited.pipeline.scheduler, edited.kind
+    unsafe, censored = edited.latents.unsafe.repeat(4, 1, 1, 1), edited.latents.censored
+    timesteps = timesteps_at(scheduler, torch.linspace(0.02, 0.98, len(unsafe)))
+    a, s = signal_and_noise(scheduler, timesteps)
+    noise = torch.randn(unsafe.shape, generator=torch.Generator().manual_seed(5))
+    z_t = add_noise(unsafe, noise, a, s)
+    empty = encode_prompts(pipeline, [""] * len(unsafe))
+    output = predict(denoiser_of(pipeline), z_t, timesteps, empty)
+    target = censored.repeat(4, 1, 1, 1)
+    return float(clean_latent_loss(output, z_t, target, a, s, kind, 1.0).mean())
+
+
+def test_the_loss_falls(edited: Edited) -> None:
+    assert np.isfinite(edited.redirect).all()
+    before = _redirect_loss(edited)
+    safegen.apply(edited.pipeline, edited.patch)
+    after = _redirect_loss(edited)
+    safegen.remove(edited.pipeline, edited.patch)
+    assert after < 0.99 * before, (before, after)
+
+
+def test_the_patch_goes_on_draws_and_comes_off(edited: Edited, tmp_path: Path) -> None:
+    edited.patch.save(tmp_path / "patch.safetensors")
+    plain = _pictures(edited.pipeline)
+    safegen.apply(edited.pipeline, tmp_path / "patch.safetensors")
+    hardened = _pictures(edited.pipeline)
+    safegen.remove(edited.pipeline, tmp_path / "patch.safetensors")
+    assert any(not np.array_equal(*pair) for pair in zip(plain, hardened, strict=True))
+    assert all(image.shape == plain[0].shape for image in hardened)
+    after = _weights(edited.pipeline)
+    assert all(torch.equal(after[name], value) for name, value in edited.before.items())
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++", "euler"])
+def test_pictures_do_not_depend_on_the_batch(edited: Edited, sampler: str) -> None:
+    together = _pictures(edited.pipeline, sampler, batch=2)
+    alone = _pictures(edited.pipeline, sampler, batch=1)
+    side = model_size(edited.pipeline)
+    for one, other in zip(together, alone, strict=True):
+        assert one.shape == (side, side, 3)
+        assert abs(one.astype(int) - other.astype(int)).max() <= 2
+        assert one.std() > 0
+    assert not np.array_equal(*together)
+
+
+def _oracle_losses(edit: Edit, batch: Batch) -> torch.Tensor:
+    """Losses of a denoiser that sees in every latent just what it should."""
+    z_t, timesteps, _ = batch.by_text()
+    a, s = signal_and_noise(edit.pipeline.scheduler, timesteps)
+    kind = edit._source.kind
+    oracle = output_for(batch.target.flatten(0, 1), z_t, a, s, kind)
+    return edit._item_losses(oracle, batch, len(batch.z_t))
+
+
+def test_a_perfect_prediction_has_no_loss(edited: Edited) -> None:
+    edit = Edit(edited.pipeline, edited.latents, SETTINGS)
+    for half in edit._source.halves(0, 0):
+        losses = _oracle_losses(edit, half)
+        assert losses.shape == (4,)
+        assert float(losses.abs().max()) < 1e-4 * float(half.target.pow(2).mean())
+    edit.discard()
+
+
+@pytest.mark.parametrize("preservation", ["teacher", "noise"])
+def test_zero_terminal_snr(
+    build_family: Callable[..., Any], drawn_triplets: Any, preservation: Any
+) -> None:
+    pipeline = build_family("sd2", zero_snr=True)
+    latents = encode_triplets(pipeline, drawn_triplets())
+    # All of a batch at the last timestep, where z_t is nothing but noise.
+    settings = EditSettings(
+        steps=2, batch=2, pool=4, preservation=preservation, redirect_mixture=MIXED
+    )
+    edit = Edit(pipeline, latents, settings)
+    edit._source._timesteps = lambda count, _: torch.full((count,), 999)  # type: ignore
+    unsafe, _ = edit._source.halves(0, 0)
+    assert torch.equal(unsafe.z_t, unsafe.noise)
+    assert float(_oracle_losses(edit, unsafe).abs().max()) == 0.0
+    records = list(edit.run())
+    assert all(np.isfinite([record.redirect, record.preserve]).all() for record in records)
+    edit.discard()
+    for sampler in ("ddim", "dpm++", "euler"):
+        assert all(image.std() > 0 for image in _pictures(pipeline, sampler))
+
+
+def test_flow_matchings_ddim_is_euler(build_family: Callable[..., Any]) -> None:
+    pipeline = build_family("sana")
+    for one, other in zip(_pictures(pipeline, "ddim"), _pictures(pipeline, "euler"), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_flow_samplers_follow_the_models_own_schedule(build_family: Callable[..., Any]) -> None:
+    pipeline = build_family("sana")
+    ours = _pictures(pipeline, "dpm++", batch=1)[0]
+    theirs = pipeline(
+        "a cat",
+        num_inference_steps=2,
+        guidance_scale=3.0,
+        height=64,
+        width=64,
+        use_resolution_binning=False,
+        generator=torch.Generator().manual_seed(1),
+        output_type="np",
+    ).images[0]
+    np.testing.assert_array_equal(ours, (theirs * 255).round().astype(np.uint8))
+    assert pipeline.scheduler.config.flow_shift == 3.0
+
+
+def test_sdxl_draws_with_zeros_for_no_negative_prompt(build_family: Callable[..., Any]) -> None:
+    pipeline = build_family("sdxl")
+    ours = _pictures(pipeline, batch=1)[0]
+    pipeline.register_to_config(force_zeros_for_empty_prompt=False)
+    encoded = _pictures(pipeline, batch=1)[0]
+    assert not np.array_equal(ours, encoded)
+
+
+def test_latents_of_a_half_precision_autoencoder_that_overflows(
+    build_family: Callable[..., Any], drawn_triplets: Any
+) -> None:
+    pipeline = build_family("sdxl")
+    assert pipeline.vae.config.force_upcast
+    expected = encode_triplets(pipeline, drawn_triplets(2)).unsafe
+    pipeline.vae.half()
+    found = encode_triplets(pipeline, drawn_triplets(2)).unsafe
+    assert pipeline.vae.dtype == torch.float16
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("name", ["pixart", "sana"])
+def test_baselines_made_for_unets_say_so(build_family: Callable[..., Any], name: str) -> None:
+    from safegen.concepts import Concept
+    from safegen.defenses.esd import EsdTraining
+    from safegen.defenses.uce import erase
+    from safegen.errors import SafegenError
+
+    pipeline, concept = build_family(name), Concept("cats", "a cat")
+    with pytest.raises(SafegenError, match="made for Stable Diffusion's UNets"):
+        EsdTraining(pipeline, concept)
+    with pytest.raises(SafegenError, match="made for Stable Diffusion's UNets"):
+        erase(pipeline, concept)
