@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -158,3 +160,27 @@ def tiny_latents() -> Any:
     from safegen.editing.latents import encode_triplets
 
     return encode_triplets(build_tiny_pipeline(), DrawnTriplets())
+
+
+@pytest.fixture(scope="session")
+def installed(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[[str, str, str], AbstractContextManager[Path]]:
+    """Installs a package of one module, for this process and those it starts, in a ``with``."""
+
+    @contextmanager
+    def install(name: str, source: str, entries: str) -> Iterator[Path]:
+        site = tmp_path_factory.mktemp("site")
+        (site / f"{name}.py").write_text(source)
+        info = site / f"{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(entries)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.syspath_prepend(site)
+            ours = Path(__file__).parents[1] / "src"
+            inherited = os.environ.get("PYTHONPATH", "")
+            patch.setenv("PYTHONPATH", os.pathsep.join([str(ours), str(site), inherited]))
+            yield site
+
+    return install

@@ -19,13 +19,13 @@ from safegen.editing.run import edit
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import EditRecord, read_records
 from safegen.errors import SafegenError
-from safegen.lab import weights_folder
 from safegen.lab.classifier import classifier_identity, object_scores
 from safegen.lab.objects import UNSAFE_NAMES
 from safegen.lab.pictures import SAMPLING, draw_prompts
 from safegen.lab.world import KINDS, Kind, Mixture, Split, draw_scene
-from safegen.models.clip_features import ImageNormalisation, image_features, text_features
+from safegen.models.clip_features import image_features, text_features
 from safegen.models.loading import load_pipeline
+from safegen.observers.clip import load_clip
 from safegen.prompts import Prompt
 from safegen.prompts.lab import lab_prompts
 from safegen.report.records import (
@@ -42,7 +42,6 @@ Prompts = dict[Kind, list[Prompt]]
 Pictures = dict[Kind, list[np.ndarray]]
 CONCEPT = "weapons"
 REAL_SEED = 4_242
-LAB_NORMALISATION = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 DESCRIPTIONS: dict[Kind, str] = {
     "explicit": "prompts that name the weapon",
     "implicit": "prompts that mean the weapon by an innocuous phrase",
@@ -198,17 +197,14 @@ def measure_features(
     demo: DemoSettings,
 ) -> BenignFeatures:
     """CLIP features of the benign prompts, of both models' pictures, and of real scenes."""
-    from transformers import CLIPModel, CLIPTokenizer
-
-    folder = weights_folder()
-    clip = CLIPModel.from_pretrained(folder / "clip").float()
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    clip = load_clip("lab")
+    model, normalisation = clip.model, clip.normalisation
     world = Mixture(explicit=0.0, implicit=0.0, benign=1.0, near_miss=0.0)  # as the prompts
     real = [draw_scene(world, demo.split, REAL_SEED, i).image for i in range(demo.real)]
     return BenignFeatures(
-        text=text_features(clip, tokenizer, [prompt.text for prompt in prompts]),
-        original=image_features(clip, original, LAB_NORMALISATION),
-        hardened=image_features(clip, hardened, LAB_NORMALISATION),
-        real=image_features(clip, real, LAB_NORMALISATION),
+        text=text_features(model, clip.tokenizer, [prompt.text for prompt in prompts]),
+        original=image_features(model, original, normalisation),
+        hardened=image_features(model, hardened, normalisation),
+        real=image_features(model, real, normalisation),
         encoder="lab CLIP",
     )

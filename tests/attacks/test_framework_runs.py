@@ -159,19 +159,9 @@ Make = Callable[..., EvaluationSettings]
 
 
 @pytest.fixture(scope="module", autouse=True)
-def attack_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def attack_package(installed: Any) -> Iterator[None]:
     """An installed package with attacks and detectors, for this process and those it starts."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "tiny_attacks.py").write_text(PACKAGE)
-    info = site / "tiny_attacks-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny_attacks\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(site)
-        source = Path(__file__).parents[2] / "src"
-        inherited = os.environ.get("PYTHONPATH", "")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(source), str(site), inherited]))
+    with installed("tiny_attacks", PACKAGE, ENTRIES):
         yield
 
 

@@ -14,12 +14,9 @@ from safegen.attacks._target import Target
 from safegen.attacks.relearn import Relearn, RelearnSettings
 from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense, defended
-from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
 from safegen.models.anatomy import denoiser_of, fingerprint
-from safegen.models.loading import load_pipeline
-from safegen.observers.clip import load_clip
 from safegen.prompts.lab import lab_prompts
 
 
@@ -29,17 +26,10 @@ def _tasks(kind: str, count: int) -> list[Task]:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Target:
-    """The lab's model, undefended."""
-    return Target(
-        pipeline=load_pipeline("lab"),
-        defense=create_defense("none"),
-        concept=LAB_WEAPONS,
-        detector=create_detector("lab"),
-        sampling=replace(SAMPLING, steps=10),
-        clip=load_clip("lab"),
-        examples=tuple(_tasks("explicit", 4)),
-    )
+def lab(lab: Target) -> Target:
+    """The lab's model, undefended, that draws in few steps."""
+    sampling = replace(SAMPLING, steps=10)
+    return replace(lab, sampling=sampling, examples=tuple(_tasks("explicit", 4)))
 
 
 @contextmanager

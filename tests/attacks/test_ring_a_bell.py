@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from safegen.attacks import Finding, Task
@@ -12,12 +14,8 @@ from safegen.attacks.ring_a_bell import (
     RingABellSettings,
 )
 from safegen.concepts import LAB_WEAPONS
-from safegen.defenses import create_defense
-from safegen.detectors import create_detector
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.world import Kind, Split
-from safegen.models.loading import load_pipeline
-from safegen.observers.clip import load_clip
 from safegen.prompts.lab import lab_prompts
 
 FILTER = TextFilter(LAB_WEAPONS)
@@ -32,17 +30,9 @@ def tasks_of(kind: Kind, split: Split, count: int) -> list[Task]:
 
 
 @pytest.fixture(scope="module")
-def lab() -> Target:
-    """The lab's model, undefended."""
-    return Target(
-        pipeline=load_pipeline("lab"),
-        defense=create_defense("none"),
-        concept=LAB_WEAPONS,
-        detector=create_detector("lab"),
-        sampling=SAMPLING,
-        clip=load_clip("lab"),
-        examples=tuple(tasks_of("explicit", "train", 24)),
-    )
+def lab(lab: Target) -> Target:
+    """The lab's model, undefended, with examples to learn from."""
+    return replace(lab, examples=tuple(tasks_of("explicit", "train", 24)))
 
 
 def attack(target: Target, tasks: list[Task], settings: RingABellSettings) -> list[Finding]:

@@ -26,15 +26,12 @@ from safegen.attacks.sneakyprompt import (
 )
 from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense, defended
-from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.world import KINDS
 from safegen.metrics.clip_score import cosine_similarities
 from safegen.models.clip_features import image_features, text_features
-from safegen.models.loading import load_pipeline
 from safegen.models.sampling import ImageRequest, generate
-from safegen.observers.clip import load_clip
 from safegen.prompts.lab import lab_prompts
 
 FILTER = TextFilter(LAB_WEAPONS)
@@ -42,20 +39,6 @@ TASKS = [
     Task(prompt.id, prompt.text, prompt.seed, SAMPLING.guidance)
     for prompt in lab_prompts("explicit", "validation", 4)
 ]
-
-
-@pytest.fixture(scope="module")
-def lab() -> Target:
-    """The lab's model, undefended."""
-    return Target(
-        pipeline=load_pipeline("lab"),
-        defense=create_defense("none"),
-        concept=LAB_WEAPONS,
-        detector=create_detector("lab"),
-        sampling=SAMPLING,
-        clip=load_clip("lab"),
-        examples=(),
-    )
 
 
 @contextmanager
@@ -157,6 +140,16 @@ def test_what_an_output_filter_blocks_is_no_success(lab: Target) -> None:
         (finding,) = attack(target, TASKS[:1], "n", queries=4)
     assert finding.blocked
     assert finding.score == 0
+
+
+def test_a_tokenizer_without_words_is_refused(lab: Target, tiny_pipeline: Any) -> None:
+    # Its vocabulary is of single letters.
+    target = replace(lab, clip=replace(lab.clip, tokenizer=tiny_pipeline.tokenizer))
+    with (
+        pytest.raises(SafegenError, match="no words to put in"),
+        SneakyPrompt(SneakyPromptSettings.lab("p")).against(target),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("form", ["n", "p"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -47,18 +46,9 @@ LAB = ("lab", "--attack", "politely", "--count", "6", "--batch", "6")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def attack_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def attack_package(installed: Any) -> Iterator[None]:
     """An installed package with an attack that succeeds on the lab's model."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "polite_attack.py").write_text(PACKAGE)
-    info = site / "polite_attack-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: polite_attack\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(site)
-        inherited = os.environ.get("PYTHONPATH", "")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(site), inherited]))
+    with installed("polite_attack", PACKAGE, ENTRIES):
         yield
 
 

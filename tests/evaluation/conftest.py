@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -51,19 +50,9 @@ change = tiny_observers:Change
 
 
 @pytest.fixture(scope="session", autouse=True)
-def observer_package(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def observer_package(installed: Any) -> Iterator[Path]:
     """An installed package with two observers, for this process and those it starts."""
-    site = tmp_path_factory.mktemp("site")
-    (site / "tiny_observers.py").write_text(OBSERVERS)
-    info = site / "tiny_observers-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: tiny_observers\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(ENTRIES)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(site)
-        source = Path(__file__).parents[2] / "src"
-        inherited = os.environ.get("PYTHONPATH", "")
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(source), str(site), inherited]))
+    with installed("tiny_observers", OBSERVERS, ENTRIES) as site:
         yield site
 
 

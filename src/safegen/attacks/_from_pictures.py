@@ -1,4 +1,4 @@
-"""Beginning from a picture: a task's noise, a sampler's last steps, and drawing from a latent.
+"""Beginning from a picture: a sampler's last steps, and drawing from a latent.
 
 The attacker gives the latent, and the defended pipeline's own call draws from it, so that defenses
 that guide sampling or filter the output act.
@@ -6,28 +6,17 @@ that guide sampling or filter the output act.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 
 from safegen.attacks import Task
-from safegen.attacks._target import Target
+from safegen.attacks._target import Target, by_guidance
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of, model_size
-from safegen.models.sampling import ImageRequest, Sample, _family_options, sampler_for
-from safegen.seeds import sample_seed
-
-
-def task_generator(task: Task, seed: int) -> torch.Generator:
-    """What an attack on a task draws from, whatever other tasks there are.
-
-    Args:
-        task: by its id and seed.
-        seed: of the attack.
-    """
-    return torch.Generator().manual_seed(sample_seed(task.id, task.seed, seed))
+from safegen.models.anatomy import denoiser_of
+from safegen.models.sampling import ImageRequest, Sample, draw_batch, sampler_for
 
 
 def noise_like(latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -90,41 +79,20 @@ def draw_from(
         scheduler: from ``last_steps``.
     """
     pipeline, before = target.pipeline, target.pipeline.scheduler
+    # The pipeline takes noise of variance 1, and scales it to where the sampler begins.
+    started = (latents / scheduler.init_noise_sigma).to(denoiser_of(pipeline).dtype)
+
+    def alike(rows: list[int]) -> Iterator[Sample]:
+        requests = [ImageRequest(tasks[i].text, tasks[i].seed) for i in rows]
+        settings = replace(
+            target.sampling,
+            steps=scheduler.num_inference_steps,
+            guidance=tasks[rows[0]].guidance,
+        )
+        return draw_batch(pipeline, requests, settings, started[rows])
+
     pipeline.scheduler = scheduler
-    samples: dict[int, Sample] = {}
     try:
-        for rows in by_guidance(tasks):
-            drawn = _call(target, [tasks[i] for i in rows], latents[rows], scheduler)
-            samples.update(zip(rows, drawn, strict=True))
+        return by_guidance(tasks, alike)
     finally:
         pipeline.scheduler = before
-    return [samples[i] for i in range(len(tasks))]
-
-
-def by_guidance(tasks: Sequence[Task]) -> list[list[int]]:
-    """The places of tasks that share a guidance scale."""
-    scales = dict.fromkeys(task.guidance for task in tasks)
-    return [[i for i, task in enumerate(tasks) if task.guidance == scale] for scale in scales]
-
-
-def _call(
-    target: Target, tasks: Sequence[Task], latents: torch.Tensor, scheduler: Any
-) -> list[Sample]:
-    pipeline, settings = target.pipeline, target.sampling
-    output = pipeline(
-        prompt=[task.text for task in tasks],
-        num_inference_steps=scheduler.num_inference_steps,
-        guidance_scale=tasks[0].guidance,
-        height=settings.height or model_size(pipeline),
-        width=settings.width or model_size(pipeline),
-        # The pipeline takes noise of variance 1, and scales it to where the sampler begins.
-        latents=(latents / scheduler.init_noise_sigma).to(denoiser_of(pipeline).dtype),
-        output_type="np",
-        **_family_options(pipeline, settings.negative_prompt, len(tasks)),
-    )
-    pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
-    flags = getattr(output, "nsfw_content_detected", None) or [False] * len(tasks)
-    return [
-        Sample(ImageRequest(task.text, task.seed), image, bool(flag))
-        for task, image, flag in zip(tasks, pixels, flags, strict=True)
-    ]

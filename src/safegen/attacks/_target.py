@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -59,14 +59,13 @@ class Target:
     def draw(self, tasks: Sequence[Task], texts: Sequence[str] | None = None) -> list[Sample]:
         """The defended model's pictures of the tasks, each with another text if given."""
         texts = [task.text for task in tasks] if texts is None else texts
-        samples: dict[int, Sample] = {}
-        for guidance in dict.fromkeys(task.guidance for task in tasks):
-            chosen = [i for i, task in enumerate(tasks) if task.guidance == guidance]
-            requests = [ImageRequest(texts[i], tasks[i].seed) for i in chosen]
-            sampling = replace(self.sampling, guidance=guidance)
-            drawn = generate_samples(self.pipeline, requests, sampling, len(requests))
-            samples.update(zip(chosen, drawn, strict=True))
-        return [samples[i] for i in range(len(tasks))]
+
+        def alike(rows: list[int]) -> Iterator[Sample]:
+            requests = [ImageRequest(texts[i], tasks[i].seed) for i in rows]
+            sampling = replace(self.sampling, guidance=tasks[rows[0]].guidance)
+            return generate_samples(self.pipeline, requests, sampling, len(requests))
+
+        return by_guidance(tasks, alike)
 
     def unsafe_pictures(self, tasks: Sequence[Task]) -> list[np.ndarray]:
         """The undefended model's own pictures of the tasks, uint8 (H, W, 3), kept in memory only.
@@ -135,6 +134,22 @@ class Target:
         # forward() passes by the hooks of defenses that guide the pipeline's own call.
         output = denoiser.forward(z_t.to(dtype), timesteps, condition.to(dtype)).sample.float()
         return clean_latent(output, z_t, a, s, kind)
+
+
+def by_guidance(
+    tasks: Sequence[Task], draw: Callable[[list[int]], Iterable[Sample]]
+) -> list[Sample]:
+    """A sample of each task, in their order, drawn with those that share its guidance scale.
+
+    Args:
+        tasks: what is drawn.
+        draw: draws the tasks at these places, since one call of a pipeline has one scale.
+    """
+    samples: dict[int, Sample] = {}
+    for guidance in dict.fromkeys(task.guidance for task in tasks):
+        rows = [i for i, task in enumerate(tasks) if task.guidance == guidance]
+        samples.update(zip(rows, draw(rows), strict=True))
+    return [samples[i] for i in range(len(tasks))]
 
 
 class _NoClip:

@@ -21,8 +21,8 @@ from typing import Any
 import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
-from safegen.attacks._from_pictures import by_guidance, draw_from, last_steps
-from safegen.attacks._target import Target
+from safegen.attacks._from_pictures import draw_from, last_steps
+from safegen.attacks._target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.sampling import Sample
@@ -165,14 +165,14 @@ class Inversion:
 
     def draw(self, noise: torch.Tensor, embeddings: Sequence[torch.Tensor]) -> list[Sample]:
         """The defended pipeline's pictures from the noise, with an embedding for each step."""
-        samples: dict[int, Sample] = {}
-        for rows in by_guidance(self.tasks):
+
+        def alike(rows: list[int]) -> list[Sample]:
             chosen = [each[rows] for each in embeddings]
             tasks = [self.tasks[i] for i in rows]
             with unconditional_steps(denoiser_of(self.target.pipeline), chosen):
-                drawn = draw_from(self.target, tasks, noise[rows], self.scheduler)
-            samples.update(zip(rows, drawn, strict=True))
-        return [samples[i] for i in range(len(self.tasks))]
+                return draw_from(self.target, tasks, noise[rows], self.scheduler)
+
+        return by_guidance(self.tasks, alike)
 
     def noise(self, z: torch.Tensor, level: int, condition: torch.Tensor) -> torch.Tensor:
         """The noise that the denoiser sees in z: (z - a x0_hat) / s, whatever it predicts."""

@@ -14,11 +14,11 @@ from functools import partial
 import numpy as np
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._draws import task_rng
 from safegen.attacks._target import Target
 from safegen.attacks._text_filter import TextFilter, substituted
 from safegen.attacks._words import pieces_of_words
 from safegen.errors import SafegenError
-from safegen.seeds import sample_seed
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class RandomTokens(Attack):
     def _strike(
         self, target: Target, text_filter: TextFilter, pieces: list[str], tasks: Sequence[Task]
     ) -> list[Finding]:
-        rngs = [self._rng(task) for task in tasks]
+        rngs = [task_rng(task, self.settings.seed) for task in tasks]
         best: dict[int, Finding] = {}
         left = list(range(len(tasks)))
         for number in range(1, self.settings.candidates + 1):
@@ -99,9 +99,6 @@ class RandomTokens(Attack):
             " ".join(rng.choice(pieces, self.settings.tokens)) for _ in range(max(1, len(spans)))
         ]
         return substituted(text, spans, chosen) if spans else f"{text} {chosen[0]}"
-
-    def _rng(self, task: Task) -> np.random.Generator:
-        return np.random.default_rng([self.settings.seed, sample_seed(task.id), task.seed])
 
 
 @register("random-tokens")

@@ -21,13 +21,8 @@ import numpy as np
 import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
-from safegen.attacks._from_pictures import (
-    draw_from,
-    last_steps,
-    noise_like,
-    noised,
-    task_generator,
-)
+from safegen.attacks._draws import task_generator
+from safegen.attacks._from_pictures import draw_from, last_steps, noise_like, noised
 from safegen.attacks._target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
@@ -143,8 +138,7 @@ class _Search:
         self.generators = [task_generator(task, settings.seed) for task in tasks]
         self.texts = target.embed([task.text for task in tasks])
         share = settings.reference
-        mixed = share * references + (1 - share) * noise_like(references, self.generators)
-        self.start = mixed
+        self.start = share * references + (1 - share) * noise_like(references, self.generators)
         self.prompts = references.clone()
         self.velocity = torch.zeros_like(references)
         places = (torch.arange(settings.rounds) + 0.5) / max(1, settings.rounds)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -276,4 +276,4 @@ def relearn(data: str = "benign", *, lab: bool = False) -> Relearn:
     if place and name != "benign":
         raise SafegenError(f"relearn: a folder holds benign pictures; write relearn:benign:{place}")
     make = RelearnSettings.lab if lab else RelearnSettings
-    return Relearn(make(data=name), FolderPictures(Path(place)) if place else None)  # type: ignore
+    return Relearn(make(data=cast(Data, name)), FolderPictures(Path(place)) if place else None)

@@ -11,10 +11,10 @@ import numpy as np
 import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._draws import task_rng
 from safegen.attacks._target import Target
 from safegen.attacks._text_filter import TextFilter
 from safegen.errors import SafegenError
-from safegen.seeds import sample_seed
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class _Search:
         self.tokens = tokens
         self.wanted = wanted
         self.length = min(settings.length, len(wanted) - 2)
-        self.rng = np.random.default_rng([settings.seed, sample_seed(task.id), task.seed])
+        self.rng = task_rng(task, settings.seed)
 
     def run(self) -> _Found:
         """The nearest prompt of the last generation."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,6 +95,35 @@ def check_requirements(
     check_names(requirements, defenses, prompt_sets, observers)
 
 
+def observers(
+    detector: str | None = None, objects: str | None = None, clip: str | None = None
+) -> list[str]:
+    """Specs of the observers that were named."""
+    named = {"detector": detector, "objects": objects, "clip": clip}
+    return [f"{name}:{place}" for name, place in named.items() if place is not None]
+
+
+def prepare(
+    settings: EvaluationSettings,
+    requirements: Sequence[Requirement],
+    patches: Path | None,
+    console: Console,
+) -> None:
+    """See that what requirements name is evaluated, and have what is evaluated there.
+
+    Args:
+        settings: what to evaluate.
+        requirements: of the command.
+        patches: run folder that is to have the preset's patches; None without a preset.
+        console: told what is made.
+    """
+    if patches is not None:
+        # Defenses whose patches are not made yet cannot be looked up; all else is seen before.
+        check_requirements(requirements, settings, known_defenses=False)
+        make_patches(patches, console)
+    check_requirements(requirements, settings)
+
+
 def make_patches(folder: Path, console: Console) -> None:
     """Train the patches of the preset that a run folder does not have yet."""
     from safegen.evaluation.lab_preset import make_patches as make
@@ -111,18 +141,22 @@ def run(
     console: Console,
 ) -> Table:
     """Evaluate, with what is done shown on the console."""
-    from safegen.evaluation.progress import EvaluationProgress
     from safegen.evaluation.run import evaluate
 
+    with shown(console) as told:
+        return evaluate(settings, out, executor, options, **told)
+
+
+@contextmanager
+def shown(console: Console) -> Iterator[dict[str, Any]]:
+    """What functions that evaluate are told, so that the console shows how far they are."""
+    from safegen.evaluation.progress import EvaluationProgress
+
     with EvaluationProgress(console) as progress:
-        return evaluate(
-            settings,
-            out,
-            executor,
-            options,
-            say=console.print,
-            on_progress=lambda at: progress.show(at.phase, at.done, at.total, at.detail),
-        )
+        yield {
+            "say": console.print,
+            "on_progress": lambda at: progress.show(at.phase, at.done, at.total, at.detail),
+        }
 
 
 def write(
@@ -148,6 +182,11 @@ def exit_if_missed(requirements: Sequence[Requirement], table: Table) -> None:
         typer.echo(f"safegen: {line}", err=True)
     if lines:
         raise typer.Exit(1)
+
+
+def workers_of(preset: str | None, executor: str) -> int | None:
+    """How many workers where none was given: one for each core with a preset, on this machine."""
+    return cores() if preset is not None and executor == "local" else None
 
 
 def cores() -> int:

@@ -166,7 +166,7 @@ def attack(
         "unsafe": unsafe,
         "benign": benign,
         "near_miss": near_miss,
-        "observers": _observers(detector, objects, clip if benign or near_miss else None),
+        "observers": runs.observers(detector, objects, clip if benign or near_miss else None),
     }
     values = {
         "samples": samples,
@@ -181,24 +181,15 @@ def attack(
     sampling = {"steps": steps, "guidance": guidance, "sampler": sampler}
     console = Console()
     settings = runs.settings_from(model, chosen, lists, values, sampling)
-    if preset is not None:
-        runs.check_requirements(requirements, settings, known_defenses=False)
-        runs.make_patches(patches or out, console)
-        workers = workers or (runs.cores() if executor == "local" else None)
-    runs.check_requirements(requirements, settings)
+    made = (patches or out) if preset is not None else None
+    runs.prepare(settings, requirements, made, console)
     saving = _saving(save_prompts, transfer_to, settings)
-    options = ExecutorOptions(workers, ray_address)
+    options = ExecutorOptions(workers or runs.workers_of(preset, executor), ray_address)
     table = runs.run(settings, out, executor, options, console)
     runs.write(table, settings, out, unblurred, console)
     if saving is not None:
         _save(saving, settings, out, executor, options, console)
     runs.exit_if_missed(requirements, table)
-
-
-def _observers(detector: str | None, objects: str | None, clip: str | None) -> list[str]:
-    """Specs of the observers asked for."""
-    named = {"detector": detector, "objects": objects, "clip": clip}
-    return [f"{name}:{place}" for name, place in named.items() if place is not None]
 
 
 def _preset(
@@ -268,17 +259,8 @@ def _save(
     console: Console,
 ) -> None:
     from safegen.evaluation.found_prompts import save_prompts
-    from safegen.evaluation.progress import EvaluationProgress
 
-    with EvaluationProgress(console) as progress:
-        count = save_prompts(
-            saving,
-            settings,
-            out,
-            executor,
-            options,
-            say=console.print,
-            on_progress=lambda at: progress.show(at.phase, at.done, at.total, at.detail),
-        )
+    with runs.shown(console) as told:
+        count = save_prompts(saving, settings, out, executor, options, **told)
     said = f"{count} found prompts: {saving.path}"
     console.print(said if count else f"no attack found a prompt, so there is no {saving.path}")

@@ -106,7 +106,11 @@ def evaluate(
         "unsafe": unsafe,
         "benign": benign,
         "near_miss": near_miss,
-        "observers": _observers(detector, objects, clip, inception, lpips),
+        "observers": [
+            *runs.observers(detector, objects, clip),
+            *["inception"] * inception,
+            *["lpips"] * lpips,
+        ],
     }
     values = {
         "samples": samples,
@@ -123,24 +127,11 @@ def evaluate(
     settings = runs.settings_from(
         model, _preset(model, preset, count, out), lists, values, sampling
     )
-    if preset is not None:
-        runs.check_requirements(requirements, settings, known_defenses=False)
-        runs.make_patches(out, console)
-        workers = workers or (runs.cores() if executor == "local" else None)
-    runs.check_requirements(requirements, settings)
-    options = ExecutorOptions(workers, ray_address)
+    runs.prepare(settings, requirements, out if preset is not None else None, console)
+    options = ExecutorOptions(workers or runs.workers_of(preset, executor), ray_address)
     table = runs.run(settings, out, executor, options, console)
     runs.write(table, settings, out, unblurred, console)
     runs.exit_if_missed(requirements, table)
-
-
-def _observers(
-    detector: str | None, objects: str | None, clip: str | None, inception: bool, lpips: bool
-) -> list[str]:
-    """Specs of the observers asked for."""
-    named = {"detector": detector, "objects": objects, "clip": clip}
-    specs = [f"{name}:{place}" for name, place in named.items() if place is not None]
-    return [*specs, *["inception"] * inception, *["lpips"] * lpips]
 
 
 def _preset(

@@ -18,10 +18,10 @@ from safetensors.torch import save_file
 
 from safegen.errors import SafegenError
 from safegen.files import file_atomically
+from safegen.models.single_file import PREDICTS_V, UNET, ZERO_SNR
 
 Tensors = dict[str, torch.Tensor]
 
-UNET = "model.diffusion_model."
 AUTOENCODER = "first_stage_model."
 _STALE = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
 """Header entries of a file that are hashes of the weights it had."""
@@ -315,7 +315,8 @@ def _markers(pipeline: Any) -> Tensors:
     if "text_encoder_2" not in pipeline.components:
         return {}
     predicts_v = config.get("prediction_type") == "v_prediction"
-    names = [*["v_pred"] * predicts_v, *["ztsnr"] * bool(config.get("rescale_betas_zero_snr"))]
+    zero_snr = bool(config.get("rescale_betas_zero_snr"))
+    names = [*[PREDICTS_V] * predicts_v, *[ZERO_SNR] * zero_snr]
     return {name: torch.empty(0) for name in names}
 
 

@@ -113,7 +113,7 @@ def generate_samples(
     pipeline.scheduler = sampler_for(scheduler, settings.sampler)
     try:
         for start in range(0, len(requests), batch_size):
-            yield from _sample(pipeline, requests[start : start + batch_size], settings)
+            yield from draw_batch(pipeline, requests[start : start + batch_size], settings)
     finally:
         pipeline.scheduler = scheduler
 
@@ -134,17 +134,32 @@ def sampler_for(scheduler: Any, name: str) -> Any:
     return _scheduler_class(kind).from_config(scheduler.config, **options, **shifted)
 
 
-def _sample(
-    pipeline: Any, batch: Sequence[ImageRequest], settings: SamplingSettings
+def draw_batch(
+    pipeline: Any,
+    batch: Sequence[ImageRequest],
+    settings: SamplingSettings,
+    latents: torch.Tensor | None = None,
 ) -> Iterator[Sample]:
+    """One call of the pipeline, with the sampler that is on it.
+
+    Args:
+        pipeline: what draws.
+        batch: the pictures to make.
+        settings: all but the sampler counts.
+        latents: what is drawn from (B, C, H, W), instead of noise from the requests' seeds.
+    """
+    start: dict[str, Any] = {"latents": latents}
+    if latents is None:
+        seeds = (request.seed for request in batch)
+        start = {"generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds]}
     output = pipeline(
         prompt=[request.prompt for request in batch],
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance,
         height=settings.height or model_size(pipeline),
         width=settings.width or model_size(pipeline),
-        generator=[torch.Generator("cpu").manual_seed(request.seed) for request in batch],
         output_type="np",
+        **start,
         **_family_options(pipeline, settings.negative_prompt, len(batch)),
     )
     pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)

@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_UNET = "model.diffusion_model."
-_FIRST = f"{_UNET}input_blocks.0.0.weight"
-_TEXT = f"{_UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
+UNET = "model.diffusion_model."
+_FIRST = f"{UNET}input_blocks.0.0.weight"
+_TEXT = f"{UNET}input_blocks.4.1.transformer_blocks.0.attn2.to_k.weight"
 _OTHERS = {
     "autoencoder": ("first_stage_model.",),
     "text encoder": ("cond_stage_model.", "conditioner.embedders."),
 }
-_PREDICTS_V, _ZERO_SNR = "v_pred", "ztsnr"
+PREDICTS_V, ZERO_SNR = "v_pred", "ztsnr"
 """Empty tensors by which an SDXL file says how it was trained, as web UIs know them."""
 
 
@@ -67,9 +67,9 @@ def recognise(shapes: Shapes, path: Path) -> str:
     Raises:
         SafegenError: none, or more than one.
     """
-    if not any(name.startswith(_UNET) for name in shapes):
+    if not any(name.startswith(UNET) for name in shapes):
         raise SafegenError(
-            f"{path}: holds no UNet in the original layout ({_UNET}…); give a whole checkpoint of "
+            f"{path}: holds no UNet in the original layout ({UNET}…); give a whole checkpoint of "
             "Stable Diffusion 1.x, 2.x or XL, or a diffusers folder"
         )
     for part, prefixes in _OTHERS.items():
@@ -178,11 +178,11 @@ def _load(path: Path, folder: Path, dtype: torch.dtype, tokenizers: dict[str, An
 
 def _follow_markers(pipeline: Any, shapes: Shapes) -> None:
     """Set the scheduler as the file's markers say."""
-    if _PREDICTS_V not in shapes or not hasattr(pipeline, "text_encoder_2"):
+    if PREDICTS_V not in shapes or not hasattr(pipeline, "text_encoder_2"):
         return
     zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
     pipeline.scheduler = type(pipeline.scheduler).from_config(
         pipeline.scheduler.config,
         prediction_type="v_prediction",
-        **(zero if _ZERO_SNR in shapes else {}),
+        **(zero if ZERO_SNR in shapes else {}),
     )

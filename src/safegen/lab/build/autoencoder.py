@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -52,12 +53,9 @@ def train_autoencoder(
         if not whole:
             left, top = (int(v) for v in torch.randint(64 - CROP + 1, (2,), generator=generator))
             pixels = pixels[..., top : top + CROP, left : left + CROP]
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = model.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator)
-            decoded = model.decode(posterior.mean + posterior.std * noise).sample
+        decoded, posterior = _through(model, pixels, generator)
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).float().mean()
-        loss: torch.Tensor = _reconstruction_loss(decoded.float(), pixels) + KL_WEIGHT * kl
+        loss: torch.Tensor = _reconstruction_loss(decoded, pixels) + KL_WEIGHT * kl
         return loss
 
     return train(model, step_loss, schedule, checkpoint, seed, average)
@@ -78,13 +76,21 @@ def refine_decoder(
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         pixels = scenes.pixels(torch.randint(len(scenes), (batch,), generator=generator))
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = model.encode(pixels).latent_dist
-            noise = torch.randn(posterior.mean.shape, generator=generator)
-            decoded = model.decode(posterior.mean + posterior.std * noise).sample
-        return _reconstruction_loss(decoded.float(), pixels)
+        decoded, _ = _through(model, pixels, generator)
+        return _reconstruction_loss(decoded, pixels)
 
     return train(model, step_loss, schedule, checkpoint, seed, average)
+
+
+def _through(
+    model: AutoencoderKL, pixels: torch.Tensor, generator: torch.Generator
+) -> tuple[torch.Tensor, Any]:
+    """Pictures decoded from draws of their posterior, float32, and the posterior."""
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = model.encode(pixels).latent_dist
+        noise = torch.randn(posterior.mean.shape, generator=generator)
+        decoded = model.decode(posterior.mean + posterior.std * noise).sample
+    return decoded.float(), posterior
 
 
 def _reconstruction_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,27 @@
+"""The lab's model as attacks see it."""
+
+from __future__ import annotations
+
+import pytest
+
+from safegen.attacks._target import Target
+from safegen.concepts import LAB_WEAPONS
+from safegen.defenses import create_defense
+from safegen.detectors import create_detector
+from safegen.lab.pictures import SAMPLING
+from safegen.models.loading import load_pipeline
+from safegen.observers.clip import load_clip
+
+
+@pytest.fixture(scope="module")
+def lab() -> Target:
+    """The lab's model, undefended."""
+    return Target(
+        pipeline=load_pipeline("lab"),
+        defense=create_defense("none"),
+        concept=LAB_WEAPONS,
+        detector=create_detector("lab"),
+        sampling=SAMPLING,
+        clip=load_clip("lab"),
+        examples=(),
+    )
