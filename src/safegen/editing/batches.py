@@ -56,6 +56,10 @@ class Batch:
         """The pictures of these numbers."""
         return Batch(*(getattr(self, name)[pictures] for name in self.__dataclass_fields__))
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
     def by_text(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """z_t, timesteps and texts as the denoiser takes them, (B * V, ...): picture by picture."""
         texts = self.rows.shape[1]

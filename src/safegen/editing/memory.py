@@ -107,25 +107,20 @@ def predict_memory(
         latent: shape of a picture's latent (C, H, W).
         settings: of the edit.
     """
-    texts = 1 if settings.guidance == 1 else 2
-    pictures = settings.batch + (settings.benign_batch or settings.batch)
     with FakeTensorMode():
         skeleton = type(denoiser).from_config(denoiser.config).eval()
         form = trained_form(
             skeleton, self_attention_names(skeleton), settings.lora_rank, settings.seed
         )
         FrozenWeights(skeleton, frozen_dtype(settings), keep=False)
-        rows = _blank(condition, texts * pictures)
-        z_t = torch.zeros(texts * pictures, *latent)
-        step = _Step(skeleton, z_t, rows, settings)
-        if settings.accumulation > 1:
-            step()  # its gradients wait while the next part is computed
+        step = _Step(skeleton, condition, latent, settings)
         with AllocatedMemory() as seen:
             step()
+            if settings.accumulation > 1:
+                step()  # while the gradients of the first wait
         frozen, trained = weight_bytes(skeleton)
         gradients = sum(p.grad.nbytes for p in form.parameters.values() if p.grad is not None)
-    waiting = gradients if settings.accumulation > 1 else 0
-    activations = max(0, seen.peak + waiting - gradients)
+    activations = max(0, seen.peak - gradients)
     return EditMemory(frozen, trained, gradients, 2 * trained, trained, activations)
 
 
@@ -138,25 +133,33 @@ def weight_bytes(network: torch.nn.Module) -> tuple[int, int]:
 
 
 class _Step:
-    """Forward and backward pass, with that to the adversaries where there are any."""
+    """Both halves' forward and backward passes, with those to the adversaries if there are any."""
 
     def __init__(
-        self, denoiser: Any, z_t: torch.Tensor, condition: TextCondition, settings: EditSettings
+        self, denoiser: Any, condition: TextCondition, latent: torch.Size, settings: EditSettings
     ) -> None:
-        self._denoiser, self._z_t, self._condition = denoiser, z_t, condition
-        self._settings = settings
-        self._attacked = settings.redirect_mixture.adversarial > 0
+        texts = 1 if settings.guidance == 1 else 2
+        self._denoiser, self._settings = denoiser, settings
+        self._halves = [
+            (torch.zeros(rows, *latent), _blank(condition, rows))
+            for rows in (texts * settings.batch, texts * (settings.benign_batch or settings.batch))
+        ]
 
     def __call__(self) -> None:
-        settings, embeddings = self._settings, list(self._condition.embeddings.values())
+        for (z_t, condition), redirecting in zip(self._halves, (True, False), strict=True):
+            attacked = redirecting and self._settings.redirect_mixture.adversarial > 0
+            self._learn(z_t, condition, attacked)
+
+    def _learn(self, z_t: torch.Tensor, condition: TextCondition, attacked: bool) -> None:
+        embeddings = list(condition.embeddings.values())
         for embedding in embeddings:
-            embedding.requires_grad_(self._attacked)
-        timesteps = torch.zeros(len(self._z_t), dtype=torch.long)
-        with recomputation(self._denoiser, settings.gradient_checkpointing):
-            with autocast(settings, self._z_t.device):
-                output = predict(self._denoiser, self._z_t, timesteps, self._condition)
+            embedding.requires_grad_(attacked)
+        timesteps = torch.zeros(len(z_t), dtype=torch.long)
+        with recomputation(self._denoiser, self._settings.gradient_checkpointing):
+            with autocast(self._settings, z_t.device):
+                output = predict(self._denoiser, z_t, timesteps, condition)
             loss = output.pow(2).mean()
-            if self._attacked:
+            if attacked:
                 torch.autograd.grad(loss, embeddings, retain_graph=True)
             loss.backward()  # type: ignore[no-untyped-call]
 

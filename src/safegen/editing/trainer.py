@@ -210,14 +210,12 @@ class Edit:
             group["lr"] = self.settings.rate(step)
         sums = [0.0, 0.0]
         for part in range(self.settings.accumulation):
-            redirect, preserve = self._losses(model, *self._source.halves(step, part), step)
-            loss = (
-                self.settings.redirect_weight * redirect + self.settings.preserve_weight * preserve
-            ) / self.settings.accumulation
-            self.accelerator.backward(loss)
-            both = torch.stack((redirect, preserve)).detach()
-            shared = self.accelerator.reduce(both, reduction="mean") / self.settings.accumulation
-            sums = [total + float(value) for total, value in zip(sums, shared, strict=True)]
+            unsafe, benign = self._source.halves(step, part)
+            losses = [self._learn(model, unsafe, step, redirecting=True)]
+            losses += [self._learn(model, benign, step, redirecting=False)]
+            shared = self.accelerator.reduce(torch.stack(losses), reduction="mean")
+            shares = shared / self.settings.accumulation
+            sums = [total + float(value) for total, value in zip(sums, shares, strict=True)]
         if not all(math.isfinite(value) for value in sums):
             raise SafegenError(
                 f"step {step + 1}: the loss is {sums[0]} (redirect), {sums[1]} (preserve); "
@@ -229,56 +227,60 @@ class Edit:
         update_average(self._average, self._parameters, self.settings.average_decay, step)
         return sums[0], sums[1]
 
-    def _losses(
-        self, model: Any, unsafe: Batch, benign: Batch, step: int
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Both halves in one pass of the denoiser; each process takes its share of the rows."""
-        index, count = self.accelerator.process_index, self.accelerator.num_processes
-        halves = [half.part(index, count) for half in (unsafe, benign)]
-        device, split = self.accelerator.device, len(halves[0].z_t)
-        joined = Batch(
-            *(
-                torch.cat([getattr(half, name) for half in halves]).to(device)
-                for name in Batch.__dataclass_fields__
-            )
-        )
-        z_t, timesteps, texts = joined.by_text()
-        condition = self._source.conditions.table[texts.cpu()].to(device)
-        attacked = self.settings.redirect_mixture.adversarial > 0 and step % ATTACK_EVERY == 0
+    def _learn(self, model: Any, half: Batch, step: int, redirecting: bool) -> torch.Tensor:
+        """Add a half's gradients; returns its loss, a scalar.
+
+        One half after the other: memory holds the activations of one only.
+        """
+        settings, half = self.settings, self._own_part(half)
+        attacked = redirecting and settings.redirect_mixture.adversarial > 0
+        attacked = attacked and step % ATTACK_EVERY == 0
+        output, condition = self._predict(model, half, attacked)
+        if attacked:
+            self._strengthen_adversaries(output, condition, half)
+        loss = self._item_losses(output, half, redirecting).mean()
+        weight = settings.redirect_weight if redirecting else settings.preserve_weight
+        self.accelerator.backward(weight / settings.accumulation * loss)
+        return loss.detach()
+
+    def _own_part(self, batch: Batch) -> Batch:
+        part = batch.part(self.accelerator.process_index, self.accelerator.num_processes)
+        return part.to(self.accelerator.device)
+
+    def _predict(
+        self, model: Any, batch: Batch, attacked: bool = False
+    ) -> tuple[torch.Tensor, TextCondition]:
+        """The denoiser's output, and the texts' condition, with gradients if it is attacked."""
+        z_t, timesteps, texts = batch.by_text()
+        condition = self._source.conditions.table[texts.cpu()].to(self.accelerator.device)
         for embedding in condition.embeddings.values():
             embedding.requires_grad_(attacked)
-        output = predict(model, z_t, timesteps, condition)
-        if attacked:
-            self._strengthen_adversaries(output, condition, joined, split)
-        losses = self._item_losses(output, joined, split)
-        return losses[:split].mean(), losses[split:].mean()
+        return predict(model, z_t, timesteps, condition), condition
 
     def _strengthen_adversaries(
-        self, output: torch.Tensor, condition: TextCondition, batch: Batch, unsafe: int
+        self, output: torch.Tensor, condition: TextCondition, unsafe: Batch
     ) -> None:
         """Move the adversaries to where the model sees more of the unsafe pictures."""
-        z_t, timesteps, texts = batch.by_text()
+        z_t, timesteps, texts = unsafe.by_text()
         a, s = signal_and_noise(self.pipeline.scheduler, timesteps)
-        clean = batch.clean.repeat_interleave(batch.rows.shape[1], 0)
+        clean = unsafe.clean.repeat_interleave(unsafe.rows.shape[1], 0)
         kind, gamma = self._source.kind, self.settings.gamma
         distance = clean_latent_loss(output, z_t, clean, a, s, kind, gamma)
-        rows = slice(0, unsafe * batch.rows.shape[1])
         names, embeddings = zip(*condition.embeddings.items(), strict=True)
-        gradients = torch.autograd.grad(distance[rows].sum(), embeddings, retain_graph=True)
-        seen = {name: each[rows] for name, each in zip(names, gradients, strict=True)}
+        gradients = torch.autograd.grad(distance.sum(), embeddings, retain_graph=True)
         conditions = self._source.conditions
-        pull = conditions.pull(texts[rows].cpu(), seen)
+        pull = conditions.pull(texts.cpu(), dict(zip(names, gradients, strict=True)))
         conditions.move_adversaries(
             {name: self.accelerator.reduce(p.to(output.device)).cpu() for name, p in pull.items()}
         )
 
-    def _item_losses(self, output: torch.Tensor, batch: Batch, unsafe: int) -> torch.Tensor:
-        """The loss of each picture (B,)."""
+    def _item_losses(self, output: torch.Tensor, batch: Batch, redirecting: bool) -> torch.Tensor:
+        """The loss of each picture (B,) of a half."""
         settings, kind = self.settings, self._source.kind
         z_t, timesteps, _ = batch.by_text()
         a, s = signal_and_noise(self.pipeline.scheduler, timesteps)
         if settings.objective == "paper":
-            return self._paper_losses(output, batch, unsafe, a, s)
+            return self._paper_losses(output, batch, redirecting, a, s)
         target = batch.target.flatten(0, 1)
         single = clean_latent_loss(output, z_t, target, a, s, kind, settings.gamma)
         single = single.view(batch.rows.shape).mean(dim=1)
@@ -290,12 +292,18 @@ class Edit:
         return (single + settings.guided_weight * joint) / (1 + settings.guided_weight)
 
     def _paper_losses(
-        self, output: torch.Tensor, batch: Batch, unsafe: int, a: torch.Tensor, s: torch.Tensor
+        self,
+        output: torch.Tensor,
+        batch: Batch,
+        redirecting: bool,
+        a: torch.Tensor,
+        s: torch.Tensor,
     ) -> torch.Tensor:
-        kind, u = self._source.kind, slice(0, unsafe)
-        clean_target = batch.target[:, 0]
-        target = output_for(clean_target, batch.z_t, a, s, kind)
-        target[u] = paper_target(batch.clean[u], clean_target[u], batch.noise[u], a[u], s[u], kind)
+        kind, clean_target = self._source.kind, batch.target[:, 0]
+        if redirecting:
+            target = paper_target(batch.clean, clean_target, batch.noise, a, s, kind)
+        else:
+            target = output_for(clean_target, batch.z_t, a, s, kind)
         return output_loss(output, target)
 
     def _digest_weights(self) -> dict[str, bytes]:
