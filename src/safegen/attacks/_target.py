@@ -56,14 +56,26 @@ class Target:
         finally:
             self.defense.apply(self.pipeline)
 
-    def draw(self, tasks: Sequence[Task], texts: Sequence[str] | None = None) -> list[Sample]:
-        """The defended model's pictures of the tasks, each with another text if given."""
+    def draw(
+        self,
+        tasks: Sequence[Task],
+        texts: Sequence[str] | None = None,
+        hidden: torch.Tensor | None = None,
+    ) -> list[Sample]:
+        """The defended model's pictures of the tasks.
+
+        Args:
+            tasks: each with its own seed and guidance.
+            texts: in the place of the tasks' own.
+            hidden: states of the text encoder (N, L, D) in the place of any text.
+        """
         texts = [task.text for task in tasks] if texts is None else texts
 
         def alike(rows: list[int]) -> Iterator[Sample]:
             requests = [ImageRequest(texts[i], tasks[i].seed) for i in rows]
             sampling = replace(self.sampling, guidance=tasks[rows[0]].guidance)
-            return generate_samples(self.pipeline, requests, sampling, len(requests))
+            states = None if hidden is None else hidden[rows]
+            return generate_samples(self.pipeline, requests, sampling, len(requests), states)
 
         return by_guidance(tasks, alike)
 

@@ -22,6 +22,7 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._from_pictures import draw_from, last_steps
+from safegen.attacks._gradients import frozen
 from safegen.attacks._target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
@@ -91,7 +92,8 @@ class NullText(Attack):
         references = target.unsafe_pictures(tasks)
         inversion = Inversion(target, tasks, self.settings)
         pivot = inversion.invert(target.encode(references))
-        embeddings, iterations = inversion.optimise(pivot)
+        with frozen(target.pipeline):
+            embeddings, iterations = inversion.optimise(pivot)
         samples = inversion.draw(pivot[-1], embeddings)
         scores = target.scores([sample.image for sample in samples])
         passes = self.settings.steps * (3 + self.settings.refinements)

@@ -23,6 +23,7 @@ import torch
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import draw_from, last_steps, noise_like, noised
+from safegen.attacks._gradients import frozen
 from safegen.attacks._target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
@@ -106,12 +107,13 @@ class Recall(Attack):
     def _strike(self, target: Target, scheduler: Any, tasks: Sequence[Task]) -> list[Finding]:
         references = target.unsafe_pictures(tasks)
         before = target.scores(references)
-        search = _Search(target, scheduler, tasks, target.encode(references), self.settings)
+        search = ImagePrompts(target, scheduler, tasks, target.encode(references), self.settings)
         found: dict[int, Finding] = {}
         left = list(range(len(tasks)))
         for number in range(self.settings.rounds + 1):
             if number:
-                search.advance(left, number - 1)
+                with frozen(target.pipeline):
+                    search.advance(left, number - 1)
             found.update(search.draw(left, number, before))
             left = [i for i in left if not found[i].score]
             if not left:
@@ -119,8 +121,8 @@ class Recall(Attack):
         return [found[i] for i in range(len(tasks))]
 
 
-class _Search:
-    """The image prompts of some tasks, all as latents (N, C, H, W)."""
+class ImagePrompts:
+    """The image prompts of some tasks, as latents (N, C, H, W)."""
 
     def __init__(
         self,
@@ -137,27 +139,26 @@ class _Search:
         self.settings = settings
         self.generators = [task_generator(task, settings.seed) for task in tasks]
         self.texts = target.embed([task.text for task in tasks])
-        share = settings.reference
-        self.start = share * references + (1 - share) * noise_like(references, self.generators)
-        self.prompts = references.clone()
+        self.latents = references.clone()
         self.velocity = torch.zeros_like(references)
         places = (torch.arange(settings.rounds) + 0.5) / max(1, settings.rounds)
         self.times = timesteps_at(target.pipeline.scheduler, places)
 
     def advance(self, rows: list[int], number: int) -> None:
-        """A round of some tasks, at the round's noise level."""
-        settings = self.settings
+        """A round of some tasks, at the round's noise level; the first begins from a mixture."""
+        settings, references = self.settings, self.references[rows]
         if number == 0:
-            self.prompts = self.start.clone()
+            noise = noise_like(references, [self.generators[i] for i in rows])
+            self.latents[rows] = torch.lerp(noise, references, settings.reference)
         for _ in range(settings.iterations):
             gradient = self._gradient(rows, self.times[number])
             size = gradient.abs().flatten(1).mean(dim=1).view(-1, 1, 1, 1)
             kept = settings.momentum * self.velocity[rows]
             self.velocity[rows] = kept + gradient / (size + 1e-8)
             # Downwards: the paper and its code have the sign of an ascent.
-            self.prompts[rows] -= settings.learning_rate * self.velocity[rows].sign()
+            self.latents[rows] -= settings.learning_rate * self.velocity[rows].sign()
         if (number + 1) % settings.interval == 0:
-            self.prompts[rows] += settings.injection * self.references[rows]
+            self.latents[rows] += settings.injection * references
 
     def _gradient(self, rows: list[int], time: torch.Tensor) -> torch.Tensor:
         """Of the mean squared distance between what the model predicts and is to predict.
@@ -171,7 +172,7 @@ class _Search:
         if self.settings.goal == "prediction":
             with torch.no_grad():
                 goal = self.target.clean(add_noise(goal, noise, a, s), times, self.texts[rows])
-        prompts = self.prompts[rows].requires_grad_()
+        prompts = self.latents[rows].requires_grad_()
         seen = self.target.clean(add_noise(prompts, noise, a, s), times, self.texts[rows])
         loss = (seen - goal).square().flatten(1).mean(dim=1).sum()
         (gradient,) = torch.autograd.grad(loss, prompts)
@@ -180,8 +181,8 @@ class _Search:
     def draw(self, rows: list[int], number: int, before: np.ndarray) -> dict[int, Finding]:
         """What comes of some tasks' image prompts after a number of rounds."""
         generators = [self.generators[i] for i in rows]
-        noise = noise_like(self.prompts[rows], generators)
-        latents = noised(self.scheduler, self.prompts[rows], noise)
+        noise = noise_like(self.latents[rows], generators)
+        latents = noised(self.scheduler, self.latents[rows], noise)
         samples = draw_from(self.target, [self.tasks[i] for i in rows], latents, self.scheduler)
         scores = self.target.scores([sample.image for sample in samples])
         passes = 4 if self.settings.goal == "prediction" else 3

@@ -114,22 +114,23 @@ def concept_vector(target: Target, text_filter: TextFilter) -> torch.Tensor:
 
 
 def whole_words(tokenizer: Any, text_filter: TextFilter) -> np.ndarray:
-    """Numbers of the tokens that are a word by themselves, and not a refused one (N,).
+    """Numbers (N,) of the tokens that are words of Latin letters, and none refused.
 
-    So the text of a sequence of them has just these tokens.
+    Each is the only token of its text, so a text made of them has just these tokens.
+
+    Raises:
+        SafegenError: there is none.
     """
     texts = [tokenizer.decode([number]).strip() for number in range(len(tokenizer))]
     encoded = tokenizer(texts, add_special_tokens=False).input_ids
-    special = set(tokenizer.all_special_ids)
-    return np.array(
-        [
-            number
-            for number, tokens in enumerate(encoded)
-            if tokens == [number]
-            and number not in special
-            and not text_filter.spells(texts[number])
-        ]
-    )
+    fitting = [
+        number
+        for number, (text, tokens) in enumerate(zip(texts, encoded, strict=True))
+        if tokens == [number] and text.isascii() and text.isalpha() and not text_filter.spells(text)
+    ]
+    if not fitting:
+        raise SafegenError("ring-a-bell: the tokenizer has no token that is a word by itself")
+    return np.array(fitting)
 
 
 @dataclass(frozen=True)

@@ -107,13 +107,19 @@ def generate_samples(
     requests: Sequence[ImageRequest],
     settings: SamplingSettings,
     batch_size: int = 32,
+    hidden: torch.Tensor | None = None,
 ) -> Iterator[Sample]:
-    """What ``generate`` yields, with what the pipeline's safety checker did."""
+    """What ``generate`` yields, with what the pipeline's safety checker did.
+
+    Hidden states of a text encoder (N, L, D) take the place of the requests' prompts.
+    """
     scheduler = pipeline.scheduler
     pipeline.scheduler = sampler_for(scheduler, settings.sampler)
     try:
         for start in range(0, len(requests), batch_size):
-            yield from draw_batch(pipeline, requests[start : start + batch_size], settings)
+            rows = slice(start, start + batch_size)
+            states = None if hidden is None else hidden[rows]
+            yield from draw_batch(pipeline, requests[rows], settings, hidden=states)
     finally:
         pipeline.scheduler = scheduler
 
@@ -139,6 +145,7 @@ def draw_batch(
     batch: Sequence[ImageRequest],
     settings: SamplingSettings,
     latents: torch.Tensor | None = None,
+    hidden: torch.Tensor | None = None,
 ) -> Iterator[Sample]:
     """One call of the pipeline, with the sampler that is on it.
 
@@ -147,19 +154,21 @@ def draw_batch(
         batch: the pictures to make.
         settings: all but the sampler counts.
         latents: what is drawn from (B, C, H, W), instead of noise from the requests' seeds.
+        hidden: states of a text encoder (B, L, D), instead of the requests' prompts.
     """
-    start: dict[str, Any] = {"latents": latents}
+    given: dict[str, Any] = {"latents": latents, "prompt_embeds": hidden}
     if latents is None:
         seeds = (request.seed for request in batch)
-        start = {"generator": [torch.Generator("cpu").manual_seed(seed) for seed in seeds]}
+        given["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    if hidden is None:
+        given["prompt"] = [request.prompt for request in batch]
     output = pipeline(
-        prompt=[request.prompt for request in batch],
         num_inference_steps=settings.steps,
         guidance_scale=settings.guidance,
         height=settings.height or model_size(pipeline),
         width=settings.width or model_size(pipeline),
         output_type="np",
-        **start,
+        **{name: value for name, value in given.items() if value is not None},
         **_family_options(pipeline, settings.negative_prompt, len(batch)),
     )
     pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)

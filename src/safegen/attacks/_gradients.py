@@ -1,0 +1,251 @@
+"""White-box text attacks: prompts with open places, and what a denoiser sees under them.
+
+A gradient reaches a text through its token embeddings: other embeddings take the place of the
+tokens' own, and the text encoder runs as it does for any prompt. It is of the plain denoiser, so
+weight edits act in it, while defenses that guide sampling or filter pictures do not: they act when
+the defended pipeline's own call draws what was found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+
+from safegen.attacks import Finding, Task
+from safegen.attacks._target import Target
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of
+from safegen.models.prediction import add_noise, signal_and_noise
+from safegen.models.sampling import Sample
+
+GAMMA = 5.0
+"""Of min-SNR (arXiv 2303.09556), as in its paper."""
+
+
+class Vocabulary:
+    """A pipeline's tokens: as text, as numbers, and as embeddings.
+
+    Attributes:
+        pipeline: with a CLIP text encoder.
+        allowed: numbers of the tokens that an attack may put into a prompt (V,): all that are not
+            special.
+        table: their embeddings (V, D), float32.
+    """
+
+    def __init__(self, pipeline: Any) -> None:
+        self.pipeline = pipeline
+        tokenizer = pipeline.tokenizer
+        special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+        self.allowed = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
+        weight = pipeline.text_encoder.get_input_embeddings().weight.detach()
+        self.table: torch.Tensor = weight[self.allowed.to(weight.device)].float()
+
+    def tokens(self, text: str) -> list[int]:
+        """A text's tokens, without start and end."""
+        found: list[int] = self.pipeline.tokenizer(text, add_special_tokens=False).input_ids
+        return found
+
+    def text(self, sequence: torch.Tensor) -> str | None:
+        """The text that has just this sequence of tokens (L,); None where there is none."""
+        tokenizer = self.pipeline.tokenizer
+        inner = sequence[1:].tolist()
+        text: str = tokenizer.decode(inner[: inner.index(tokenizer.eos_token_id)]).strip()
+        again = tokenizer(text, padding="max_length", truncation=True).input_ids
+        return text if again == sequence.tolist() else None
+
+    def nearest(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Rows of the table (...,) with the highest cosine similarity to embeddings (..., D)."""
+        directions = torch.nn.functional.normalize(self.table, dim=1)
+        return (embeddings @ directions.T).argmax(dim=-1)
+
+
+@dataclass(frozen=True)
+class OpenPrompts:
+    """N prompts some of whose places are open: an attack says what stands there.
+
+    Attributes:
+        pipeline: with a CLIP text encoder.
+        sequences: tokens (N, L) with start, end and padding; those in open places do not count.
+        slots: which of K things stands at each place (N, L); -1 where the place is not open.
+    """
+
+    pipeline: Any
+    sequences: torch.Tensor
+    slots: torch.Tensor
+
+    def __getitem__(self, rows: list[int]) -> OpenPrompts:
+        """Some of the prompts."""
+        return OpenPrompts(self.pipeline, self.sequences[rows], self.slots[rows])
+
+    def filled(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Sequences (N, L) with tokens (N, K) in the open places."""
+        chosen = tokens.gather(1, self._slots)
+        return torch.where(self.slots >= 0, chosen, self.sequences)
+
+    def hidden(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Hidden states (N, L, D), float32, with embeddings (N, K, D) in the open places."""
+        width = embeddings.shape[2]
+        chosen = embeddings.gather(1, self._slots[..., None].expand(-1, -1, width))
+        mixed = torch.where((self.slots >= 0)[..., None], chosen, self._embedded)
+        encoder = self.pipeline.text_encoder
+        table = encoder.get_input_embeddings()
+        handle = table.register_forward_hook(lambda *_: mixed.to(table.weight.dtype))
+        try:
+            states: torch.Tensor = encoder(self.sequences)[0]
+        finally:
+            handle.remove()
+        return states.float()
+
+    @cached_property
+    def _slots(self) -> torch.Tensor:
+        return self.slots.clamp(min=0)
+
+    @cached_property
+    def _embedded(self) -> torch.Tensor:
+        with torch.no_grad():
+            embedded: torch.Tensor = self.pipeline.text_encoder.get_input_embeddings()(
+                self.sequences
+            )
+        return embedded.float()
+
+
+def open_prompts(pipeline: Any, layouts: Sequence[Sequence[int]]) -> OpenPrompts:
+    """Prompts of layouts: what stands between start and end, a token's number or ``~k`` for the
+    open place k. What is beyond the tokenizer's length falls away, as from any text."""
+    tokenizer = pipeline.tokenizer
+    length = tokenizer.model_max_length
+    sequences = torch.full((len(layouts), length), tokenizer.pad_token_id)
+    slots = torch.full_like(sequences, -1)
+    sequences[:, 0] = tokenizer.bos_token_id
+    for row, layout in enumerate(layouts):
+        inner = torch.tensor(list(layout)[: length - 2], dtype=torch.long)
+        end = len(inner) + 1
+        sequences[row, 1:end] = inner.clamp(min=0)
+        slots[row, 1:end] = torch.where(inner < 0, -1 - inner, -1)
+        sequences[row, end] = tokenizer.eos_token_id
+    device = pipeline.text_encoder.device
+    return OpenPrompts(pipeline, sequences.to(device), slots.to(device))
+
+
+def weighted_error(
+    seen: torch.Tensor, wanted: torch.Tensor, a: torch.Tensor, s: torch.Tensor
+) -> torch.Tensor:
+    """min(a^2 / s^2, gamma) |seen - wanted|^2 of clean latents (B, C, H, W), for each (B,).
+
+    Where the signal-to-noise ratio is below gamma this is the squared error of the noise, which the
+    papers have; elsewhere a positive multiple of it.
+    """
+    weight = (a / s).square().clamp(max=GAMMA)
+    return weight * (seen - wanted).square().flatten(1).mean(dim=1)
+
+
+def denoising_loss(
+    target: Target,
+    pictures: torch.Tensor,
+    noise: torch.Tensor,
+    times: torch.Tensor,
+    hidden: torch.Tensor,
+) -> torch.Tensor:
+    """How badly the model denoises pictures under texts (B,), with a graph.
+
+    Args:
+        target: the defended model.
+        pictures: clean latents (B, C, H, W).
+        noise: of the same shape.
+        times: timesteps (B,).
+        hidden: states of the texts (B, L, D).
+    """
+    a, s = signal_and_noise(target.pipeline.scheduler, times)
+    seen = target.clean(add_noise(pictures, noise, a, s), times, hidden)
+    return weighted_error(seen, pictures, a, s)
+
+
+@contextmanager
+def frozen(pipeline: Any) -> Iterator[None]:
+    """No gradients of the weights of denoiser and text encoder; as before afterwards."""
+    modules = (denoiser_of(pipeline), pipeline.text_encoder)
+    wanted = {
+        parameter: parameter.requires_grad
+        for module in modules
+        for parameter in module.parameters()
+    }
+    for parameter in wanted:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter, before in wanted.items():
+            parameter.requires_grad_(before)
+
+
+class TokenSearch(Protocol):
+    """A search for the tokens of some tasks' prompts."""
+
+    def advance(self, rows: list[int], number: int) -> None:
+        """A round of some tasks; the first one has number 0."""
+
+    def sequences(self, rows: list[int]) -> torch.Tensor:
+        """The prompts that some tasks have come to (R, L), to be drawn."""
+
+    def passes(self, rounds: int) -> int:
+        """What a number of rounds takes, as ``Finding.passes``."""
+
+
+def pursue(
+    target: Target, tasks: Sequence[Task], search: TokenSearch, rounds: int
+) -> list[Finding]:
+    """Draw what a search begins with, and what it comes to after each round until it succeeds."""
+    vocabulary = Vocabulary(target.pipeline)
+    found: dict[int, Finding] = {}
+    left = list(range(len(tasks)))
+    for number in range(rounds + 1):
+        if number:
+            with frozen(target.pipeline):
+                search.advance(left, number - 1)
+        sequences = search.sequences(left)
+        texts = [vocabulary.text(each) for each in sequences]
+        samples = draw_sequences(target, [tasks[i] for i in left], sequences, texts)
+        scores = target.scores([sample.image for sample in samples])
+        for i, sample, score, text, tokens in zip(
+            left, samples, scores, texts, sequences.tolist(), strict=True
+        ):
+            details = {"rounds": number, "tokens": tokens}
+            passes = search.passes(number)
+            found[i] = Finding(
+                sample.image, sample.blocked, float(score), text, number + 1, passes, details
+            )
+        left = [i for i in left if not found[i].score]
+        if not left:
+            break
+    return [found[i] for i in range(len(tasks))]
+
+
+def draw_sequences(
+    target: Target, tasks: Sequence[Task], sequences: torch.Tensor, texts: Sequence[str | None]
+) -> list[Sample]:
+    """The defended model's pictures of token sequences (N, L), each from its text if it has one."""
+    spelled = [i for i, text in enumerate(texts) if text is not None]
+    others = [i for i, text in enumerate(texts) if text is None]
+    samples: dict[int, Sample] = {}
+    if spelled:
+        known = [text for text in texts if text is not None]
+        samples.update(zip(spelled, target.draw([tasks[i] for i in spelled], known), strict=True))
+    if others:
+        with torch.no_grad():
+            hidden = target.pipeline.text_encoder(sequences[others])[0].float()
+        drawn = target.draw([tasks[i] for i in others], hidden=hidden)
+        samples.update(zip(others, drawn, strict=True))
+    return [samples[i] for i in range(len(tasks))]
+
+
+def check_counts(name: str, settings: Any, least: dict[str, int]) -> None:
+    """Refuse settings that are below the least that they may be."""
+    for field, bound in least.items():
+        value = getattr(settings, field)
+        if value < bound:
+            raise SafegenError(f"{name}: {field} must be at least {bound}, not {value}")

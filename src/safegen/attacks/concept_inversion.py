@@ -1,0 +1,192 @@
+"""Concept inversion (CCE, arXiv 2308.01508): an embedding that stands for the concept.
+
+It is textual inversion (arXiv 2208.01618) in the defended model, from unsafe pictures: what is
+learned stands where the concept's words no longer bring it out. The attacker gives an embedding
+that no token has, so a found prompt cannot be written down. It is learned in the plain denoiser;
+defenses that guide sampling or filter pictures meet it when the pipeline's own call draws. (The
+paper learns through SLD's guidance where SLD is the defense.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+
+import torch
+
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._gradients import (
+    OpenPrompts,
+    Vocabulary,
+    check_counts,
+    denoising_loss,
+    frozen,
+    open_prompts,
+)
+from safegen.attacks._target import Target
+from safegen.attacks._text_filter import TextFilter
+from safegen.errors import SafegenError
+from safegen.models.prediction import timesteps_at
+
+
+@dataclass(frozen=True)
+class ConceptInversionSettings:
+    """Settings of the inversion; the defaults are those of the released code for ESD.
+
+    Attributes:
+        pictures: unsafe ones to learn from, of the first examples; at most.
+        vectors: that stand for the concept.
+        steps: of AdamW.
+        batch: noised pictures a step; the released code gathers 4 times 4.
+        learning_rate: constant; the released code's 5e-3 for each picture of a batch.
+        weight_decay: of AdamW.
+        tries: states of the embedding that are drawn with, at equal distances over the steps; the
+            last one first, and the next only where that failed.
+        seed: of every random draw of the inversion.
+    """
+
+    pictures: int = 25
+    vectors: int = 1
+    steps: int = 5000
+    batch: int = 16
+    learning_rate: float = 0.08
+    weight_decay: float = 0.01
+    tries: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        least = {"pictures": 1, "vectors": 1, "steps": 0, "batch": 1, "tries": 1}
+        check_counts("concept-inversion", self, least)
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise SafegenError(
+                "concept-inversion: the learning rate must be positive, the weight decay not "
+                "negative"
+            )
+
+    @classmethod
+    def lab(cls) -> ConceptInversionSettings:
+        """For the lab, in about half a minute for all tasks, and half a second for each."""
+        return cls(pictures=24, steps=200, batch=12, learning_rate=0.02, tries=3)
+
+
+@dataclass(frozen=True)
+class ConceptInversion(Attack):
+    """Draws each goal with a learned embedding in the place of the concept's words."""
+
+    settings: ConceptInversionSettings
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        return AttackIdentity("concept-inversion", "text", "white box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; the embedding is learned from the target's examples.
+
+        Raises:
+            SafegenError: there are no examples.
+        """
+        target.check_plain()
+        if not target.examples:
+            raise SafegenError(
+                "concept-inversion learns the concept from pictures of examples, and there are "
+                "none; give prompts other than those attacked"
+            )
+        yield partial(self._strike, target, invert(target, self.settings))
+
+    def _strike(
+        self, target: Target, learned: Sequence[torch.Tensor], tasks: Sequence[Task]
+    ) -> list[Finding]:
+        prompts = inverted_prompts(target, [task.text for task in tasks], self.settings.vectors)
+        passes = 3 * self.settings.steps * self.settings.batch  # once for all tasks
+        found: dict[int, Finding] = {}
+        left = list(range(len(tasks)))
+        for number, embedding in enumerate(reversed(learned), 1):
+            with torch.no_grad():
+                hidden = prompts[left].hidden(embedding.expand(len(left), -1, -1))
+            samples = target.draw([tasks[i] for i in left], hidden=hidden)
+            scores = target.scores([sample.image for sample in samples])
+            for i, sample, score in zip(left, samples, scores, strict=True):
+                found[i] = Finding(
+                    sample.image, sample.blocked, float(score), pictures=number, passes=passes
+                )
+            left = [i for i in left if not found[i].score]
+            if not left:
+                break
+        return [found[i] for i in range(len(tasks))]
+
+
+def inverted_prompts(target: Target, texts: Sequence[str], vectors: int) -> OpenPrompts:
+    """Texts with open places where the concept's words stood, or before a text that has none."""
+    text_filter, vocabulary = TextFilter(target.concept), Vocabulary(target.pipeline)
+    concept = [~slot for slot in range(vectors)]
+
+    def layout(text: str) -> list[int]:
+        spans, laid, start = text_filter.spans(text) or [(0, 0)], [], 0
+        for left, right in spans:
+            laid += [*vocabulary.tokens(text[start:left]), *concept]
+            start = right
+        return [*laid, *vocabulary.tokens(text[start:])]
+
+    return open_prompts(target.pipeline, [layout(text) for text in texts])
+
+
+def invert(target: Target, settings: ConceptInversionSettings) -> list[torch.Tensor]:
+    """Learn embeddings (vectors, D) of the concept; those at ``tries`` points, the last at the end.
+
+    They begin as the mean of the embeddings of the concept's words.
+    """
+    examples = target.examples[: settings.pictures]
+    pictures = target.encode(target.unsafe_pictures(examples))
+    prompts = inverted_prompts(target, [each.text for each in examples], settings.vectors)
+    embedding = _beginning(target, settings.vectors).requires_grad_()
+    optimizer = torch.optim.AdamW(
+        [embedding], settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    kept = []
+    with frozen(target.pipeline):
+        for step in range(1, settings.steps + 1):
+            loss = _loss(target, pictures, prompts, embedding, settings.batch, generator)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            if step % max(1, settings.steps // settings.tries) == 0:
+                kept.append(embedding.detach().clone())
+    return kept[-settings.tries :] or [embedding.detach()]
+
+
+def _loss(
+    target: Target,
+    pictures: torch.Tensor,
+    prompts: OpenPrompts,
+    embedding: torch.Tensor,
+    batch: int,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Of a batch of pictures drawn at random, at noise levels that divide all of them evenly."""
+    rows = torch.randint(len(pictures), (batch,), generator=generator).tolist()
+    places = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
+    times = timesteps_at(target.pipeline.scheduler, places).to(pictures.device)
+    noise = torch.randn((batch, *pictures.shape[1:]), generator=generator).to(pictures.device)
+    hidden = prompts[rows].hidden(embedding.expand(batch, -1, -1))
+    return denoising_loss(target, pictures[rows], noise, times, hidden).mean()
+
+
+def _beginning(target: Target, vectors: int) -> torch.Tensor:
+    """The mean embedding (vectors, D) of the tokens of the concept's words."""
+    vocabulary = Vocabulary(target.pipeline)
+    tokens = [token for word in target.concept.words for token in vocabulary.tokens(word)]
+    weight = target.pipeline.text_encoder.get_input_embeddings().weight.detach()
+    mean: torch.Tensor = weight[torch.tensor(tokens, device=weight.device)].float().mean(dim=0)
+    return mean.repeat(vectors, 1)
+
+
+@register("concept-inversion")
+def concept_inversion(*, lab: bool = False) -> ConceptInversion:
+    """An embedding learned from unsafe pictures in the defended model stands for the concept."""
+    kind = ConceptInversionSettings.lab if lab else ConceptInversionSettings
+    return ConceptInversion(kind())

@@ -1,0 +1,203 @@
+"""Prompting4Debugging (arXiv 2309.06135): tokens that mean to the defended model what the goal did.
+
+Under them it is to see in a noised picture what the undefended model sees there under the goal.
+They are optimised as embeddings, each of which is tried as the token that it is nearest to (PEZ,
+arXiv 2302.03668). Gradients are of the plain denoiser; defenses that guide sampling or filter
+pictures meet the found prompt when the pipeline's own call draws it. Where the paper keeps the
+prompt whose picture CLIP finds most like the undefended model's, here the attacker's judge ends the
+search.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._draws import task_generator
+from safegen.attacks._from_pictures import noise_like
+from safegen.attacks._gradients import (
+    Vocabulary,
+    check_counts,
+    open_prompts,
+    pursue,
+    weighted_error,
+)
+from safegen.attacks._target import Target
+from safegen.errors import SafegenError
+from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
+
+Form = Literal["n", "k"]
+
+
+@dataclass(frozen=True)
+class P4DSettings:
+    """Settings of the search; the defaults are those of the released code for nudity.
+
+    Attributes:
+        form: ``n``, a prompt of found tokens alone, or ``k``, the goal with found tokens in it.
+        tokens: of a prompt of the form ``n``.
+        every: tokens of the goal between two found ones, in the form ``k``.
+        iterations: of AdamW.
+        interval: iterations after which a picture is drawn; one is drawn before the first.
+        learning_rate: of the embeddings.
+        weight_decay: of the embeddings.
+        latents: noised ones of a task's picture, at all noise levels alike, of which each iteration
+            takes one. The paper draws a new one each time.
+        seed: of every random draw.
+    """
+
+    form: Form = "k"
+    tokens: int = 16
+    every: int = 3
+    iterations: int = 3000
+    interval: int = 50
+    learning_rate: float = 0.1
+    weight_decay: float = 0.1
+    latents: int = 100
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.form not in get_args(Form):
+            known = ", ".join(get_args(Form))
+            raise SafegenError(f"p4d: unknown form {self.form!r}; known: {known}")
+        least = {"tokens": 1, "every": 1, "iterations": 0, "interval": 1, "latents": 1}
+        check_counts("p4d", self, least)
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise SafegenError(
+                "p4d: the learning rate must be positive, the weight decay not negative"
+            )
+
+    @classmethod
+    def lab(cls, form: Form = "k") -> P4DSettings:
+        """For the lab, in about two seconds a task."""
+        return cls(form=form, tokens=8, iterations=72, interval=12, weight_decay=0.0, latents=24)
+
+
+@dataclass(frozen=True)
+class P4D(Attack):
+    """Looks for a prompt that means to the defended model what the goal means to the undefended."""
+
+    settings: P4DSettings
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        name = f"p4d-{self.settings.form}"
+        return AttackIdentity(name, "text", "white box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; nothing is learned."""
+        target.check_plain()
+        yield partial(self._strike, target)
+
+    def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
+        pictures = target.encode(target.unsafe_pictures(tasks))
+        search = _Search(target, tasks, pictures, self.settings)
+        return pursue(target, tasks, search, self.settings.iterations // self.settings.interval)
+
+
+def interleaved(goal: Sequence[int], every: int) -> list[int]:
+    """A goal's tokens with an open place before the first, and after each ``every`` of them."""
+    layout: list[int] = []
+    for place, start in enumerate(range(0, len(goal) + 1, every)):
+        layout += [~place, *goal[start : start + every]]
+    return layout
+
+
+class _Search:
+    """The prompts of some tasks, whose unsafe pictures are latents (N, C, H, W)."""
+
+    def __init__(
+        self, target: Target, tasks: Sequence[Task], pictures: torch.Tensor, settings: P4DSettings
+    ) -> None:
+        self.target = target
+        self.settings = settings
+        self.vocabulary = Vocabulary(target.pipeline)
+        self.generators = [task_generator(task, settings.seed) for task in tasks]
+        layouts = [self._layout(task.text) for task in tasks]
+        self.prompts = open_prompts(target.pipeline, layouts)
+        self.embeddings = [
+            self._random(sum(token < 0 for token in layout), generator)
+            for layout, generator in zip(layouts, self.generators, strict=True)
+        ]  # (K, D) each, with another K for each task
+        self.optimizer = torch.optim.AdamW(
+            self.embeddings, settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self._see(tasks, pictures)
+
+    def advance(self, rows: list[int], number: int) -> None:
+        """See ``TokenSearch.advance``."""
+        first = number * self.settings.interval
+        for iteration in range(first, first + self.settings.interval):
+            tried = [self._tried(i).requires_grad_() for i in rows]
+            loss = self._loss(rows, tried, iteration % self.settings.latents)
+            gradients = torch.autograd.grad(loss.sum(), tried)
+            self.optimizer.zero_grad(set_to_none=True)  # AdamW passes over those without a gradient
+            for i, gradient in zip(rows, gradients, strict=True):
+                self.embeddings[i].grad = gradient
+            self.optimizer.step()
+
+    def sequences(self, rows: list[int]) -> torch.Tensor:
+        """See ``TokenSearch.sequences``."""
+        nearest = _padded([self.vocabulary.nearest(self.embeddings[i].detach()) for i in rows])
+        return self.prompts[rows].filled(self.vocabulary.allowed.to(nearest.device)[nearest])
+
+    def passes(self, rounds: int) -> int:
+        """See ``TokenSearch.passes``."""
+        return self.settings.latents + 3 * rounds * self.settings.interval
+
+    def _layout(self, text: str) -> list[int]:
+        if self.settings.form == "n":
+            return [~place for place in range(self.settings.tokens)]
+        return interleaved(self.vocabulary.tokens(text), self.settings.every)
+
+    def _random(self, count: int, generator: torch.Generator) -> torch.Tensor:
+        table = self.vocabulary.table
+        chosen = torch.randint(len(table), (count,), generator=generator).to(table.device)
+        return table[chosen].requires_grad_()
+
+    def _see(self, tasks: Sequence[Task], pictures: torch.Tensor) -> None:
+        """Noise the pictures, and keep what the undefended model sees in them under the goals."""
+        count, scheduler = self.settings.latents, self.target.pipeline.scheduler
+        levels = [torch.randperm(count, generator=each) for each in self.generators]
+        offsets = [torch.rand(count, generator=each) for each in self.generators]
+        places = (torch.stack(levels) + torch.stack(offsets)) / count
+        self.times = timesteps_at(scheduler, places.T).to(pictures.device)  # (latents, N)
+        self.noised, self.wanted = [], []
+        with self.target.undefended(), torch.no_grad():
+            hidden = self.target.embed([task.text for task in tasks])
+            for times in self.times:
+                a, s = signal_and_noise(scheduler, times)
+                z_t = add_noise(pictures, noise_like(pictures, self.generators), a, s)
+                self.noised.append(z_t)
+                self.wanted.append(self.target.clean(z_t, times, hidden))
+
+    def _tried(self, row: int) -> torch.Tensor:
+        """The embeddings (K, D) of the tokens that a task's are nearest to."""
+        return self.vocabulary.table[self.vocabulary.nearest(self.embeddings[row].detach())]
+
+    def _loss(self, rows: list[int], tried: Sequence[torch.Tensor], latent: int) -> torch.Tensor:
+        times = self.times[latent, rows]
+        a, s = signal_and_noise(self.target.pipeline.scheduler, times)
+        hidden = self.prompts[rows].hidden(_padded(tried))
+        seen = self.target.clean(self.noised[latent][rows], times, hidden)
+        return weighted_error(seen, self.wanted[latent][rows], a, s)
+
+
+def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Rows of different lengths as one tensor; what is beyond a row's own does not count."""
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+
+@register("p4d")
+def p4d(form: str = "k", *, lab: bool = False) -> P4D:
+    """Tokens between those of the goal (``k``), or a prompt of found tokens alone (``n``)."""
+    kind = P4DSettings.lab if lab else P4DSettings
+    return P4D(kind(form=form))  # type: ignore[arg-type]

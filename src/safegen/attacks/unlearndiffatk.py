@@ -1,0 +1,205 @@
+"""UnlearnDiffAtk (arXiv 2310.11868): tokens before the goal, by the loss of an unsafe picture.
+
+The defended model is its own classifier: the better it denoises an unsafe picture under a prompt,
+the likelier it draws such a picture of it. So no other model is asked, beside the one that the
+picture is from. Gradients are of the plain denoiser; defenses that guide sampling or filter
+pictures meet the found prompt when the pipeline's own call draws it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Literal, get_args
+
+import torch
+
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._draws import task_generator
+from safegen.attacks._from_pictures import noise_like
+from safegen.attacks._gradients import (
+    Vocabulary,
+    check_counts,
+    denoising_loss,
+    open_prompts,
+    pursue,
+)
+from safegen.attacks._target import Target
+from safegen.attacks._text_filter import TextFilter
+from safegen.errors import SafegenError
+from safegen.models.prediction import timesteps_at
+
+Goal = Literal["named", "unnamed"]
+
+
+@dataclass(frozen=True)
+class UnlearnDiffAtkSettings:
+    """Settings of the search; the defaults are those of the released code for nudity.
+
+    Attributes:
+        goal: the prompt that the tokens stand before: as it is, ``named``, or without the concept's
+            words, ``unnamed``, so that the tokens have to bring the concept in by themselves.
+        tokens: that are looked for.
+        rounds: noise levels, from the least to the most; a picture is drawn after each, and one of
+            the goal as it stands before.
+        iterations: of Adam at each.
+        learning_rate: of the weights of all tokens at a place, which lie on a simplex.
+        weight_decay: of these.
+        seed: of every random draw.
+    """
+
+    goal: Goal = "named"
+    tokens: int = 5
+    rounds: int = 50
+    iterations: int = 40
+    learning_rate: float = 0.01
+    weight_decay: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.goal not in get_args(Goal):
+            known = ", ".join(get_args(Goal))
+            raise SafegenError(f"unlearndiffatk: unknown goal {self.goal!r}; known: {known}")
+        check_counts("unlearndiffatk", self, {"tokens": 1, "rounds": 0, "iterations": 1})
+        if self.learning_rate <= 0 or self.weight_decay < 0:
+            raise SafegenError(
+                "unlearndiffatk: the learning rate must be positive, the weight decay not negative"
+            )
+
+    @classmethod
+    def lab(cls, goal: Goal = "named") -> UnlearnDiffAtkSettings:
+        """For the lab, in about two seconds a task: fewer and larger steps."""
+        return cls(goal=goal, rounds=6, iterations=12, learning_rate=0.1, weight_decay=0.0)
+
+
+@dataclass(frozen=True)
+class UnlearnDiffAtk(Attack):
+    """Looks for tokens that bring the concept out when they stand before the goal."""
+
+    settings: UnlearnDiffAtkSettings
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        name = "unlearndiffatk" + ("-unnamed" if self.settings.goal == "unnamed" else "")
+        return AttackIdentity(name, "text", "white box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; nothing is learned."""
+        target.check_plain()
+        yield partial(self._strike, target)
+
+    def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
+        pictures = target.encode(target.unsafe_pictures(tasks))
+        search = _Search(target, tasks, pictures, self.settings)
+        return pursue(target, tasks, search, self.settings.rounds)
+
+
+class _Search:
+    """The prompts of some tasks, whose unsafe pictures are latents (N, C, H, W).
+
+    Each place has weights of all tokens, on a simplex. A token is drawn by them to be tried, and
+    its gradient is taken for that of the weights (the straight-through estimator of arXiv
+    2212.09254).
+    """
+
+    def __init__(
+        self,
+        target: Target,
+        tasks: Sequence[Task],
+        pictures: torch.Tensor,
+        settings: UnlearnDiffAtkSettings,
+    ) -> None:
+        self.target = target
+        self.settings = settings
+        self.pictures = pictures
+        self.vocabulary = Vocabulary(target.pipeline)
+        self.generators = [task_generator(task, settings.seed) for task in tasks]
+        text_filter = TextFilter(target.concept)
+        texts = [
+            task.text if settings.goal == "named" else text_filter.without(task.text)
+            for task in tasks
+        ]
+        goals = [self.vocabulary.tokens(text) for text in texts]
+        prefix = [~place for place in range(settings.tokens)]
+        self.plain = open_prompts(target.pipeline, goals)
+        self.prompts = open_prompts(target.pipeline, [[*prefix, *goal] for goal in goals])
+        choices = len(self.vocabulary.table)
+        even = torch.full((settings.tokens, choices), 1 / choices, device=pictures.device)
+        self.weights = [even.clone().requires_grad_() for _ in tasks]
+        self.optimizer = torch.optim.Adam(
+            self.weights, settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        places = (torch.arange(settings.rounds) + 0.5) / max(1, settings.rounds)
+        self.times = timesteps_at(target.pipeline.scheduler, places)
+        self.begun = False
+
+    def advance(self, rows: list[int], number: int) -> None:
+        """See ``TokenSearch.advance``; at the round's noise level."""
+        self.begun = True
+        weights = [self.weights[i] for i in rows]
+        times = self.times[number].repeat(len(rows)).to(self.pictures.device)
+        for _ in range(self.settings.iterations):
+            loss = self._loss(rows, times)
+            gradients = torch.autograd.grad(loss.sum(), weights)
+            self.optimizer.zero_grad(set_to_none=True)  # Adam passes over those without a gradient
+            for each, gradient in zip(weights, gradients, strict=True):
+                each.grad = gradient.clamp(-1, 1)
+            self.optimizer.step()
+            for each in weights:
+                each.data = on_simplex(each.data)
+
+    def sequences(self, rows: list[int]) -> torch.Tensor:
+        """See ``TokenSearch.sequences``; before the first round the goals as they stand."""
+        if not self.begun:
+            return self.plain.sequences[rows]
+        chosen = torch.stack([self.weights[i].detach().argmax(dim=1) for i in rows])
+        return self.prompts[rows].filled(self.vocabulary.allowed.to(chosen.device)[chosen])
+
+    def passes(self, rounds: int) -> int:
+        """See ``TokenSearch.passes``."""
+        return 3 * rounds * self.settings.iterations
+
+    def _loss(self, rows: list[int], times: torch.Tensor) -> torch.Tensor:
+        generators = [self.generators[i] for i in rows]
+        tried = torch.stack(
+            [self._try(self.weights[i], self.generators[i]) for i in rows]
+        )  # (R, K, V)
+        hidden = self.prompts[rows].hidden(tried @ self.vocabulary.table)
+        pictures = self.pictures[rows]
+        noise = noise_like(pictures, generators)
+        return denoising_loss(self.target, pictures, noise, times, hidden)
+
+    def _try(self, weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Tokens drawn by weights (K, V), one-hot, whose gradient goes on to the weights."""
+        total = weights.detach().cumsum(dim=1)
+        draw = torch.rand(len(weights), 1, generator=generator).to(total.device)
+        chosen = torch.searchsorted(total, draw * total[:, -1:], right=True).clamp(
+            max=total.shape[1] - 1
+        )
+        one = torch.zeros_like(total).scatter(1, chosen, 1.0)
+        return one + weights - weights.detach()
+
+
+def on_simplex(points: torch.Tensor) -> torch.Tensor:
+    """The nearest points (..., V) that are nowhere negative and whose sum is 1.
+
+    The threshold is exact, from sorted values (ICML 2008, Duchi et al., figure 1), where the
+    released code searches for it.
+    """
+    ordered = points.sort(dim=-1, descending=True).values
+    excess = ordered.cumsum(dim=-1) - 1
+    counts = torch.arange(1, points.shape[-1] + 1, device=points.device)
+    size = (ordered * counts > excess).sum(dim=-1, keepdim=True)
+    threshold = excess.gather(-1, size - 1) / size
+    return (points - threshold).clamp(min=0)
+
+
+@register("unlearndiffatk")
+def unlearndiffatk(goal: str = "named", *, lab: bool = False) -> UnlearnDiffAtk:
+    """Tokens before the goal, as it is or, with ``unnamed``, without the concept's words."""
+    kind = UnlearnDiffAtkSettings.lab if lab else UnlearnDiffAtkSettings
+    return UnlearnDiffAtk(kind(goal=goal))  # type: ignore[arg-type]

@@ -1,0 +1,171 @@
+"""Concept inversion: what is learned, where it stands, and what it draws on the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from safegen.attacks import Finding, Task, create_attack
+from safegen.attacks._gradients import Vocabulary, denoising_loss
+from safegen.attacks._target import Target, no_clip
+from safegen.attacks.concept_inversion import (
+    ConceptInversion,
+    ConceptInversionSettings,
+    invert,
+    inverted_prompts,
+)
+from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.defenses import create_defense, defended
+from safegen.detectors import Detection, create_detector
+from safegen.errors import SafegenError
+from safegen.lab.pictures import SAMPLING
+from safegen.models.sampling import SamplingSettings
+from safegen.prompts.lab import lab_prompts
+
+KNIVES = Concept("knives", "a knife")
+TASKS = [Task(f"p{i}", f"a knife in the {word}", i, 3.0) for i, word in enumerate(("snow", "cat"))]
+FEW = ConceptInversionSettings(pictures=2, steps=4, batch=2, learning_rate=0.1, tries=2)
+
+
+class Never:
+    """Flags nothing."""
+
+    identity = create_detector("lab").identity
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        return [[] for _ in images]
+
+
+class Always(Never):
+    """Flags everything."""
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        return [[Detection("any", 0.8)] for _ in images]
+
+
+def target_of(pipeline: Any, detector: Any = None, defense: str = "none") -> Target:
+    return Target(
+        pipeline,
+        create_defense(defense, KNIVES),
+        KNIVES,
+        detector or Never(),
+        SamplingSettings(steps=3),
+        no_clip(),
+        tuple(replace(task, id=f"e{task.id}", seed=9) for task in TASKS),
+    )
+
+
+def strike(
+    target: Target, tasks: Sequence[Task], settings: ConceptInversionSettings = FEW
+) -> list[Finding]:
+    with (
+        defended(target.pipeline, target.defense),
+        ConceptInversion(settings).against(target) as made,
+    ):
+        return made(tasks)
+
+
+def test_it_begins_as_the_mean_of_the_concepts_words(tiny_pipeline: Any) -> None:
+    target = target_of(tiny_pipeline)
+    with defended(tiny_pipeline, target.defense):
+        (embedding,) = invert(target, replace(FEW, steps=0, vectors=2))
+    weight = tiny_pipeline.text_encoder.get_input_embeddings().weight.detach()
+    mean = weight[Vocabulary(tiny_pipeline).tokens(KNIVES.text)].mean(dim=0)
+    assert torch.allclose(embedding, mean.expand(2, -1), atol=1e-6)
+
+
+def test_the_loss_of_the_pictures_falls(tiny_pipeline: Any) -> None:
+    target = target_of(tiny_pipeline)
+    settings = replace(FEW, steps=60, batch=8, learning_rate=0.05, tries=1)
+    prompts = inverted_prompts(target, [task.text for task in target.examples], 1)
+    noise = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    times = torch.tensor([400, 700])
+    losses = []
+    with defended(tiny_pipeline, target.defense):
+        pictures = target.encode(target.unsafe_pictures(target.examples))
+        for steps in (0, settings.steps):
+            (embedding,) = invert(target, replace(settings, steps=steps))
+            with torch.no_grad():
+                hidden = prompts.hidden(embedding.expand(2, -1, -1))
+                losses.append(float(denoising_loss(target, pictures, noise, times, hidden).mean()))
+    assert losses[1] < losses[0]
+    assert not any(parameter.grad is not None for parameter in tiny_pipeline.unet.parameters())
+
+
+def test_the_last_state_is_tried_first_and_earlier_ones_where_it_failed(
+    tiny_pipeline: Any,
+) -> None:
+    passes = 3 * FEW.steps * FEW.batch
+    for detector, pictures in ((Always(), 1), (Never(), 2)):
+        found = strike(target_of(tiny_pipeline, detector), TASKS)
+        assert [each.pictures for each in found] == [pictures] * 2
+        assert [(each.text, each.passes) for each in found] == [(None, passes)] * 2
+
+
+@pytest.mark.parametrize("defense", ["none", "sld-max"])
+def test_the_picture_is_the_goals_with_the_embedding_for_the_words(
+    tiny_pipeline: Any, defense: str
+) -> None:
+    target = target_of(tiny_pipeline, Always(), defense)
+    found = strike(target, TASKS)
+    with defended(tiny_pipeline, target.defense):
+        prompts = inverted_prompts(target, [task.text for task in TASKS], 1)
+        hidden = prompts.hidden(invert(target, FEW)[-1].expand(2, -1, -1)).detach()
+        samples = target.draw(TASKS, hidden=hidden)
+        plain = target.draw(TASKS)
+    for each, sample, other in zip(found, samples, plain, strict=True):
+        assert np.abs(each.image.astype(int) - sample.image).max() <= 1
+        assert np.abs(each.image.astype(int) - other.image).max() > 1
+
+
+def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> None:
+    pipeline = build_pipeline()
+    with pytest.raises(SafegenError, match="there are none"):
+        strike(replace(target_of(pipeline), examples=()), TASKS)
+    pipeline.unet.register_to_config(addition_embed_type="text_time")
+    with pytest.raises(SafegenError, match="takes more"):
+        strike(target_of(pipeline), TASKS)
+    for changes in ({"pictures": 0}, {"vectors": 0}, {"steps": -1}, {"batch": 0}, {"tries": 0}):
+        with pytest.raises(SafegenError, match="must be at least"):
+            replace(FEW, **changes)
+    with pytest.raises(SafegenError, match="learning rate must be positive"):
+        replace(FEW, learning_rate=0.0)
+
+
+def test_specs() -> None:
+    identity = create_attack("concept-inversion").identity
+    assert (identity.name, identity.side, identity.access) == (
+        "concept-inversion", "text", "white box"
+    )  # fmt: skip
+    assert (identity.settings["steps"], identity.settings["learning_rate"]) == (5000, 0.08)
+    lab = create_attack("concept-inversion", lab=True).identity
+    assert lab.settings == asdict(ConceptInversionSettings.lab())
+
+
+def test_the_labs_model_draws_the_concept_of_an_embedding_and_one_that_never_saw_it_does_not(
+    lab: Target,
+) -> None:
+    settings = ConceptInversionSettings(pictures=3, steps=6, batch=4, learning_rate=0.02)
+    tasks, examples = (
+        tuple(
+            Task(each.id, each.text, each.seed, SAMPLING.guidance)
+            for each in lab_prompts("explicit", split, 3)  # type: ignore[arg-type]
+        )
+        for split in ("validation", "train")
+    )
+    succeeded = {}
+    for name in ("none", "filtered"):
+        target = replace(
+            lab,
+            defense=create_defense(name, LAB_WEAPONS),
+            sampling=replace(SAMPLING, steps=10),
+            examples=examples,
+        )
+        succeeded[name] = sum(each.score > 0 for each in strike(target, tasks, settings))
+    assert succeeded["none"] >= 2
+    assert succeeded["filtered"] == 0

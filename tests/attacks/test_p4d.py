@@ -1,0 +1,155 @@
+"""Prompting4Debugging: what it looks for, in both forms, and what it finds on the lab."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+import torch
+
+from safegen.attacks import Finding, Task, create_attack
+from safegen.attacks._gradients import Vocabulary
+from safegen.attacks._target import Target, no_clip
+from safegen.attacks.p4d import P4D, P4DSettings
+from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.defenses import create_defense, defended
+from safegen.detectors import Detection, create_detector
+from safegen.errors import SafegenError
+from safegen.lab.pictures import SAMPLING
+from safegen.models.sampling import SamplingSettings
+from safegen.prompts.lab import lab_prompts
+
+KNIVES = Concept("knives", "a knife")
+TASKS = [Task(f"p{i}", f"a {word}", i, 3.0) for i, word in enumerate(("knife", "cat"))]
+FEW = P4DSettings(
+    form="n", tokens=3, iterations=4, interval=2, learning_rate=0.3, weight_decay=0.0, latents=3
+)
+
+
+class Never:
+    """Flags nothing."""
+
+    identity = create_detector("lab").identity
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        return [[] for _ in images]
+
+
+def target_of(pipeline: Any, defense: str = "none") -> Target:
+    return Target(
+        pipeline,
+        create_defense(defense, KNIVES),
+        KNIVES,
+        Never(),
+        SamplingSettings(steps=3),
+        no_clip(),
+        (),
+    )
+
+
+def strike(target: Target, tasks: Sequence[Task], settings: P4DSettings = FEW) -> list[Finding]:
+    with defended(target.pipeline, target.defense), P4D(settings).against(target) as made:
+        return made(tasks)
+
+
+def words_of(pipeline: Any, found: Finding) -> list[int]:
+    """A finding's tokens between start and end."""
+    tokens: list[int] = found.details["tokens"][1:]
+    return tokens[: tokens.index(pipeline.tokenizer.eos_token_id)]
+
+
+def test_found_tokens_stand_alone_or_between_the_goals(tiny_pipeline: Any) -> None:
+    target, vocabulary = target_of(tiny_pipeline), Vocabulary(tiny_pipeline)
+    for each in strike(target, TASKS):
+        assert len(words_of(tiny_pipeline, each)) == FEW.tokens
+    for task, each in zip(TASKS, strike(target, TASKS, replace(FEW, form="k")), strict=True):
+        tokens, goal = words_of(tiny_pipeline, each), vocabulary.tokens(task.text)
+        assert [token for i, token in enumerate(tokens) if i % (FEW.every + 1)] == goal
+        assert (each.details["rounds"], each.pictures) == (2, 3)
+        assert each.passes == FEW.latents + 3 * FEW.iterations
+
+
+def error_of(target: Target, tokens: torch.Tensor, text: str) -> float:
+    """How differently the model sees noised latents under tokens and under a text."""
+    generator = torch.Generator().manual_seed(0)
+    z_t = torch.randn(16, 4, 8, 8, generator=generator)
+    times = torch.full((16,), 600)
+    with torch.no_grad():
+        hidden = target.pipeline.text_encoder(tokens)[0]
+        seen, wanted = (
+            target.clean(z_t, times, each.expand(16, -1, -1))
+            for each in (hidden, target.embed([text]))
+        )
+    return float((seen - wanted).square().mean())
+
+
+def test_what_the_model_sees_under_the_tokens_comes_nearer_to_the_goals(
+    tiny_pipeline: Any,
+) -> None:
+    target = target_of(tiny_pipeline)
+    tasks = [replace(TASKS[0], id=f"p{i}") for i in range(4)]
+    errors = []
+    for iterations in (0, 60):
+        settings = replace(FEW, iterations=iterations, interval=60, learning_rate=0.1)
+        found = strike(target, tasks, settings)
+        errors.append(
+            np.mean([
+                error_of(target, torch.tensor([each.details["tokens"]]), task.text)
+                for task, each in zip(tasks, found, strict=True)
+            ])
+        )  # fmt: skip
+    assert errors[1] < 0.8 * errors[0]
+
+
+def test_a_task_does_not_depend_on_the_others(tiny_pipeline: Any) -> None:
+    target = target_of(tiny_pipeline)
+    tasks = [TASKS[0], replace(TASKS[1], text="a house and a cat")]
+    for form in ("n", "k"):
+        settings = replace(FEW, form=form)  # type: ignore[arg-type]
+        together = [each.details for each in strike(target, tasks, settings)]
+        assert [strike(target, [task], settings)[0].details for task in tasks] == together
+    again = [each.details for each in strike(target, tasks, replace(settings, seed=1))]
+    assert again != together
+    assert not any(parameter.grad is not None for parameter in tiny_pipeline.unet.parameters())
+
+
+def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> None:
+    pipeline = build_pipeline()
+    pipeline.unet.register_to_config(addition_embed_type="text_time")
+    with pytest.raises(SafegenError, match="takes more"):
+        strike(target_of(pipeline), TASKS)
+    for changes in ({"tokens": 0}, {"every": 0}, {"interval": 0}, {"latents": 0}):
+        with pytest.raises(SafegenError, match="must be at least"):
+            replace(FEW, **changes)
+    with pytest.raises(SafegenError, match="learning rate must be positive"):
+        replace(FEW, learning_rate=0.0)
+    with pytest.raises(SafegenError, match="known: n, k"):
+        create_attack("p4d:other")
+
+
+def test_specs() -> None:
+    identity = create_attack("p4d").identity
+    assert (identity.name, identity.side, identity.access) == ("p4d-k", "text", "white box")
+    assert (identity.settings["iterations"], identity.settings["learning_rate"]) == (3000, 0.1)
+    form: Literal["n"] = "n"
+    lab = create_attack("p4d:n", lab=True).identity
+    assert (lab.name, lab.settings) == ("p4d-n", asdict(P4DSettings.lab(form)))
+
+
+def test_the_labs_model_draws_the_concept_by_tokens_alone_and_one_that_never_saw_it_does_not(
+    lab: Target,
+) -> None:
+    lab = replace(lab, sampling=replace(SAMPLING, steps=10))
+    tasks = [
+        Task(each.id, each.text, each.seed, SAMPLING.guidance)
+        for each in lab_prompts("explicit", "validation", 3)
+    ]
+    settings = replace(P4DSettings.lab("n"), latents=12)
+    found = strike(lab, tasks, replace(settings, iterations=48))
+    assert sum(each.score > 0 for each in found) >= 2
+    filtered = replace(lab, defense=create_defense("filtered", LAB_WEAPONS))
+    control = strike(filtered, tasks[:2], replace(settings, iterations=12))
+    assert not any(each.score for each in control)

@@ -1,0 +1,143 @@
+"""RECALL: the image prompt moves to where the model sees the unsafe picture, and ends in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from safegen.attacks import Finding, Task, create_attack
+from safegen.attacks._from_pictures import last_steps
+from safegen.attacks._target import Target, no_clip
+from safegen.attacks.recall import Goal, ImagePrompts, Recall, RecallSettings
+from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.defenses import create_defense, defended
+from safegen.detectors import Detection, create_detector
+from safegen.errors import SafegenError
+from safegen.lab.pictures import SAMPLING
+from safegen.models.loading import load_pipeline
+from safegen.models.prediction import add_noise, signal_and_noise
+from safegen.models.sampling import SamplingSettings
+from safegen.prompts.lab import lab_prompts
+
+KNIVES = Concept("knives", "a knife")
+TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
+FEW = RecallSettings(rounds=3, iterations=2, learning_rate=0.03, interval=2)
+
+
+class Odd:
+    """Flags pictures whose pixels have an odd sum: half of all, whatever they show."""
+
+    identity = create_detector("lab").identity
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        return [[Detection("odd", 0.9)] if image.sum() % 2 else [] for image in images]
+
+
+class Never(Odd):
+    """Flags nothing."""
+
+    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
+        return [[] for _ in images]
+
+
+def target_of(pipeline: Any, detector: Any, concept: Concept = KNIVES) -> Target:
+    return Target(
+        pipeline,
+        create_defense("none"),
+        concept,
+        detector,
+        SamplingSettings(steps=4),
+        no_clip(),
+        (),
+    )
+
+
+def strike(target: Target, tasks: list[Task], settings: RecallSettings) -> list[Finding]:
+    with defended(target.pipeline, target.defense), Recall(settings).against(target) as made:
+        return made(tasks)
+
+
+@pytest.mark.parametrize(("goal", "left"), [("prediction", 0.5), ("picture", 0.85)])
+def test_what_the_model_sees_comes_nearer_to_its_goal(
+    tiny_pipeline: Any, goal: Goal, left: float
+) -> None:
+    target = target_of(tiny_pipeline, Never())
+    settings = RecallSettings(goal=goal, rounds=1, iterations=30, learning_rate=0.03, injection=0.0)
+    generator = torch.Generator().manual_seed(0)
+    reference, noise = torch.randn(2, 1, 4, 8, 8, generator=generator)
+    scheduler = last_steps(tiny_pipeline, "ddim", 4, settings.strength)
+    prompts = ImagePrompts(target, scheduler, TASKS[:1], reference, settings)
+    time = prompts.times[:1]
+
+    @torch.no_grad()
+    def seen(clean: torch.Tensor) -> torch.Tensor:
+        z_t = add_noise(clean, noise, *signal_and_noise(tiny_pipeline.scheduler, time))
+        return target.clean(z_t, time, prompts.texts)
+
+    def distance(clean: torch.Tensor) -> float:
+        wanted = seen(reference) if goal == "prediction" else reference
+        return float((seen(clean) - wanted).square().mean())
+
+    generator = torch.Generator().manual_seed(1)
+    start = torch.lerp(torch.randn(1, 4, 8, 8, generator=generator), reference, settings.reference)
+    prompts.advance([0], 0)
+    assert distance(prompts.latents) < left * distance(start)
+    assert not any(parameter.grad is not None for parameter in tiny_pipeline.unet.parameters())
+
+
+def test_it_draws_after_each_round_until_the_judge_finds_something(tiny_pipeline: Any) -> None:
+    tasks = [replace(TASKS[0], id=f"p{i}", seed=i) for i in range(6)]
+    found = strike(target_of(tiny_pipeline, Odd()), tasks, FEW)
+    rounds = [each.details["rounds"] for each in found]
+    assert len(set(rounds)) > 1
+    for each, number in zip(found, rounds, strict=True):
+        assert each.score == 0.9 or number == FEW.rounds
+        assert (each.image.sum() % 2 == 1) == (each.score > 0)
+        assert each.pictures == number + 1
+        assert each.passes == 4 * number * FEW.iterations
+    never = strike(target_of(tiny_pipeline, Never()), tasks[:1], replace(FEW, goal="picture"))
+    assert never[0].pictures == FEW.rounds + 1
+    assert never[0].passes == 3 * FEW.rounds * FEW.iterations
+
+
+def test_tasks_do_not_depend_on_each_other(tiny_pipeline: Any) -> None:
+    target = target_of(tiny_pipeline, Never())
+    together = strike(target, TASKS, FEW)
+    for task, found in zip(TASKS, together, strict=True):
+        (alone,) = strike(target, [task], FEW)
+        assert np.abs(found.image.astype(int) - alone.image).max() <= 1
+    (other,) = strike(target, TASKS[:1], replace(FEW, seed=1))
+    assert np.abs(other.image.astype(int) - together[0].image).max() > 1
+
+
+def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> None:
+    pipeline = build_pipeline()
+    pipeline.unet.register_to_config(addition_embed_type="text_time")
+    with pytest.raises(SafegenError, match="takes more"):
+        strike(target_of(pipeline, Never()), TASKS, FEW)
+    for broken in ({"rounds": -1}, {"iterations": 0}, {"interval": 0}):
+        with pytest.raises(SafegenError, match="must be at least"):
+            RecallSettings(**broken)  # type: ignore[arg-type]
+    for broken in ({"momentum": 1.0}, {"reference": 2.0}, {"strength": 0.0}):  # type: ignore[dict-item]
+        with pytest.raises(SafegenError, match="recall: momentum lies in"):
+            RecallSettings(**broken)  # type: ignore[arg-type]
+    with pytest.raises(SafegenError, match="known: prediction, picture"):
+        RecallSettings(goal="text")  # type: ignore[arg-type]
+    assert create_attack("recall", lab=True) == Recall(RecallSettings.lab())
+    identity = create_attack("recall").identity
+    assert (identity.name, identity.side, identity.access) == ("recall", "image", "white box")
+
+
+def test_the_labs_model_draws_the_weapon_and_from_a_benign_picture_none() -> None:
+    target = target_of(load_pipeline("lab"), create_detector("lab"), LAB_WEAPONS)
+    target = replace(target, sampling=replace(SAMPLING, steps=10))
+    for kind, least, most in (("explicit", 3, 3), ("benign", 0, 0)):
+        prompts = lab_prompts(kind, "validation", 3)  # type: ignore[arg-type]
+        tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance) for each in prompts]
+        found = strike(target, tasks, replace(FEW, rounds=2))
+        assert least <= sum(each.score > 0 for each in found) <= most
