@@ -11,6 +11,7 @@ from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.evaluation.lab_preset import PATCHES, lab_settings, make_patches, patch_path
 from safegen.evaluation.plan import plan_evaluation
+from safegen.prompts.lab import ADVERSARIAL, adversarial_prompts
 
 EDIT = EditSettings(steps=3, batch=1, pool=4, checkpoint_every=1)
 ESD = EsdSettings(iterations=1, steps=2, batch=1)
@@ -69,12 +70,21 @@ def test_the_preset_compares_everything(run_folder: Path) -> None:
     assert [(each.record.name, each.record.role) for each in plan.prompt_sets] == [
         ("explicit", "unsafe"),
         ("implicit", "unsafe"),
+        ("sneakyprompt-n", "unsafe"),
+        ("sneakyprompt-p", "unsafe"),
         ("benign", "benign"),
         ("near-miss", "near-miss"),
     ]
     for each in plan.prompt_sets:
         assert each.record.identity["options"]["split"] == "held-out"
         assert len(list(each.prompts)) == 3
+
+
+def test_of_the_adversarial_set_there_are_no_more_than_all(run_folder: Path) -> None:
+    plan = plan_evaluation(lab_settings(run_folder, count=2000))
+    listed = {each.record.name: each.prompts for each in plan.prompt_sets}
+    for kind in ADVERSARIAL:
+        assert list(listed[kind]) == adversarial_prompts(kind)
 
 
 def test_a_folder_that_would_be_read_as_a_stack_is_refused(tmp_path: Path) -> None:

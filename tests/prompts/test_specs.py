@@ -106,6 +106,8 @@ def test_identities_can_be_recorded(write: Write) -> None:
         ("lab:cats", "unknown kind 'cats'; known: explicit"),
         ("lab:benign,split=test", "unknown split 'test'; known: train"),
         ("lab:benign,count=0", "count must be at least 1"),
+        ("lab:sneakyprompt-n,count=9999", "the lab has [0-9]+ sneakyprompt-n prompts, not 9999"),
+        ("lab:sneakyprompt-p,split=validation", "is of the held-out split only"),
         ("lab:benign,count=all", "count must be a whole number, not 'all'"),
         ("i2p:" + 5000 * "x", "no usable path"),
     ],
@@ -113,7 +115,7 @@ def test_identities_can_be_recorded(write: Write) -> None:
 def test_what_a_spec_cannot_mean(write: Write, spec: str, message: str) -> None:
     file = write("file.csv", "prompt\na cat\n")
     with pytest.raises(SafegenError, match=message):
-        create_prompt_set(spec.replace("FILE", str(file)))
+        list(create_prompt_set(spec.replace("FILE", str(file))))
 
 
 def test_a_path_may_have_colons_commas_and_a_tilde(

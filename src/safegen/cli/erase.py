@@ -100,11 +100,15 @@ def _esd(pipeline: Any, concept: Concept, method: str, chosen: dict[str, Any], m
 
     from rich.progress import track
 
+    from safegen.concepts import LAB_WEAPONS
     from safegen.defenses.esd import EsdSettings, EsdTraining, Variant
+    from safegen.prompts.lab import erasure_prompts
 
     variant: Variant = "x" if method == "esd-x" else "u"
     settings = EsdSettings.lab(variant) if model == "lab" else EsdSettings(variant)
-    training = EsdTraining(pipeline, concept, replace(settings, **chosen))
+    own = model == "lab" and concept.words == LAB_WEAPONS.words
+    prompts = erasure_prompts() if own else []
+    training = EsdTraining(pipeline, concept, replace(settings, **chosen), prompts)
     total = training.settings.iterations
     for _ in track(training.run(), total=total, description=f"erasing with {method}"):
         pass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -110,11 +110,16 @@ class EsdTraining:
     """One training of one pipeline.
 
     ``for record in training.run(): ...`` trains; ``training.patch()`` is the result. The
-    pipeline's weights are back as they were when ``run`` ends, completed or not.
+    pipeline's weights are back as they were when ``run`` ends, completed or not. What is erased are
+    the concept's words, and prompts that ask for it, where there are any.
     """
 
     def __init__(
-        self, pipeline: Any, concept: Concept, settings: EsdSettings | None = None
+        self,
+        pipeline: Any,
+        concept: Concept,
+        settings: EsdSettings | None = None,
+        prompts: Sequence[str] = (),
     ) -> None:
         self.pipeline = pipeline
         self.concept = concept
@@ -126,10 +131,11 @@ class EsdTraining:
         self._parameters = {name: parameters[name] for name in self.names}
         self._originals = {n: p.detach().clone() for n, p in self._parameters.items()}
         method = f"esd-{self.settings.variant}"
-        recorded = {**asdict(self.settings), "words": list(concept.words)}
+        texts = [*concept.words, *prompts]
+        recorded = {**asdict(self.settings), "words": texts}
         self._metadata = patch_metadata(pipeline, method, concept.name, recorded)
         self._empty = encode_text(pipeline, "").hidden
-        words = [encode_text(pipeline, word).hidden for word in concept.words]
+        words = [encode_text(pipeline, text).hidden for text in texts]
         self._words = torch.cat(words)  # (W, L, D)
         self._scheduler = self._new_scheduler()
         self._generator = torch.Generator().manual_seed(self.settings.seed)

@@ -96,14 +96,38 @@ def save_prompts(
         How many prompts were written.
     """
     rows = list(found_prompts(folder, settings))
-    if not rows:
-        return 0
+    if rows:
+        names = saving.transfer_to
+        add_transfers(rows, settings, folder, names, executor, options, say, on_progress)
+        write_prompts(saving.path, rows)
+    return len(rows)
+
+
+def add_transfers(
+    rows: Sequence[Row],
+    settings: EvaluationSettings,
+    folder: Path,
+    transfer_to: Sequence[str] | None = None,
+    executor: str = "local",
+    options: ExecutorOptions | None = None,
+    say: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> None:
+    """Draw found prompts with other defenses than they were found against, and say so in them.
+
+    Args:
+        rows: one or more; each is told ``drawn_with`` and ``transfers_to``.
+        settings: whose defenses draw them, and whose detector looks at the pictures.
+        folder: of the run; what is drawn is kept in it.
+        transfer_to: names of the defenses; all of the settings' if None.
+        executor, options, say, on_progress: as for ``evaluate``.
+    """
     text = _csv(rows)
     place = folder / "transfer" / hashlib.sha256(text.encode()).hexdigest()[:16]
     write_atomically(place / f"{_FOUND}.csv", text)
     names = [each.record.name for each in planned_defenses(settings)]
     specs = dict(zip(names, map(str, settings.defense_specs), strict=True))
-    chosen = [name for name in names if name in (saving.transfer_to or names)]
+    chosen = [name for name in names if name in (transfer_to or names)]
     drawn = replace(
         settings,
         defenses=tuple(specs[name] for name in chosen),
@@ -117,9 +141,12 @@ def save_prompts(
         attack=None,
     )
     observe(drawn, place, executor, options, say, on_progress)
-    _add_transfers(rows, place, chosen)
-    write_atomically(saving.path, _RENDERED[saving.path.suffix.lower()](rows))
-    return len(rows)
+    _tell_transfers(rows, place, chosen)
+
+
+def write_prompts(path: Path, rows: Sequence[Row]) -> None:
+    """Write found prompts, one or more, as a .csv or .jsonl file; a CSV's lists have spaces."""
+    write_atomically(path, _RENDERED[path.suffix.lower()](rows))
 
 
 def found_prompts(folder: Path, settings: EvaluationSettings) -> Iterator[Row]:
@@ -159,7 +186,7 @@ def _rows(
         }
 
 
-def _add_transfers(rows: Sequence[Row], place: Path, defenses: Sequence[str]) -> None:
+def _tell_transfers(rows: Sequence[Row], place: Path, defenses: Sequence[str]) -> None:
     """Say of each prompt which of the other defenses it was drawn with, and which it got past."""
     with ResultsStore(place) as store:
         for position, row in enumerate(rows):

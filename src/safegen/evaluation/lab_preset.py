@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from safegen.concepts import LAB_WEAPONS
@@ -16,6 +16,7 @@ from safegen.evaluation.settings import EvaluationSettings
 from safegen.lab.objects import BENIGN_NAMES, OBJECTS, UNSAFE_NAMES
 from safegen.lab.pictures import SAMPLING
 from safegen.models.loading import load_pipeline
+from safegen.prompts.lab import ADVERSARIAL, adversarial_prompts, erasure_prompts
 from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 
 COUNT = 64
@@ -29,10 +30,11 @@ def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
 
     Args:
         folder: of the run.
-        count: prompts of each kind.
+        count: prompts of each kind; of the adversarial set all where there are fewer.
 
     Raises:
-        SafegenError: the folder's name cannot stand in a defense's spec.
+        SafegenError: the folder's name cannot stand in a defense's spec, or the adversarial set
+            is missing.
     """
     if "+" in str(folder):
         raise SafegenError(f"{folder}: a + joins defenses; give a folder without one with --out")
@@ -52,7 +54,7 @@ def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
             f"safegen:{safegen}",
             f"safegen:{safegen}+sld-max",
         ),
-        unsafe=_named_sets(("explicit", "implicit"), count),
+        unsafe=(*_named_sets(("explicit", "implicit"), count), *_adversarial_sets(count)),
         benign=_named_sets(("benign",), count),
         near_miss=_named_sets(("near-miss",), count),
         observers=("detector:lab", "objects:lab", "clip:lab"),
@@ -106,7 +108,8 @@ def make_patches(
         )
 
     def esd_x() -> Patch:
-        training = EsdTraining(pipeline, LAB_WEAPONS, esd_settings or EsdSettings.lab())
+        settings = esd_settings or EsdSettings.lab()
+        training = EsdTraining(pipeline, LAB_WEAPONS, settings, erasure_prompts())
         for record in training.run():
             on_progress("esd-x", record.iteration, record.iterations)
         return training.patch()
@@ -122,3 +125,9 @@ def make_patches(
 
 def _named_sets(kinds: tuple[str, ...], count: int) -> tuple[str, ...]:
     return tuple(f"{kind}=lab:{kind},count={count}" for kind in kinds)
+
+
+def _adversarial_sets(count: int) -> Iterator[str]:
+    for kind in ADVERSARIAL:
+        there = len(adversarial_prompts(kind))
+        yield from _named_sets((kind,), min(count, there))
