@@ -51,6 +51,7 @@ def test_bytes_are_counted_while_they_are_alive() -> None:
         {"redirect_mixture": CALM, "guidance": 1.0},
         {"accumulation": 2, "benign_batch": 3},
         {"lora_rank": 2},
+        {"optimizer": "muon"},
     ],
     ids=str,
 )

@@ -123,21 +123,23 @@ def test_same_seed_same_patch_and_another_seed_another(
     assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_resumes_to_the_same_bits(
-    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, tmp_path: Path
+    build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, tmp_path: Path, optimizer: Any
 ) -> None:
-    whole = safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path / "whole")
-    broken = Edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path / "broken").run()
+    quick = dataclasses.replace(QUICK, optimizer=optimizer)
+    whole = safegen.edit(build_pipeline(), tiny_latents, quick, run_folder=tmp_path / "whole")
+    broken = Edit(build_pipeline(), tiny_latents, quick, run_folder=tmp_path / "broken").run()
     for _ in range(4):  # past the checkpoint at 2, into step 4, which is then lost
         next(broken)
     broken.close()
-    resumed = safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path / "broken")
+    resumed = safegen.edit(build_pipeline(), tiny_latents, quick, run_folder=tmp_path / "broken")
     for name, difference in whole.differences.items():
         assert torch.equal(difference, resumed.differences[name])
     records = [read_records(tmp_path / run) for run in ("whole", "broken")]
     losses = [[(r.step, r.loss, r.redirect, r.preserve) for r in run] for run in records]
     assert losses[0] == losses[1]
-    assert [step for step, *_ in losses[0]] == list(range(1, QUICK.steps + 1))
+    assert [step for step, *_ in losses[0]] == list(range(1, quick.steps + 1))
 
 
 def test_killed_edit_resumes_to_the_same_file(

@@ -54,7 +54,12 @@ def edit(
         int | None, typer.Option(help="Benign pictures a step; by default as many as pairs.")
     ] = None,
     accumulation: Annotated[int | None, typer.Option(help="Batches a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="Of AdamW.")] = None,
+    optimizer: Annotated[
+        str | None, typer.Option(help="adamw, or muon for all that are matrices.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of AdamW; Muon's follows from it.")
+    ] = None,
     redirect_weight: Annotated[float | None, typer.Option(help="lambda_m.")] = None,
     preserve_weight: Annotated[float | None, typer.Option(help="lambda_p.")] = None,
     guidance: Annotated[
@@ -111,6 +116,7 @@ def edit(
             "batch": batch,
             "benign_batch": benign_batch,
             "accumulation": accumulation,
+            "optimizer": optimizer,
             "learning_rate": learning_rate,
             "redirect_weight": redirect_weight,
             "preserve_weight": preserve_weight,
@@ -165,6 +171,7 @@ def _settings(model: str, objective: str | None, given: dict[str, Any]) -> EditS
     if objective is not None:
         chosen["objective"] = objective
     if "lora_rank" in chosen:
+        chosen.setdefault("optimizer", "adamw")
         chosen.setdefault("learning_rate", LORA_RATE * settings.learning_rate)
     return replace(settings, **chosen)
 

@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from safegen.editing.adapters import trained_form
+from safegen.editing.optimizers import predicted_moment_bytes
 from safegen.editing.precision import FrozenWeights, autocast, frozen_dtype
 from safegen.editing.recomputation import recomputation
 from safegen.editing.settings import EditSettings
@@ -38,7 +39,7 @@ class EditMemory:
         frozen: the denoiser's weights that are not trained.
         trained: those that are, in float32.
         gradients: of the trained weights.
-        optimizer: AdamW's two moments.
+        optimizer: AdamW's two moments, or Muon's one.
         average: the moving average of the trained weights.
         activations: what a step takes beside all these at its peak.
     """
@@ -120,8 +121,9 @@ def predict_memory(
                 step()  # while the gradients of the first wait
         frozen, trained = weight_bytes(skeleton)
         gradients = sum(p.grad.nbytes for p in form.parameters.values() if p.grad is not None)
+        moments = predicted_moment_bytes(form.parameters.values(), settings)
     activations = max(0, seen.peak - gradients)
-    return EditMemory(frozen, trained, gradients, 2 * trained, trained, activations)
+    return EditMemory(frozen, trained, gradients, moments, trained, activations)
 
 
 def weight_bytes(network: torch.nn.Module) -> tuple[int, int]:

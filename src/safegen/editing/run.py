@@ -83,7 +83,7 @@ class EditPlan:
 
     @property
     def training_bytes(self) -> int:
-        """Gradients, AdamW's two moments and the moving average."""
+        """Gradients, the optimizer's moments and the moving average."""
         return self.measured.gradients + self.measured.optimizer + self.measured.average
 
 

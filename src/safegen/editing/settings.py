@@ -9,6 +9,7 @@ from safegen.errors import SafegenError
 
 Objective = Literal["exact", "paper"]
 Preservation = Literal["teacher", "noise"]
+Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
 GradientCheckpointing = Literal["none", "selective", "full"]
 
@@ -66,8 +67,9 @@ class EditSettings:
         batch: unsafe pairs a step.
         benign_batch: benign pictures a step; as many as pairs if None.
         accumulation: batches whose gradients are averaged in one step.
-        learning_rate: of AdamW, after a linear warm-up of ``warmup`` steps; falls linearly
-            to ``final_rate`` of it over the second half.
+        optimizer: of all trained weights, or of the matrices alone (``muon``).
+        learning_rate: of AdamW, from which Muon's follows, after a linear warm-up of ``warmup``
+            steps; falls linearly to ``final_rate`` of it over the second half.
         redirect_weight, preserve_weight: lambda_m and lambda_p.
         gamma: bound of the weight w(t).
         redirect_mixture, preserve_mixture: text conditions of either half; only the redirect's
@@ -98,6 +100,7 @@ class EditSettings:
     batch: int = 2
     benign_batch: int | None = None
     accumulation: int = 1
+    optimizer: Optimizer = "adamw"
     learning_rate: float = 1e-5
     warmup: int = 20
     final_rate: float = 0.1
@@ -122,6 +125,7 @@ class EditSettings:
         for name, choices in (
             ("objective", get_args(Objective)),
             ("preservation", get_args(Preservation)),
+            ("optimizer", get_args(Optimizer)),
             ("precision", get_args(Precision)),
             ("gradient_checkpointing", get_args(GradientCheckpointing)),
         ):
@@ -170,8 +174,9 @@ class EditSettings:
             steps=440,
             batch=4,
             benign_batch=8,
+            optimizer="muon",
             learning_rate=1e-3,
-            preserve_weight=1.15,
+            preserve_weight=2.2,
             pool=1536,
             average_decay=0.99,
         )

@@ -31,6 +31,7 @@ from safegen.editing.objective import (
     output_loss,
     paper_target,
 )
+from safegen.editing.optimizers import moment_bytes, optimizers_for, set_rate
 from safegen.editing.patch import Patch
 from safegen.editing.precision import FrozenWeights, frozen_dtype
 from safegen.editing.recomputation import recomputation
@@ -131,26 +132,23 @@ class Edit:
         self._source = BatchSource(pipeline, triplets, self.settings)
         self._idle = IdleParts(pipeline, keep_pipeline)
         self._average: dict[str, torch.Tensor] = {}
-        self._optimizer: Any = None
+        self._optimizers: list[Any] = []
 
     def run(self) -> Generator[EditRecord, None, None]:
         """Train; yields a record a step."""
-        optimizer: Any = torch.optim.AdamW(
-            self._parameters.values(), lr=self.settings.learning_rate, fused=True
-        )
+        optimizers = optimizers_for(self._parameters.values(), self.settings)
         self._average = {n: p.detach().clone() for n, p in self._parameters.items()}
-        start = self._resume(optimizer)
-        model, optimizer = self.accelerator.prepare(self.denoiser, optimizer)
-        self._optimizer = optimizer
+        start = self._resume(optimizers)
+        model, *self._optimizers = self.accelerator.prepare(self.denoiser, *optimizers)
         self._start_log(start)
         began = time.monotonic()
         try:
             with recomputation(self.denoiser, self.settings.gradient_checkpointing):
                 for step in range(start, self.settings.steps):
-                    losses = self._step(model, optimizer, step)
+                    losses = self._step(model, step)
                     pace = (time.monotonic() - began) / (step + 1 - start)
                     yield self._record(step, losses, pace)
-                    self._checkpoint(step + 1, optimizer)
+                    self._checkpoint(step + 1)
         finally:
             self.accelerator.end_training()
             self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
@@ -163,12 +161,10 @@ class Edit:
     def resident(self) -> dict[str, int]:
         """Bytes that stay from step to step, by component as ``EditMemory`` names them."""
         frozen, trained = weight_bytes(self.denoiser)
-        states = [] if self._optimizer is None else self._optimizer.state.values()
-        moments = [state[name] for state in states for name in ("exp_avg", "exp_avg_sq")]
         return {
             "frozen": frozen,
             "trained": trained,
-            "optimizer": sum(moment.nbytes for moment in moments),
+            "optimizer": moment_bytes(self._optimizers),
             "average": sum(value.nbytes for value in self._average.values()),
         }
 
@@ -205,9 +201,7 @@ class Edit:
             },
         }
 
-    def _step(self, model: Any, optimizer: Any, step: int) -> tuple[float, float]:
-        for group in optimizer.param_groups:
-            group["lr"] = self.settings.rate(step)
+    def _step(self, model: Any, step: int) -> tuple[float, float]:
         sums = [0.0, 0.0]
         for part in range(self.settings.accumulation):
             unsafe, benign = self._source.halves(step, part)
@@ -222,8 +216,10 @@ class Edit:
                 "lower the learning rate or use --precision no"
             )
         self.accelerator.clip_grad_norm_(self._parameters.values(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            set_rate(optimizer, self.settings.rate(step))
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         update_average(self._average, self._parameters, self.settings.average_decay, step)
         return sums[0], sums[1]
 
@@ -363,7 +359,7 @@ class Edit:
         parts = [self.base_fingerprint, self.triplets.digest(), asdict(self.settings)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
-    def _checkpoint(self, done: int, optimizer: Any) -> None:
+    def _checkpoint(self, done: int) -> None:
         every = self.settings.checkpoint_every
         if self.run_folder is None or (done % every and done != self.settings.steps):
             return
@@ -375,12 +371,12 @@ class Edit:
                 "weights": {n: p.detach() for n, p in self._parameters.items()},
                 "average": self._average,
                 "adversaries": self._source.conditions.adversaries,
-                "optimizer": optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             }
             save_state(self.run_folder / "checkpoint.safetensors", state)
 
     @torch.no_grad()
-    def _resume(self, optimizer: torch.optim.Optimizer) -> int:
+    def _resume(self, optimizers: list[torch.optim.Optimizer]) -> int:
         if self.run_folder is None:
             return 0
         self.run_folder.mkdir(parents=True, exist_ok=True)
@@ -399,6 +395,7 @@ class Edit:
             value.copy_(state["adversaries"][name])
         device = self.accelerator.device
         self._average = {n: value.to(device) for n, value in state["average"].items()}
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, moments in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(moments)
         self._began -= state["seconds"]
         return int(state["step"])

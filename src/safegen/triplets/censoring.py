@@ -35,8 +35,8 @@ def censor_mask(image: np.ndarray, mask: np.ndarray, how: Censoring = "pixelate"
 
 
 def pixelate(image: np.ndarray, boxes: Sequence[Box], block: int | None = None) -> np.ndarray:
-    """Replace each box by the means of blocks of ``block`` pixels (default: side / 8)."""
-    side = block or max(2, round(max(image.shape[:2]) / 8))
+    """Replace each box by the means of blocks of ``block`` pixels (default: side / 5)."""
+    side = block or max(2, round(max(image.shape[:2]) / 5))
 
     def mosaic(region: np.ndarray) -> np.ndarray:
         height, width = region.shape[:2]
