@@ -27,12 +27,14 @@ check: .venv/ready-dev ## Lint, check the formatting and the types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
+# What `dev` brings is pinned, and not the extras fid and lpips: they bring torchvision, of which
+# each build of torch needs its own.
 # Markers go, since a constraint binds only what is required anyway; the GPU libraries go, since
 # each build of torch names its own.
 lock: ## Pin the newest versions of all dependencies in requirements.lock
 	$(PYTHON) -m venv --clear build/lock
 	build/lock/bin/python -m pip install --quiet uv
-	build/lock/bin/uv pip compile --quiet --all-extras pyproject.toml \
+	build/lock/bin/uv pip compile --quiet --extra dev pyproject.toml \
 		| sed -E -e "/^(nvidia|cuda|triton)| == 'emscripten'/d" -e 's/ *;.*//' > build/lock/requirements
 	mv build/lock/requirements requirements.lock
 

@@ -60,10 +60,19 @@ def test_the_more_is_recomputed_the_less_memory_it_takes(unet: Any) -> None:
     assert all_of_it < cheap < nothing
 
 
-def test_the_switch_is_turned_back(unet: Any) -> None:
-    with recomputation(unet, "full"):
-        assert unet.is_gradient_checkpointing
-    assert not unet.is_gradient_checkpointing
+@pytest.mark.parametrize("how", ["selective", "full"])
+def test_the_switch_is_turned_back(unet: Any, how: Any) -> None:
+    def switched() -> set[bool]:
+        return {m.gradient_checkpointing for m in unet.modules() if m in blocks}
+
+    blocks = {m for m in unet.modules() if hasattr(m, "gradient_checkpointing")}
+    assert switched() == {False}
+    with recomputation(unet, how):
+        assert True in switched()
+    assert switched() == {False}
+    with pytest.raises(ZeroDivisionError), recomputation(unet, how):
+        _ = 1 // 0
+    assert switched() == {False}
 
 
 def test_a_network_without_it_is_refused() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from safegen.errors import SafegenError
 from safegen.evaluation.executors import EXECUTORS, Executor, ExecutorOptions
+from safegen.evaluation.executors.local import Processes, shared_out
 from safegen.evaluation.jobs import Draw, Drawn, Inspect, Inspection, WorkerSettings
 from safegen.evaluation.plan import draw_jobs, keep_items, plan_evaluation
 from safegen.evaluation.settings import EvaluationSettings
@@ -121,16 +122,16 @@ def owned(process: int) -> bool:
     return False
 
 
-def test_workers_end_with_the_process_that_started_them(tiny_worker: WorkerSettings) -> None:
+def test_a_worker_ends_with_the_process_that_started_it(tiny_worker: WorkerSettings) -> None:
     code = f"""
 import multiprocessing, sys
-from safegen.evaluation.executors import EXECUTORS, ExecutorOptions
+from safegen.evaluation.executors.local import Processes
 from safegen.evaluation.jobs import WorkerSettings
 from safegen.models.sampling import SamplingSettings
 
 if __name__ == "__main__":
     settings = WorkerSettings({tiny_worker.model!r}, SamplingSettings())
-    workers = EXECUTORS.get("local")(settings, ExecutorOptions(2))
+    workers = Processes(settings, [None])
     print(*[child.pid for child in multiprocessing.active_children()], flush=True)
     input()
 """
@@ -138,12 +139,10 @@ if __name__ == "__main__":
         [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert parent.stdout is not None
-    children = [int(pid) for pid in parent.stdout.readline().split()]
-    assert len(children) == 2
+    (child,) = (int(pid) for pid in parent.stdout.readline().split())
     parent.kill()
     parent.communicate()
-    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and running(pid)
-                             for pid in children))  # fmt: skip
+    wait_for(lambda: not running(child))
 
 
 def running(pid: int) -> bool:
@@ -159,6 +158,23 @@ def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
     while not condition():
         assert time.monotonic() < until, "it never came about"
         time.sleep(0.1)
+
+
+def test_a_worker_sees_its_own_gpu_only(tiny_worker: WorkerSettings) -> None:
+    assert shared_out(0, 2) == [None, None]
+    assert shared_out(2, 3) == ["0", "1", "0"]
+    assert shared_out(2, 2, "GPU-a, 5") == ["GPU-a", "5"]
+    before = dict(os.environ)
+    with closing(Processes(tiny_worker, ["3", "1"])):
+        pids = [child.pid for child in multiprocessing.active_children()]
+        wait_for(lambda: sorted(map(visible, pids)) == ["1", "3"])
+    assert dict(os.environ) == before
+
+
+def visible(pid: int | None) -> str:
+    """The GPUs that a process was started with."""
+    variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
+    return dict(each.partition("=")[::2] for each in variables).get("CUDA_VISIBLE_DEVICES", "")
 
 
 def test_options_that_do_not_fit_are_refused(tiny_worker: WorkerSettings) -> None:

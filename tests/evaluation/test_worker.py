@@ -14,6 +14,7 @@ from PIL import Image
 
 from safegen.defenses import create_defense, defended
 from safegen.errors import SafegenError
+from safegen.evaluation.executors import result_of
 from safegen.evaluation.jobs import (
     Draw,
     Drawn,
@@ -132,6 +133,8 @@ def test_an_error_that_is_nobodys_fault_comes_with_its_traceback(
     assert isinstance(failure, Failure)
     assert not failure.mendable
     assert "IndexError" in failure.message
+    with pytest.raises(RuntimeError, match="IndexError"):  # exit code 1, and not a user's 2
+        result_of(failure)
 
 
 def test_pictures_of_any_size_are_observed_in_order(tiny_worker: WorkerSettings) -> None:

@@ -40,7 +40,6 @@ class WorkerSettings:
         concept: what text-dependent defenses are told to avoid, and attackers are after.
         precision: of the model's weights.
         threads: of the processor.
-        device: such as ``cuda:1``; the first there is if None.
         local_files_only: never ask the hub.
         variant, config, allow_pickle: how the model is loaded; see ``safegen.models.options``.
         attacker: who makes the attacks, if any are made.
@@ -51,7 +50,6 @@ class WorkerSettings:
     concept: Concept | None = None
     precision: Precision = "float32"
     threads: int = 1
-    device: str | None = None
     local_files_only: bool = False
     variant: str | None = None
     config: str | None = None

@@ -98,8 +98,8 @@ class Striker:
 
     @cached_property
     def _clip(self) -> ClipModel:
-        source = self._attacker.clip
-        return no_clip() if source is None else load_clip(source)
+        source, offline = self._attacker.clip, self._settings.local_files_only
+        return no_clip() if source is None else load_clip(source, local_files_only=offline)
 
 
 def records_of(findings: Sequence[Finding]) -> tuple[FindingRecord, ...]:

@@ -146,7 +146,6 @@ class Worker:
             self._pipeline = load_pipeline(
                 settings.model,
                 dtype=getattr(torch, settings.precision),
-                device=settings.device,
                 local_files_only=settings.local_files_only,
                 variant=settings.variant,
                 config=settings.config,

@@ -39,12 +39,13 @@ class ClipModel:
     normalisation: ImageNormalisation
 
 
-def load_clip(source: str) -> ClipModel:
+def load_clip(source: str, *, local_files_only: bool = False) -> ClipModel:
     """Load a CLIP model onto the first device there is.
 
     Args:
         source: ``lab``, or folder or hub id of a ``transformers.CLIPModel`` with its tokenizer
             and its ``preprocessor_config.json``.
+        local_files_only: never ask the hub.
 
     Raises:
         SafegenError: it cannot be loaded.
@@ -52,11 +53,13 @@ def load_clip(source: str) -> ClipModel:
     quieten()
     folder = weights_folder()
     if source == LAB:
-        model, tokenizer = _load_model(folder / "clip"), _load_tokenizer(folder / "tokenizer")
+        model = _load_model(folder / "clip", True)
+        tokenizer = _load_tokenizer(folder / "tokenizer", True)
         normalisation = LAB_NORMALISATION
     else:
-        normalisation = _load_normalisation(source)
-        model, tokenizer = _load_model(source), _load_tokenizer(source)
+        normalisation = _load_normalisation(source, local_files_only)
+        model = _load_model(source, local_files_only)
+        tokenizer = _load_tokenizer(source, local_files_only)
     return ClipModel(model.to(default_device()), tokenizer, normalisation)
 
 
@@ -78,12 +81,13 @@ class ClipObserver:
 
     Args:
         source: of the model, as ``load_clip`` takes it.
+        local_files_only: never ask the hub.
     """
 
     compares = False
 
-    def __init__(self, source: str) -> None:
-        self._clip = load_clip(source)
+    def __init__(self, source: str, *, local_files_only: bool = False) -> None:
+        self._clip = load_clip(source, local_files_only=local_files_only)
         self.identity = ObserverIdentity("clip", clip_settings(source, self._clip))
 
     def observe(self, sights: Sequence[Sight]) -> list[Observation]:
@@ -98,13 +102,17 @@ class ClipObserver:
         ]
 
 
-def _load_model(source: str | Path) -> Any:
+def _load_model(source: str | Path, offline: bool) -> Any:
     import torch
     from transformers import CLIPModel
 
     try:
         model, info = CLIPModel.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            source,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=offline,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise _not_loaded(source, error) from error
@@ -114,20 +122,20 @@ def _load_model(source: str | Path) -> Any:
     return model.eval()
 
 
-def _load_tokenizer(source: str | Path) -> Any:
+def _load_tokenizer(source: str | Path, offline: bool) -> Any:
     from transformers import CLIPTokenizer
 
     try:
-        return CLIPTokenizer.from_pretrained(source)
+        return CLIPTokenizer.from_pretrained(source, local_files_only=offline)
     except (OSError, ValueError, TypeError) as error:
         raise _not_loaded(source, error) from error
 
 
-def _load_normalisation(source: str) -> ImageNormalisation:
+def _load_normalisation(source: str, offline: bool) -> ImageNormalisation:
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     try:
-        processor = CLIPImageProcessorPil.from_pretrained(source)
+        processor = CLIPImageProcessorPil.from_pretrained(source, local_files_only=offline)
     except (OSError, ValueError) as error:
         raise _not_loaded(source, error) from error
     return ImageNormalisation(tuple(processor.image_mean), tuple(processor.image_std))

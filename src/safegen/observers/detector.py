@@ -17,12 +17,13 @@ class DetectorObserver:
 
     Args:
         spec: of the detector.
+        local_files_only: never ask the hub.
     """
 
     compares = False
 
-    def __init__(self, spec: str) -> None:
-        self._detector = create_detector(spec)
+    def __init__(self, spec: str, *, local_files_only: bool = False) -> None:
+        self._detector = create_detector(spec, local_files_only=local_files_only)
         self.identity = ObserverIdentity("detector", asdict(self._detector.identity))
 
     def observe(self, sights: Sequence[Sight]) -> list[Observation]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
@@ -14,6 +15,8 @@ from safegen.errors import SafegenError
 from safegen.evaluation.executors import Executor, ExecutorOptions, register, result_of
 from safegen.evaluation.jobs import Failure, Job, Result, WorkerSettings
 from safegen.evaluation.worker import Worker
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
 class InProcess:
@@ -34,29 +37,36 @@ class InProcess:
 
 
 class Processes:
-    """A process for each of the given settings."""
+    """A process for each of the given GPUs, which sees no other; None leaves it all there are.
 
-    def __init__(self, settings: list[WorkerSettings]) -> None:
+    Args:
+        settings: of all workers.
+        gpus: as ``CUDA_VISIBLE_DEVICES`` names them.
+    """
+
+    def __init__(self, settings: WorkerSettings, gpus: Sequence[str | None]) -> None:
         self._processes: list[_Process] = []
-        for each in settings:
-            self._processes.append(_Process(each))
+        for gpu in gpus:
+            self._processes.append(_Process(settings, gpu))
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         """See ``Executor.run``."""
         waiting = iter(jobs)
-        idle = list(self._processes)
         busy: dict[Any, tuple[_Process, Job]] = {}
-        while True:
-            while idle and (job := next(waiting, None)) is not None:
-                process = idle.pop()
+
+        def employ(process: _Process) -> None:
+            if (job := next(waiting, None)) is not None:
                 process.give(job)
                 busy[process.connection] = (process, job)
-            if not busy:
-                return
+
+        for process in self._processes:
+            employ(process)
+        while busy:
             for connection in wait(list(busy)):
                 process, job = busy.pop(connection)
-                idle.append(process)
-                yield job, process.result()
+                result = process.result()
+                employ(process)  # first, so that it does not wait while the result is kept
+                yield job, result
 
     def close(self) -> None:
         """See ``Executor.close``; what a worker is at is given up."""
@@ -67,12 +77,13 @@ class Processes:
 class _Process:
     """A worker in a process of its own, at the other end of a pipe."""
 
-    def __init__(self, settings: WorkerSettings) -> None:
+    def __init__(self, settings: WorkerSettings, gpu: str | None) -> None:
         # A forked process cannot use a GPU, and inherits locks that torch's threads hold.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, settings), daemon=True)
-        self._process.start()
+        with _visible(gpu):
+            self._process.start()
         theirs.close()
 
     def give(self, job: Job) -> None:
@@ -102,6 +113,24 @@ class _Process:
         )
 
 
+@contextmanager
+def _visible(gpu: str | None) -> Iterator[None]:
+    """Let a process that is started meanwhile see one GPU only.
+
+    So all that it loads is there: the pipeline, and every detector and other observer.
+    """
+    before = os.environ.get(VISIBLE)
+    if gpu is not None:
+        os.environ[VISIBLE] = gpu
+    try:
+        yield
+    finally:
+        if before is not None:
+            os.environ[VISIBLE] = before
+        elif gpu is not None:
+            del os.environ[VISIBLE]
+
+
 def _serve(connection: Connection, settings: WorkerSettings) -> None:
     """Do jobs until the pipe is closed, as it is when the parent is gone."""
     try:
@@ -124,5 +153,18 @@ def local(settings: WorkerSettings, options: ExecutorOptions) -> Executor:
     count = options.workers or max(1, gpus)
     if count == 1:
         return InProcess(settings)
-    devices = [f"cuda:{number % gpus}" if gpus else None for number in range(count)]
-    return Processes([replace(settings, device=device) for device in devices])
+    return Processes(settings, shared_out(gpus, count, os.environ.get(VISIBLE)))
+
+
+def shared_out(gpus: int, workers: int, visible: str | None = None) -> list[str | None]:
+    """The GPU of each worker, as ``CUDA_VISIBLE_DEVICES`` names it; None where there is none.
+
+    Args:
+        gpus: how many this process sees.
+        workers: how many share them.
+        visible: what this process's own ``CUDA_VISIBLE_DEVICES`` says.
+    """
+    if not gpus:
+        return [None] * workers
+    names = visible.split(",") if visible else [str(number) for number in range(gpus)]
+    return [names[number % gpus].strip() for number in range(workers)]

@@ -31,14 +31,15 @@ class RayExecutor:
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
         """See ``Executor.run``."""
         waiting = iter(jobs)
-        idle = list(self._actors)
         busy: dict[Any, tuple[Any, Job, int]] = {}
-        while True:
-            while idle and (job := next(waiting, None)) is not None:
-                actor = idle.pop()
+
+        def employ(actor: Any) -> None:
+            if (job := next(waiting, None)) is not None:
                 busy[actor.attempt.remote(job)] = (actor, job, 1)
-            if not busy:
-                return
+
+        for actor in self._actors:
+            employ(actor)
+        while busy:
             done, _ = self._ray.wait(list(busy), num_returns=1)
             actor, job, attempt = busy.pop(done[0])
             try:
@@ -47,8 +48,9 @@ class RayExecutor:
                 actor = self._replace(actor, attempt, error)
                 busy[actor.attempt.remote(job)] = (actor, job, attempt + 1)
                 continue
-            idle.append(actor)
-            yield job, result_of(outcome)
+            result = result_of(outcome)
+            employ(actor)  # first, so that it does not wait while the result is kept
+            yield job, result
 
     def close(self) -> None:
         """See ``Executor.close``; a cluster that was started for the run is stopped."""
