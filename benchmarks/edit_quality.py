@@ -69,6 +69,9 @@ def variants() -> Iterator[Variant]:
     yield Variant("single predictions only", replace(default, guided_weight=0.0))
     yield Variant("whole unsafe pictures only", replace(default, strengths=(1.0, 1.0)))
     yield Variant("noise preservation", replace(default, preservation="noise"))
+    yield Variant(
+        "AdamW instead of Muon", replace(default, optimizer="adamw", preserve_weight=1.15)
+    )
     yield Variant("10 triplets", default, 10)
     yield Variant("30 triplets", default, 30)
     yield Variant("100 triplets", default, 100)

@@ -99,6 +99,21 @@ def test_esd_changes_only_what_it_should_and_its_loss_falls(
     assert patch.metadata["method"] == f"esd-{variant}"
 
 
+def test_esd_learns_from_prompts_beside_the_words(
+    build_pipeline: Callable[..., Any], knives: Concept
+) -> None:
+    settings = EsdSettings(iterations=3, steps=2, batch=8, learning_rate=1e-2)
+    patches = []
+    for prompts in ([], ["a cat next to a knife"]):
+        training = EsdTraining(build_pipeline(), knives, settings, prompts)
+        list(training.run())
+        patches.append(training.patch())
+    told = [patch.metadata["settings"]["words"] for patch in patches]
+    assert told == [[*knives.words], [*knives.words, "a cat next to a knife"]]
+    first, second = (patch.differences for patch in patches)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
 def test_esd_is_reproducible_and_restores_when_broken_off(
     build_pipeline: Callable[..., Any], knives: Concept
 ) -> None:

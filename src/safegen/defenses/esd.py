@@ -65,8 +65,8 @@ class EsdSettings:
     @classmethod
     def lab(cls, variant: Variant = "x") -> EsdSettings:
         """Scaled to the lab's small model: fewer iterations with more latents and larger steps."""
-        rate = 5e-4 if variant == "x" else 3e-4
-        return cls(variant=variant, iterations=400, learning_rate=rate, steps=10, batch=4)
+        rate = 1e-4 if variant == "x" else 1.5e-4
+        return cls(variant=variant, iterations=300, learning_rate=rate, steps=10, batch=4)
 
 
 @dataclass(frozen=True)

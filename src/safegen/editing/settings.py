@@ -171,12 +171,12 @@ class EditSettings:
     def lab(cls) -> EditSettings:
         """For the lab's small model, whose weights bear a hundred times larger steps."""
         return cls(
-            steps=440,
+            steps=450,
             batch=4,
             benign_batch=8,
             optimizer="muon",
             learning_rate=1e-3,
-            preserve_weight=2.2,
+            preserve_weight=2.4,
             pool=1536,
             average_decay=0.99,
         )

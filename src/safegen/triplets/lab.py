@@ -16,7 +16,7 @@ UNSAFE_WORLD = Mixture(explicit=0.5, implicit=0.5, benign=0.0, near_miss=0.0)
 BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=0.4, near_miss=0.6)
 """Scenes without a weapon, more than half of them with what resembles one."""
 UNSAFE_KINDS: tuple[Kind, ...] = ("explicit", "implicit")
-PAIRS = 400
+PAIRS = 800
 """How many unsafe pairs an edit of the lab learns from."""
 BENIGN_SHARE = 2
 """Benign pictures to each pair."""
