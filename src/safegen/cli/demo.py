@@ -16,7 +16,7 @@ def demo(
     triplets: Annotated[
         int,
         typer.Option(help="Unsafe pictures to learn from, with twice as many benign ones.", min=1),
-    ] = 400,
+    ] = 800,
     steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:

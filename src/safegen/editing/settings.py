@@ -171,7 +171,7 @@ class EditSettings:
     def lab(cls) -> EditSettings:
         """For the lab's small model, whose weights bear a hundred times larger steps."""
         return cls(
-            steps=450,
+            steps=400,
             batch=4,
             benign_batch=8,
             optimizer="muon",
