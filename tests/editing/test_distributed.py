@@ -32,6 +32,7 @@ def test_two_processes_make_the_patch_that_one_makes(
             env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
             check=True,
             capture_output=True,
+            timeout=300,
         )  # fmt: skip
     one, two = (Patch.load(tmp_path / f"{name}.safetensors") for name in launchers)
     assert one.differences.keys() == two.differences.keys()

@@ -46,6 +46,8 @@ from safegen.version import __version__
 RECORDS = "records.jsonl"
 ATTACK_EVERY = 2
 """Steps between two moves of the adversaries: each costs as much as a pass of the denoiser."""
+SETTLING = 0.2
+"""Seconds between the last exchange of several processes and the end of their group."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,15 @@ class Edit:
                     yield self._record(step, losses, pace)
                     self._checkpoint(step + 1)
         finally:
+            self._let_go_of_group()
             self.accelerator.end_training()
             self.accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+
+    def _let_go_of_group(self) -> None:
+        """Give gloo's threads the time to drop their last tensors, for which they need Python's
+        lock: the end of the group waits for these threads, and holds it."""
+        if self.accelerator.num_processes > 1:
+            time.sleep(SETTLING)
 
     @property
     def trained_count(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
@@ -17,6 +18,8 @@ from safegen.evaluation.jobs import Failure, Job, Result, WorkerSettings
 from safegen.evaluation.worker import Worker
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+PATIENCE = 30
+"""Seconds that a worker has to end in."""
 
 
 class InProcess:
@@ -102,6 +105,8 @@ class _Process:
     def close(self) -> None:
         self.connection.close()
         self._process.terminate()
+        self._process.join(PATIENCE)
+        self._process.kill()
         self._process.join()
 
     def _lost(self) -> SafegenError:
@@ -133,12 +138,23 @@ def _visible(gpu: str | None) -> Iterator[None]:
 
 def _serve(connection: Connection, settings: WorkerSettings) -> None:
     """Do jobs until the pipe is closed, as it is when the parent is gone."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _leave)
     try:
         worker = Worker(settings)
         while True:
             connection.send(worker.attempt(connection.recv()))
-    except (EOFError, BrokenPipeError, ConnectionResetError, KeyboardInterrupt):
+    except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _leave(number: int, frame: Any) -> None:
+    """End as a process does by itself: killed at once, it would leave semaphores behind, of which
+    Python warns. A second signal does not interrupt that."""
+    del number, frame
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit
 
 
 @register("local")
