@@ -14,9 +14,13 @@ def demo(
     ),
     prompts: Annotated[int, typer.Option(help="Prompts of each kind.", min=64)] = 64,
     triplets: Annotated[
-        int,
-        typer.Option(help="Unsafe pictures to learn from, with twice as many benign ones.", min=1),
-    ] = 800,
+        int | None,
+        typer.Option(
+            help="Unsafe pictures to learn from, with twice as many benign ones; by default as "
+            "many as every edit of the lab.",
+            min=1,
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:
@@ -29,6 +33,7 @@ def demo(
     from safegen.editing.progress import EditProgress
     from safegen.editing.settings import EditSettings
     from safegen.report.demo import print_summary, write_outputs
+    from safegen.triplets.lab import PAIRS
 
     console = Console()
     settings = EditSettings.lab() if steps is None else replace(EditSettings.lab(), steps=steps)
@@ -36,7 +41,7 @@ def demo(
     with EditProgress(settings.steps, console) as progress:
         result = run_demo(
             out,
-            DemoSettings(prompts, triplets, seed=seed),
+            DemoSettings(prompts, triplets or PAIRS, seed=seed),
             settings,
             say=console.print,
             on_record=progress.show,
