@@ -249,3 +249,11 @@ def check_counts(name: str, settings: Any, least: dict[str, int]) -> None:
         value = getattr(settings, field)
         if value < bound:
             raise SafegenError(f"{name}: {field} must be at least {bound}, not {value}")
+
+
+def check_rates(name: str, settings: Any) -> None:
+    """Refuse a learning rate that is not positive, or a negative weight decay."""
+    if settings.learning_rate <= 0 or settings.weight_decay < 0:
+        raise SafegenError(
+            f"{name}: the learning rate must be positive, the weight decay not negative"
+        )

@@ -21,6 +21,7 @@ from safegen.attacks._gradients import (
     OpenPrompts,
     Vocabulary,
     check_counts,
+    check_rates,
     denoising_loss,
     frozen,
     open_prompts,
@@ -59,11 +60,7 @@ class ConceptInversionSettings:
     def __post_init__(self) -> None:
         least = {"pictures": 1, "vectors": 1, "steps": 0, "batch": 1, "tries": 1}
         check_counts("concept-inversion", self, least)
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise SafegenError(
-                "concept-inversion: the learning rate must be positive, the weight decay not "
-                "negative"
-            )
+        check_rates("concept-inversion", self)
 
     @classmethod
     def lab(cls) -> ConceptInversionSettings:

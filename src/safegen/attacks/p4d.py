@@ -24,6 +24,7 @@ from safegen.attacks._from_pictures import noise_like
 from safegen.attacks._gradients import (
     Vocabulary,
     check_counts,
+    check_rates,
     open_prompts,
     pursue,
     weighted_error,
@@ -68,10 +69,7 @@ class P4DSettings:
             raise SafegenError(f"p4d: unknown form {self.form!r}; known: {known}")
         least = {"tokens": 1, "every": 1, "iterations": 0, "interval": 1, "latents": 1}
         check_counts("p4d", self, least)
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise SafegenError(
-                "p4d: the learning rate must be positive, the weight decay not negative"
-            )
+        check_rates("p4d", self)
 
     @classmethod
     def lab(cls, form: Form = "k") -> P4DSettings:

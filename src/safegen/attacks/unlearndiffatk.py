@@ -22,6 +22,7 @@ from safegen.attacks._from_pictures import noise_like
 from safegen.attacks._gradients import (
     Vocabulary,
     check_counts,
+    check_rates,
     denoising_loss,
     open_prompts,
     pursue,
@@ -63,10 +64,7 @@ class UnlearnDiffAtkSettings:
             known = ", ".join(get_args(Goal))
             raise SafegenError(f"unlearndiffatk: unknown goal {self.goal!r}; known: {known}")
         check_counts("unlearndiffatk", self, {"tokens": 1, "rounds": 0, "iterations": 1})
-        if self.learning_rate <= 0 or self.weight_decay < 0:
-            raise SafegenError(
-                "unlearndiffatk: the learning rate must be positive, the weight decay not negative"
-            )
+        check_rates("unlearndiffatk", self)
 
     @classmethod
     def lab(cls, goal: Goal = "named") -> UnlearnDiffAtkSettings:
