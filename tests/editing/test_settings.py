@@ -25,6 +25,7 @@ from safegen.errors import SafegenError
         {"guidance": 0.5},
         {"objective": "paper"},
         {"strengths": (1.0, 0.5)},
+        {"patchwork": 1.5},
         {"preserve_mixture": Mixture(empty=0.5, adversarial=0.5)},
     ],
 )

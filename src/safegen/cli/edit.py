@@ -66,6 +66,10 @@ def edit(
         float | None,
         typer.Option(help="Scale at which guided predictions count as well; 1: they do not."),
     ] = None,
+    patchwork: Annotated[
+        float | None,
+        typer.Option(help="Share of the pictures that have a rectangle of another one in them."),
+    ] = None,
     lora_rank: Annotated[
         int | None,
         typer.Option(
@@ -121,6 +125,7 @@ def edit(
             "redirect_weight": redirect_weight,
             "preserve_weight": preserve_weight,
             "guidance": guidance,
+            "patchwork": patchwork,
             "lora_rank": lora_rank,
             "precision": precision,
             "frozen_precision": frozen_precision,

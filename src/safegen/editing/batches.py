@@ -6,6 +6,7 @@ without the ones before it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 
 from safegen.editing.conditions import Conditions
 from safegen.editing.latents import TripletLatents
+from safegen.editing.patchwork import rectangles
 from safegen.editing.precision import autocast
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.models.anatomy import denoiser_of
@@ -93,7 +95,7 @@ class BatchSource:
         pairs = torch.randint(len(triplets.unsafe), (count,), generator=generator)
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
         rows = self._texts(pictures, self.settings.redirect_mixture, generator)
-        unsafe, censored = triplets.unsafe[pairs], triplets.censored[pairs]
+        unsafe, censored = self._patchwork((triplets.unsafe, triplets.censored), pairs, generator)
         low, high = self.settings.strengths
         strength = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
         seen = censored + strength * (unsafe - censored)
@@ -120,6 +122,19 @@ class BatchSource:
         if self.settings.guidance == 1:
             return rows[:, None]
         return torch.stack([torch.zeros_like(rows), rows], dim=1)
+
+    def _patchwork(
+        self, latents: Sequence[torch.Tensor], chosen: torch.Tensor, generator: torch.Generator
+    ) -> list[torch.Tensor]:
+        """The chosen (B,) of each of some latents (N, C, H, W) that belong together; in some of
+        the chosen a rectangle is of another, in each of the latents the same."""
+        count, share = len(chosen), self.settings.patchwork
+        if not share:
+            return [each[chosen] for each in latents]
+        height, width = latents[0].shape[-2:]
+        inside = rectangles(count, height, width, share, generator)
+        others = torch.randint(len(latents[0]), (count,), generator=generator)
+        return [torch.where(inside, each[others], each[chosen]) for each in latents]
 
     def _noised(
         self,
@@ -148,7 +163,7 @@ class BatchSource:
         triplets, count = self.triplets, self.settings.pool
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
         rows = self._texts(pictures, self.settings.preserve_mixture, generator)
-        clean = triplets.benign[pictures]
+        (clean,) = self._patchwork((triplets.benign,), pictures, generator)
         drawn = self._noised(clean, clean, rows, generator)
         seen = []
         for chosen in torch.split(torch.arange(count), batch):

@@ -81,6 +81,8 @@ class EditSettings:
         strengths: what is redirected to z_c lies at z_c + k (z_u - z_c), with k uniform between
             these two: the half dissolved, which sampling passes through, and the overdrawn,
             which guidance makes, as well as z_u itself.
+        patchwork: share of the pictures that have a rectangle of another one in them; benign ones
+            only where a teacher says what the model should make of them.
         pool: number of (picture, noise, t, text) tuples whose teacher outputs are computed once.
         average_decay: of the moving average of the trained weights, which is the result.
         precision: of the computation (``no`` is float32); trained weights stay float32.
@@ -112,6 +114,7 @@ class EditSettings:
     guidance: float = 5.0
     guided_weight: float = 2.0
     strengths: tuple[float, float] = (0.2, 1.6)
+    patchwork: float = 0.5
     pool: int = 512
     average_decay: float = 0.98
     precision: Precision = "no"
@@ -160,6 +163,8 @@ class EditSettings:
         low, high = self.strengths
         if not 0 < low <= high:
             raise SafegenError(f"strengths must be two rising positive numbers, not {low}, {high}")
+        if not 0 <= self.patchwork <= 1:
+            raise SafegenError(f"patchwork is a share in [0, 1], not {self.patchwork}")
         if self.learning_rate <= 0:
             raise SafegenError(f"learning rate must be positive, not {self.learning_rate}")
         if min(self.redirect_weight, self.preserve_weight) < 0 or self.redirect_weight == 0:
@@ -176,7 +181,7 @@ class EditSettings:
             benign_batch=8,
             optimizer="muon",
             learning_rate=1e-3,
-            preserve_weight=2.4,
+            preserve_weight=2.0,
             pool=1536,
             average_decay=0.99,
         )
@@ -199,6 +204,7 @@ class EditSettings:
             preserve_mixture=Mixture(),
             guidance=1.0,
             strengths=(1.0, 1.0),
+            patchwork=0.0,
             average_decay=0.999,
         )
 
