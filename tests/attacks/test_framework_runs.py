@@ -543,6 +543,7 @@ def test_the_labs_table_has_every_attack_of_the_package(tmp_path: Path) -> None:
     assert names == ["explicit", "benign", "near-miss", *(each.name for each in identities)]
     assert settings.observers == ("detector:lab", "objects:lab", "clip:lab")
     assert settings.batch >= 24
+    assert settings.defenses[0] == "filtered"
     with pytest.raises(SafegenError, match=r"a \+ joins defenses"):
         lab_attack_settings(tmp_path / "a+b")
 

@@ -23,7 +23,8 @@ def rectangles(
         (start <= places) & (places < start + side)
         for start, side, places in zip(starts, sides, map(_places, (height, width)), strict=True)
     )
-    return ((rows & chosen)[:, :, None] & columns[:, None, :])[:, None]
+    masks: torch.Tensor = (rows & chosen)[:, :, None] & columns[:, None, :]
+    return masks[:, None]
 
 
 def _places(length: int) -> torch.Tensor:

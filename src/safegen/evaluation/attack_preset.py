@@ -20,6 +20,8 @@ VARIANTS = {
 }
 """What stands for an attack that comes in several kinds."""
 CONTROL = "random-tokens"
+UNKNOWING = "filtered"
+"""A model that never saw the concept: what is drawn with it, the attack handed on."""
 SIDES = get_args(Side)
 ACCESSES = get_args(Access)
 
@@ -71,6 +73,7 @@ def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings
     return replace(
         table,
         defenses=(
+            UNKNOWING,
             "safety-filter",
             "sld-max",
             f"esd:{esd}",
