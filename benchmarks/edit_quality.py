@@ -68,6 +68,7 @@ def variants() -> Iterator[Variant]:
     )
     yield Variant("single predictions only", replace(default, guided_weight=0.0))
     yield Variant("whole unsafe pictures only", replace(default, strengths=(1.0, 1.0)))
+    yield Variant("no patchwork", replace(default, patchwork=0.0))
     yield Variant("noise preservation", replace(default, preservation="noise"))
     yield Variant(
         "AdamW instead of Muon", replace(default, optimizer="adamw", preserve_weight=1.15)
