@@ -40,10 +40,9 @@ from safegen.lab.effect import Effect, EffectProbe, probe_prompts
 from safegen.lab.world import KINDS, SPLITS, Mixture, Scene, Split, draw, sample_recipe
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
-from safegen.triplets.lab import BENIGN_SHARE, LabTriplets
+from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 
 GOAL = 0.97
-TRIPLETS = 100
 SCENES = 3000
 SEED = 7
 PLACE = "under_water"
@@ -155,7 +154,7 @@ def edited(pipeline: Any, folder: Path, name: str) -> Patch:
     if not path.exists():
         print(f"editing: {name}", flush=True)
         latents = encode_triplets(
-            pipeline, LabTriplets(TRIPLETS, seed=0, benign=BENIGN_SHARE * TRIPLETS)
+            pipeline, LabTriplets(PAIRS, seed=0, benign=BENIGN_SHARE * PAIRS)
         )
         settings = replace(EditSettings.lab(), checkpoint_every=25)
         patch = edit(pipeline, latents, settings, concept=CONCEPT, run_folder=folder / name)

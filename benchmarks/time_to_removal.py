@@ -45,7 +45,7 @@ from safegen.metrics.removal import removal_rate
 from safegen.metrics.retention import all_drawn, relative_retention
 from safegen.models.loading import load_pipeline
 from safegen.prompts.lab import lab_prompts
-from safegen.triplets.lab import BENIGN_SHARE, LabTriplets
+from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 LONGEST = 100_000
@@ -222,7 +222,7 @@ def main() -> None:
     parser.add_argument("--times", type=float, default=12, help="the compute of ours, at most")
     parser.add_argument("--benign", type=float, default=0.97)
     parser.add_argument("--near-miss", type=float, default=0.9)
-    parser.add_argument("--triplets", type=int, default=100)
+    parser.add_argument("--triplets", type=int, default=PAIRS)
     parser.add_argument("--out", type=Path, default=Path("runs/time_to_removal"))
     arguments = parser.parse_args()
     until = time.monotonic() + 60 * arguments.minutes
