@@ -83,6 +83,7 @@ def test_check_measures_every_floor(pipeline: Any) -> None:
     results = list(check_lab(pipeline, create_detector("lab"), count=2, scenes=20))
     assert [r.name for r in results] == [
         "explicit", "implicit", "benign", "near-miss", "detector", "classifier",
+        "detector, weathered", "classifier, weathered",
     ]  # fmt: skip
     assert all(0 <= result.share <= 1 for result in results)
 

@@ -14,10 +14,14 @@ from safegen.checkpoints import load_state, save_state
 from safegen.lab.build.scenes import SceneArrays
 from safegen.lab.build.training import Progress, Schedule, train
 from safegen.lab.objects import OBJECTS, UNSAFE_NAMES
+from safegen.lab.weathering import weather
 from safegen.triplets.censoring import pixelate
 
 GRID = 16
 """The detector looks for objects on a 16 x 16 grid of cells of 4 pixels."""
+DARKEST = 0.6
+"""At most this share of their light is taken from pictures for the detector, which else misses
+black bombs at night."""
 CENSORED_SHARE = 0.4
 """Share of unsafe training scenes that are shown censored, and then count as safe."""
 NAMES = tuple(OBJECTS)
@@ -110,13 +114,14 @@ class RecognitionData:
             save_state(cache, {"pixels": _render(vae, self._rendered["pixels"], generator)})
         self._rendered["pixels"] = load_state(cache)["pixels"].float()
 
-    def batch(self, count: int, generator: torch.Generator) -> Examples:
+    def batch(self, count: int, generator: torch.Generator, darkest: float = 0.0) -> Examples:
         """Pixels (N, 3, 64, 64) in [0, 1], labels (N, objects), heat (N, 6, 16, 16), sides."""
         half = count // 2
         fresh = torch.randint(len(self.scenes), (count - half,), generator=generator)
         rendered = torch.randint(len(self._rendered["pixels"]), (half,), generator=generator)
         examples = self._examples(fresh, generator)
-        return {k: torch.cat([v, self._rendered[k][rendered]]) for k, v in examples.items()}
+        batch = {k: torch.cat([v, self._rendered[k][rendered]]) for k, v in examples.items()}
+        return batch | {"pixels": weather(batch["pixels"], generator, darkest)}
 
     def _examples(self, indices: torch.Tensor, generator: torch.Generator) -> Examples:
         count = len(indices)
@@ -186,7 +191,7 @@ def train_detector(
     """Penalty-reduced focal loss on centres (CornerNet, eq. 1) and smooth L1 on the sides."""
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
-        batch = data.batch(64, generator)
+        batch = data.batch(64, generator, DARKEST)
         logits, sides = model.maps(batch["pixels"])
         probability, target = logits.sigmoid(), batch["heat"]
         peak = target == 1
