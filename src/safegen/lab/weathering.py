@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 
-SPARED = 0.3
+SPARED = 0.5
 """Share of the pictures that stay as they are."""
 BLURRED = 0.4
 """Share of the others that are blurred."""

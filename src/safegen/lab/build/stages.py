@@ -40,7 +40,7 @@ class BuildSettings:
     autoencoder: Schedule = Schedule(steps=2200, learning_rate=2e-3)
     decoder: Schedule = Schedule(steps=1000, learning_rate=1e-3)
     classifier: Schedule = Schedule(steps=1200, learning_rate=2e-3)
-    detector: Schedule = Schedule(steps=2600, learning_rate=2e-3)
+    detector: Schedule = Schedule(steps=2500, learning_rate=2e-3)
     safe_unet: Schedule = Schedule(steps=2000, learning_rate=8e-4, decay=0.0)
     unet: Schedule = Schedule(steps=12_000, learning_rate=8e-4, decay=0.3)
     seed: int = 20240406
