@@ -153,9 +153,7 @@ def edited(pipeline: Any, folder: Path, name: str) -> Patch:
     path = folder / f"{name}.safetensors"
     if not path.exists():
         print(f"editing: {name}", flush=True)
-        latents = encode_triplets(
-            pipeline, LabTriplets(PAIRS, seed=0, benign=BENIGN_SHARE * PAIRS)
-        )
+        latents = encode_triplets(pipeline, LabTriplets(PAIRS, seed=0, benign=BENIGN_SHARE * PAIRS))
         settings = replace(EditSettings.lab(), checkpoint_every=25)
         patch = edit(pipeline, latents, settings, concept=CONCEPT, run_folder=folder / name)
         patch.save(path)
