@@ -105,7 +105,7 @@ def test_an_interrupted_run_goes_on(run_folder: Path, tmp_path: Path) -> None:
         time.sleep(0.01)
     os.killpg(process.pid, signal.SIGINT)  # as Ctrl-C does
     _, said = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, said
     assert said.splitlines()[-1] == "safegen: interrupted; the same command goes on where it was"
     assert not (folder / "summary.json").exists()
     assert invoke(*arguments).exit_code == 0

@@ -76,6 +76,19 @@ def test_pictures_do_not_depend_on_the_processes_and_a_killed_one_is_told(
             list(results)
 
 
+def test_ctrl_c_that_only_a_worker_saw_is_an_interruption(
+    jobs: list[Draw], tiny_worker: WorkerSettings
+) -> None:
+    with closing(executor("local", tiny_worker, 2)) as two:
+        results = two.run(jobs)
+        next(results)
+        victim = multiprocessing.active_children()[0]
+        assert victim.pid is not None
+        os.kill(victim.pid, signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            list(results)
+
+
 def test_a_ray_worker_that_is_killed_loses_no_result(
     jobs: list[Draw], tiny_worker: WorkerSettings
 ) -> None:

@@ -20,6 +20,8 @@ from safegen.evaluation.worker import Worker
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PATIENCE = 30
 """Seconds that a worker has to end in."""
+INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT)
+"""Exit codes of a worker that Ctrl-C ended, after and before it began to serve."""
 
 
 class InProcess:
@@ -109,8 +111,12 @@ class _Process:
         self._process.kill()
         self._process.join()
 
-    def _lost(self) -> SafegenError:
+    def _lost(self) -> BaseException:
+        """What became of it. Ctrl-C reaches the workers of a terminal too, and may reach them
+        first, or get lost here where Python drops exceptions, as in a destructor."""
         self._process.join()
+        if self._process.exitcode in INTERRUPTED:
+            return KeyboardInterrupt()
         return SafegenError(
             f"a worker process ended unexpectedly (exit code {self._process.exitcode}), often for "
             "want of memory; with fewer --workers, or a smaller --batch in another --out, the "
@@ -151,10 +157,10 @@ def _serve(connection: Connection, settings: WorkerSettings) -> None:
 def _leave(number: int, frame: Any) -> None:
     """End as a process does by itself: killed at once, it would leave semaphores behind, of which
     Python warns. A second signal does not interrupt that."""
-    del number, frame
+    del frame
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
-    raise SystemExit
+    raise SystemExit(128 + number)
 
 
 @register("local")
