@@ -19,7 +19,7 @@ GAIN, OFFSET, NOISE = 0.2, 0.06, 0.04
 
 
 def weather(pixels: torch.Tensor, generator: torch.Generator, darkest: float = 0.0) -> torch.Tensor:
-    """Pictures (N, 3, H, W) in [0, 1], most of them changed; what they show can still be seen.
+    """Pictures (N, 3, H, W) in [0, 1], some of them changed; what they show can still be seen.
 
     Args:
         pixels: the pictures.
