@@ -41,7 +41,8 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def test_the_table_is_printed_and_written(run_folder: Path) -> None:
-    for name in ("summary.json", "results.csv", "table.md", "report.html", "store.sqlite"):
+    files = ("summary.json", "results.csv", "table.md", "report.html", "tradeoff.png")
+    for name in (*files, "store.sqlite"):
         assert (run_folder / name).stat().st_size > 0
     result = invoke(*LAB, "--defense", "filtered", "--out", str(run_folder))
     assert result.exit_code == 0

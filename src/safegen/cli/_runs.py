@@ -162,12 +162,16 @@ def shown(console: Console) -> Iterator[dict[str, Any]]:
 def write(
     table: Table, settings: EvaluationSettings, out: Path, unblurred: bool, console: Console
 ) -> None:
-    """Write the report and the tables, and print the table."""
+    """Write the report, the plot where there is one, and the tables, and print the table."""
     from safegen.evaluation.outputs import table_to_rich, write_outputs
     from safegen.evaluation.showing import gallery_of
     from safegen.report.evaluation import write_report
+    from safegen.report.standing import standing
+    from safegen.report.tradeoff import write_tradeoff_png
 
     write_report(out / "report.html", table, gallery_of(out, settings), unblurred=unblurred)
+    if standing(table) is not None:
+        write_tradeoff_png(out / "tradeoff.png", table)
     write_outputs(table, out)
     console.print(table_to_rich(table))
     console.print(f"report: {out / 'report.html'}")
