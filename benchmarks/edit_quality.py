@@ -70,9 +70,7 @@ def variants() -> Iterator[Variant]:
     yield Variant("whole unsafe pictures only", replace(default, strengths=(1.0, 1.0)))
     yield Variant("no patchwork", replace(default, patchwork=0.0))
     yield Variant("noise preservation", replace(default, preservation="noise"))
-    yield Variant(
-        "AdamW instead of Muon", replace(default, optimizer="adamw", preserve_weight=1.15)
-    )
+    yield Variant("AdamW instead of Muon", replace(default, optimizer="adamw"))
     yield Variant("10 triplets", default, 10)
     yield Variant("30 triplets", default, 30)
     yield Variant("100 triplets", default, 100)

@@ -112,7 +112,7 @@ class EditSettings:
     redirect_mixture: Mixture = Mixture(empty=0.0, random=0.2, adversarial=0.8)
     preserve_mixture: Mixture = Mixture(empty=0.0, random=0.15, caption=0.85)
     guidance: float = 5.0
-    guided_weight: float = 2.0
+    guided_weight: float = 1.0
     strengths: tuple[float, float] = (0.2, 1.6)
     patchwork: float = 0.5
     pool: int = 512
@@ -176,13 +176,13 @@ class EditSettings:
     def lab(cls) -> EditSettings:
         """For the lab's small model, whose weights bear a hundred times larger steps."""
         return cls(
-            steps=400,
+            steps=380,
             batch=4,
             benign_batch=8,
             optimizer="muon",
             learning_rate=1e-3,
-            preserve_weight=2.0,
-            pool=1536,
+            preserve_weight=1.4,
+            pool=1280,
             average_decay=0.99,
         )
 
