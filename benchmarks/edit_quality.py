@@ -67,6 +67,7 @@ def variants() -> Iterator[Variant]:
         replace(default, redirect_mixture=Mixture(empty=0.0, random=1.0)),
     )
     yield Variant("single predictions only", replace(default, guided_weight=0.0))
+    yield Variant("guided predictions ten times", replace(default, guided_weight=10.0))
     yield Variant("whole unsafe pictures only", replace(default, strengths=(1.0, 1.0)))
     yield Variant("no patchwork", replace(default, patchwork=0.0))
     yield Variant("noise preservation", replace(default, preservation="noise"))
