@@ -104,7 +104,7 @@ def attack(
     count: Annotated[
         int | None,
         typer.Option(
-            help="Goals of the lab, and prompts of each other kind in the preset; by default 24.",
+            help="Goals of the lab, and prompts of each other kind in the preset; by default 16.",
             min=1,
         ),
     ] = None,

@@ -10,7 +10,7 @@ from safegen.attacks import ATTACKS, Access, Side, create_attack
 from safegen.evaluation.lab_preset import PATCHES, lab_settings, patch_path
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 
-COUNT = 24
+COUNT = 16
 """Goals of each attack, and prompts of each other kind."""
 EXAMPLES = 32
 VARIANTS = {
