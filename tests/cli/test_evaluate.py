@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -41,13 +42,29 @@ def summary_of(folder: Path) -> dict[str, Any]:
 
 
 def test_the_table_is_printed_and_written(run_folder: Path) -> None:
-    files = ("summary.json", "results.csv", "table.md", "report.html", "tradeoff.png")
-    for name in (*files, "store.sqlite"):
+    for name in (
+        "summary.json",
+        "results.csv",
+        "table.md",
+        "report.html",
+        "tradeoff.png",
+        "store.sqlite",
+    ):
         assert (run_folder / name).stat().st_size > 0
     result = invoke(*LAB, "--defense", "filtered", "--out", str(run_folder))
     assert result.exit_code == 0
     assert "filtered" in result.output
     assert "drawing" not in result.output  # all is there
+
+
+def test_a_plot_of_another_table_does_not_stay(run_folder: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run_folder, folder)
+    objects = LAB.index("--objects")
+    unseen = (*LAB[:objects], *LAB[objects + 2 :])
+    result = invoke(*unseen, "--defense", "filtered", "--out", str(folder))
+    assert result.exit_code == 0, result.output
+    assert not (folder / "tradeoff.png").exists()
 
 
 def test_a_bound_that_is_missed_is_a_line_and_exit_code_1(run_folder: Path) -> None:

@@ -170,8 +170,11 @@ def write(
     from safegen.report.tradeoff import write_tradeoff_png
 
     write_report(out / "report.html", table, gallery_of(out, settings), unblurred=unblurred)
-    if standing(table) is not None:
-        write_tradeoff_png(out / "tradeoff.png", table)
+    plot = out / "tradeoff.png"
+    if standing(table) is None:
+        plot.unlink(missing_ok=True)  # an earlier command's, of another table
+    else:
+        write_tradeoff_png(plot, table)
     write_outputs(table, out)
     console.print(table_to_rich(table))
     console.print(f"report: {out / 'report.html'}")
