@@ -17,6 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from safegen.editing.adapters import trained_form
+from safegen.editing.lean_layers import lean_layers
 from safegen.editing.optimizers import predicted_moment_bytes
 from safegen.editing.precision import FrozenWeights, autocast, frozen_dtype
 from safegen.editing.recomputation import recomputation
@@ -157,7 +158,10 @@ class _Step:
         for embedding in embeddings:
             embedding.requires_grad_(attacked)
         timesteps = torch.zeros(len(z_t), dtype=torch.long)
-        with recomputation(self._denoiser, self._settings.gradient_checkpointing):
+        with (
+            lean_layers(self._denoiser),
+            recomputation(self._denoiser, self._settings.gradient_checkpointing),
+        ):
             with autocast(self._settings, z_t.device):
                 output = predict(self._denoiser, z_t, timesteps, condition)
             loss = output.pow(2).mean()

@@ -23,6 +23,7 @@ from safegen.editing.adapters import trained_form
 from safegen.editing.batches import Batch, BatchSource
 from safegen.editing.idle import IdleParts
 from safegen.editing.latents import TripletLatents
+from safegen.editing.lean_layers import lean_layers
 from safegen.editing.memory import weight_bytes
 from safegen.editing.objective import (
     bounded_weight,
@@ -145,7 +146,10 @@ class Edit:
         self._start_log(start)
         began = time.monotonic()
         try:
-            with recomputation(self.denoiser, self.settings.gradient_checkpointing):
+            with (
+                lean_layers(self.denoiser),
+                recomputation(self.denoiser, self.settings.gradient_checkpointing),
+            ):
                 for step in range(start, self.settings.steps):
                     losses = self._step(model, step)
                     pace = (time.monotonic() - began) / (step + 1 - start)

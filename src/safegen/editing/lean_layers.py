@@ -1,0 +1,107 @@
+"""Layers that keep less for the backward pass than PyTorch's own, with the same results.
+
+A convolution's input is needed for the gradient of its weight only, yet it is kept whether or not
+the weight is trained. A gated unit, x GELU(y), keeps GELU(y) beside the x and y it is made of.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def lean_layers(denoiser: torch.nn.Module) -> Iterator[None]:
+    """In the block, the denoiser's frozen convolutions and its gated units keep less."""
+    changed = []
+    for module in denoiser.modules():
+        forward = _lean_forward(module)
+        if forward is not None:
+            module.forward = functools.partial(forward, module)
+            changed.append(module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def _lean_forward(module: torch.nn.Module) -> Callable[..., torch.Tensor] | None:
+    """What stands in for a module's own forward; None where that keeps no more than it must."""
+    from diffusers.models.activations import GEGLU
+
+    if type(module) is GEGLU:
+        return _gate
+    return _convolve if _is_frozen_convolution(module) else None
+
+
+def _is_frozen_convolution(module: torch.nn.Module) -> bool:
+    if type(module) is not torch.nn.Conv2d or module.padding_mode != "zeros":
+        return False
+    trained = any(parameter.requires_grad for parameter in module.parameters())
+    return not trained and not isinstance(module.padding, str)
+
+
+def _gate(module: Any, hidden: torch.Tensor) -> torch.Tensor:
+    result: torch.Tensor = _Gated.apply(module.proj(hidden))  # type: ignore[no-untyped-call]
+    return result
+
+
+def _convolve(module: torch.nn.Conv2d, pixels: torch.Tensor) -> torch.Tensor:
+    shape = module.stride, module.padding, module.dilation, module.groups
+    result: torch.Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
+        pixels, module.weight, module.bias, *shape
+    )
+    return result
+
+
+class _Gated(torch.autograd.Function):
+    """x GELU(y) of (..., 2 N), the halves being x and y (arXiv 2002.05202)."""
+
+    @staticmethod
+    def forward(ctx: Any, projected: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(projected)
+        value, gate = projected.chunk(2, dim=-1)
+        return value * torch.nn.functional.gelu(gate)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+        (projected,), (gradient,) = ctx.saved_tensors, gradients
+        value, gate = projected.chunk(2, dim=-1)
+        found = torch.empty_like(projected)
+        of_value, of_gate = found.chunk(2, dim=-1)
+        torch.mul(gradient, torch.nn.functional.gelu(gate), out=of_value)
+        of_gate.copy_(torch.ops.aten.gelu_backward(gradient * value, gate))
+        return found
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution whose backward pass gives the gradient of its input alone."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        pixels: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        *shape: Any,
+    ) -> torch.Tensor:
+        ctx.save_for_backward(weight)
+        ctx.size, ctx.dtype, ctx.shape = pixels.shape, pixels.dtype, shape
+        return torch.nn.functional.conv2d(pixels, weight, bias, *shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (weight,), (gradient,) = ctx.saved_tensors, gradients
+        stride, padding, dilation, groups = ctx.shape
+        found = torch.ops.aten.convolution_backward(
+            gradient,
+            gradient.new_empty(ctx.size),  # of which only the size counts
+            weight.to(gradient.dtype),  # as autocast had it
+            None, stride, padding, dilation, False, (0, 0), groups, (True, False, False),
+        )[0]  # fmt: skip
+        return found.to(ctx.dtype), *[None] * (2 + len(ctx.shape))
