@@ -1,6 +1,7 @@
 """A training step of the reference implementation beside ours: time, memory, share of kernels.
 
     python benchmarks/edit_step.py [--model sd1] [--size 512] [--rounds 2] [--variants NAME ...]
+    python benchmarks/edit_step.py --memory
 
 The reference step is written here as the code released with the paper has it (arXiv 2404.06666):
 three encodings with the autoencoder, the text's encoding, three passes of the UNet of which the
@@ -15,6 +16,9 @@ model. Every variant runs in a process of its own, whose peak memory, loading in
 variants take turns, ``--rounds`` times. A first step, which also makes the optimizer's state, is
 not counted. The folder keeps all figures, a file for each model, size and batch; what it has is
 not run again, so an interrupted comparison goes on.
+
+``--memory`` prints what whole edits of Stable Diffusion 1.x at 512 x 512 are predicted to take, as
+``safegen edit --dry-run`` does for one's own model, settings and triplets.
 """
 
 from __future__ import annotations
@@ -29,17 +33,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from safegen.editing.latents import TripletLatents
+from safegen.editing.memory import CARDS, EditMemory, predict_memory
 from safegen.editing.settings import EditSettings, GradientCheckpointing, Mixture, Precision
 from safegen.editing.trainer import Edit
 from safegen.files import write_atomically
 from safegen.models.anatomy import fingerprint, self_attention_names
+from safegen.models.conditioning import TextCondition
 from safegen.models.loading import load_pipeline, quieten
 from safegen.models.shipped import FOLDER, shipped_tokenizers
 
@@ -77,6 +83,26 @@ VARIANTS = {
     "ours-full": Variant(True, "no", "full"),
 }
 DEFAULT = tuple(VARIANTS)[:5]
+EDITS = {
+    "float32": EditSettings(),
+    "bf16": EditSettings(precision="bf16"),
+    "bf16, selective checkpointing": EditSettings(
+        precision="bf16", gradient_checkpointing="selective"
+    ),
+    "bf16, full checkpointing": EditSettings(precision="bf16", gradient_checkpointing="full"),
+    "bf16, LoRA of rank 16, selective": EditSettings(
+        precision="bf16", gradient_checkpointing="selective", lora_rank=16
+    ),
+    "bf16, one text, selective": EditSettings(
+        precision="bf16",
+        gradient_checkpointing="selective",
+        batch=1,
+        guidance=1.0,
+        redirect_mixture=Mixture(),
+        preserve_mixture=Mixture(),
+    ),
+}
+"""Whole edits whose memory is predicted."""
 
 
 class Reference:
@@ -277,14 +303,35 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def trained_share() -> str:
-    """What is trained of Stable Diffusion 1.x, from its configuration alone."""
+def skeleton() -> Any:
+    """The UNet of Stable Diffusion 1.x without content, from its configuration alone."""
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
-        unet = UNet2DConditionModel.from_config(
+        return UNet2DConditionModel.from_config(
             UNet2DConditionModel.load_config(FOLDER / "sd1" / "unet")
         )
+
+
+def memory_table() -> str:
+    """Predicted MiB of whole edits by component, and the smallest card, as Markdown."""
+    unet = skeleton()
+    text = TextCondition(torch.zeros(1, 77, unet.config.cross_attention_dim))
+    latent = torch.Size((unet.config.in_channels, 64, 64))
+    parts = [field.name for field in fields(EditMemory)]
+    head = ["edit", *parts, "total", "card"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, settings in EDITS.items():
+        memory = predict_memory(unet, text, latent, settings)
+        sizes = [getattr(memory, part) for part in (*parts, "total")]
+        card = next((f"{card} GiB" for card in CARDS if memory.fits(card)), "none")
+        lines.append(f"| {' | '.join([name, *(f'{s / 2**20:,.0f}' for s in sizes), card])} |")
+    return "\n".join(lines)
+
+
+def trained_share() -> str:
+    """What is trained of Stable Diffusion 1.x."""
+    unet = skeleton()
     sizes = {name: p.numel() for name, p in unet.named_parameters()}
     trained = sum(sizes[name] for name in self_attention_names(unet))
     return f"{trained / 1e6:.1f} M of {sum(sizes.values()) / 1e6:.1f} M weights are trained"
@@ -303,11 +350,15 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="timed in each round")
     parser.add_argument("--threads", type=int, help="by default all cores")
     parser.add_argument("--out", type=Path, default=Path("runs/edit_step"))
+    parser.add_argument("--memory", action="store_true", help="predict whole edits' and end")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         print(json.dumps(measure(VARIANTS[arguments.child], arguments)))
+        return
+    if arguments.memory:
+        print(memory_table())
         return
     store = arguments.out / f"{arguments.model}-{arguments.size or 'own'}-{arguments.batch}.json"
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
