@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -82,10 +83,12 @@ def test_generate_writes_pictures_and_a_manifest(
 def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path) -> None:
     result = run(
         "edit", tiny_folder, "--triplets", edited / "triplets.safetensors",
-        "--out", tmp_path / "p.safetensors", "--dry-run", "--batch", "2",
+        "--out", tmp_path / "p.safetensors", "--dry-run", "--batch", "2", "--preset", "robust",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "trained weights" in result.stdout
+    (rehearsed,) = re.findall(r"rehearsed fine-tuning\W+(\d+) MiB\W+(\d+) MiB", result.stdout)
+    assert rehearsed[0] == rehearsed[1]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -100,6 +103,10 @@ def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path)
         (
             ["edit", "MODEL", "--triplets", "x", "--objective", "magic", "--out", "OUT"],
             "unknown objective",
+        ),
+        (
+            ["edit", "MODEL", "--triplets", "x", "--preset", "strong", "--out", "OUT"],
+            "unknown preset 'strong'; known: robust",
         ),
     ],
 )

@@ -52,6 +52,7 @@ def test_bytes_are_counted_while_they_are_alive() -> None:
         {"accumulation": 2, "benign_batch": 3},
         {"lora_rank": 2},
         {"optimizer": "muon"},
+        {"rehearsal": 0.5},
     ],
     ids=str,
 )
@@ -62,7 +63,7 @@ def test_the_prediction_is_what_is_measured(
         pytest.importorskip("peft")
     settings = dataclasses.replace(BASE, **change)
     told = plan(build_pipeline(width=64), tiny_latents, settings)
-    for part in ("frozen", "trained", "gradients", "optimizer", "average"):
+    for part in ("frozen", "trained", "gradients", "optimizer", "average", "rehearsal"):
         assert getattr(told.predicted, part) == getattr(told.measured, part), part
     assert told.predicted.activations == pytest.approx(told.measured.activations, rel=0.05)
     assert told.predicted.total == pytest.approx(told.measured.total, rel=0.02)
@@ -82,7 +83,7 @@ def test_components_have_the_sizes_of_their_numbers(
 
 
 def test_cards() -> None:
-    memory = EditMemory(4 * 2**30, 2**29, 0, 0, 0, 2**30)
+    memory = EditMemory(4 * 2**30, 2**29, 0, 0, 0, 0, 2**30)
     assert memory.total == 4 * 2**30 + 2**29 + 2**30
     assert [memory.fits(card) for card in (6, 8, 12)] == [False, True, True]
 

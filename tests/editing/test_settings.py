@@ -26,12 +26,24 @@ from safegen.errors import SafegenError
         {"objective": "paper"},
         {"strengths": (1.0, 0.5)},
         {"patchwork": 1.5},
+        {"rehearsal": -0.1},
+        {"rehearsal": 0.5, "precision": "bf16"},
+        {"rehearsal": 0.5, "precision": "fp16", "frozen_precision": "no"},
+        {"rehearsal_rate": 0.0},
         {"preserve_mixture": Mixture(empty=0.5, adversarial=0.5)},
     ],
 )
 def test_bad_settings_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(SafegenError):
         replace(EditSettings(), **change)
+
+
+def test_a_preset_changes_what_it_is_for() -> None:
+    ours = replace(EditSettings.lab(), steps=7)
+    assert ours.preset(None) == ours
+    assert ours.preset("robust") == replace(ours, rehearsal=0.5)
+    with pytest.raises(SafegenError, match="unknown preset 'strong'; known: robust"):
+        ours.preset("strong")
 
 
 def test_the_papers_settings() -> None:

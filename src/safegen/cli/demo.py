@@ -22,6 +22,10 @@ def demo(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="robust: holds better against fine-tuning afterwards; slower."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:
     """Make the lab model lose the ability to draw weapons, and write the evidence."""
@@ -36,7 +40,8 @@ def demo(
     from safegen.triplets.lab import PAIRS
 
     console = Console()
-    settings = EditSettings.lab() if steps is None else replace(EditSettings.lab(), steps=steps)
+    settings = EditSettings.lab().preset(preset)
+    settings = settings if steps is None else replace(settings, steps=steps)
     start_folder(out)
     with EditProgress(settings.steps, console) as progress:
         result = run_demo(

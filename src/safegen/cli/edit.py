@@ -21,6 +21,7 @@ PARTS = {
     "gradients": "gradients",
     "optimizer": "optimizer state",
     "average": "moving average",
+    "rehearsal": "rehearsed fine-tuning",
     "activations": "activations",
     "total": "total",
 }
@@ -34,6 +35,10 @@ def edit(
         Path, typer.Option(help="Latents from 'safegen triplets', or a CSV of pictures.")
     ],
     out: Annotated[Path, typer.Option(help="The patch to write (.safetensors).")],
+    preset: Annotated[
+        str | None,
+        typer.Option(help="robust: holds better against fine-tuning afterwards; slower."),
+    ] = None,
     objective: Annotated[
         str | None,
         typer.Option(help="exact, or paper: the paper's objective with its published settings."),
@@ -69,6 +74,12 @@ def edit(
     patchwork: Annotated[
         float | None,
         typer.Option(help="Share of the pictures that have a rectangle of another one in them."),
+    ] = None,
+    rehearsal: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the steps that are taken where a rehearsed benign fine-tuning leads."
+        ),
     ] = None,
     lora_rank: Annotated[
         int | None,
@@ -111,6 +122,7 @@ def edit(
     """
     settings = _settings(
         model,
+        preset,
         objective,
         {
             "preservation": preservation,
@@ -126,6 +138,7 @@ def edit(
             "preserve_weight": preserve_weight,
             "guidance": guidance,
             "patchwork": patchwork,
+            "rehearsal": rehearsal,
             "lora_rank": lora_rank,
             "precision": precision,
             "frozen_precision": frozen_precision,
@@ -162,13 +175,15 @@ def edit(
         typer.echo(f"wrote {out}; {count} self-attention weights changed, no other")
 
 
-def _settings(model: str, objective: str | None, given: dict[str, Any]) -> EditSettings:
+def _settings(
+    model: str, preset: str | None, objective: str | None, given: dict[str, Any]
+) -> EditSettings:
     from dataclasses import replace
 
     from safegen.editing.settings import LORA_RATE, EditSettings, Mixture
 
     ours = EditSettings.lab() if model == "lab" else EditSettings()
-    settings = EditSettings.paper() if objective == "paper" else ours
+    settings = (EditSettings.paper() if objective == "paper" else ours).preset(preset)
     chosen = {name: value for name, value in given.items() if value is not None}
     for name in ("redirect_mixture", "preserve_mixture"):
         if name in chosen:

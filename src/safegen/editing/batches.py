@@ -114,6 +114,16 @@ class BatchSource:
         clean = self.triplets.benign[pictures]
         return self._noised(clean, clean, rows, generator)
 
+    def captioned(self, generator: torch.Generator) -> Batch:
+        """Benign pictures as an ordinary fine-tuning has them: each under its caption alone, or
+        under the empty prompt where there are no captions."""
+        count, triplets = self.settings.benign_batch or self.settings.batch, self.triplets
+        mixture = Mixture(empty=0.0, caption=1.0) if triplets.captions else Mixture()
+        pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
+        rows = self.conditions.draw(pictures, mixture, generator)[:, None]
+        clean = triplets.benign[pictures]
+        return self._noised(clean, clean, rows, generator)
+
     def _texts(
         self, pictures: torch.Tensor, mixture: Mixture, generator: torch.Generator
     ) -> torch.Tensor:

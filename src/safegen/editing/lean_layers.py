@@ -16,7 +16,7 @@ import torch
 
 @contextmanager
 def lean_layers(denoiser: torch.nn.Module) -> Iterator[None]:
-    """In the block, the denoiser's frozen convolutions and its gated units keep less."""
+    """In the block, the denoiser's gated units, and its convolutions while frozen, keep less."""
     changed = []
     for module in denoiser.modules():
         forward = _lean_forward(module)
@@ -36,14 +36,9 @@ def _lean_forward(module: torch.nn.Module) -> Callable[..., torch.Tensor] | None
 
     if type(module) is GEGLU:
         return _gate
-    return _convolve if _is_frozen_convolution(module) else None
-
-
-def _is_frozen_convolution(module: torch.nn.Module) -> bool:
-    if type(module) is not torch.nn.Conv2d or module.padding_mode != "zeros":
-        return False
-    trained = any(parameter.requires_grad for parameter in module.parameters())
-    return not trained and not isinstance(module.padding, str)
+    if type(module) is torch.nn.Conv2d and module.padding_mode == "zeros":
+        return None if isinstance(module.padding, str) else _convolve
+    return None
 
 
 def _gate(module: Any, hidden: torch.Tensor) -> torch.Tensor:
@@ -52,6 +47,8 @@ def _gate(module: Any, hidden: torch.Tensor) -> torch.Tensor:
 
 
 def _convolve(module: torch.nn.Conv2d, pixels: torch.Tensor) -> torch.Tensor:
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        return torch.nn.Conv2d.forward(module, pixels)
     shape = module.stride, module.padding, module.dilation, module.groups
     result: torch.Tensor = _Convolution.apply(  # type: ignore[no-untyped-call]
         pixels, module.weight, module.bias, *shape

@@ -42,6 +42,8 @@ class EditMemory:
         gradients: of the trained weights.
         optimizer: AdamW's two moments, or Muon's one.
         average: the moving average of the trained weights.
+        rehearsal: for a rehearsed fine-tuning: AdamW's two moments of all weights, these as they
+            were, and their gradients.
         activations: what a step takes beside all these at its peak.
     """
 
@@ -50,6 +52,7 @@ class EditMemory:
     gradients: int
     optimizer: int
     average: int
+    rehearsal: int
     activations: int
 
     @property
@@ -124,7 +127,13 @@ def predict_memory(
         gradients = sum(p.grad.nbytes for p in form.parameters.values() if p.grad is not None)
         moments = predicted_moment_bytes(form.parameters.values(), settings)
     activations = max(0, seen.peak - gradients)
-    return EditMemory(frozen, trained, gradients, moments, trained, activations)
+    rehearsal = rehearsal_bytes(skeleton, settings)
+    return EditMemory(frozen, trained, gradients, moments, trained, rehearsal, activations)
+
+
+def rehearsal_bytes(network: torch.nn.Module, settings: EditSettings) -> int:
+    """Bytes that rehearsals take, with all of a network's weights in float32."""
+    return 4 * sum(weight_bytes(network)) if settings.rehearsal else 0
 
 
 def weight_bytes(network: torch.nn.Module) -> tuple[int, int]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal, get_args
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, get_args
 
 from safegen.errors import SafegenError
 
@@ -13,6 +13,8 @@ Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
 GradientCheckpointing = Literal["none", "selective", "full"]
 
+PRESETS: dict[str, dict[str, Any]] = {"robust": {"rehearsal": 0.5}}
+"""What presets change, whatever the other settings are."""
 LORA_RATE = 10.0
 """How many times larger the learning rate of low-rank factors is by default."""
 
@@ -84,6 +86,9 @@ class EditSettings:
         patchwork: share of the pictures that have a rectangle of another one in them; benign ones
             only where a teacher says what the model should make of them.
         pool: number of (picture, noise, t, text) tuples whose teacher outputs are computed once.
+        rehearsal: share of the steps whose unsafe half is seen by weights that a rehearsed benign
+            fine-tuning has moved, so that the edit holds against one; 0: there is none.
+        rehearsal_rate: learning rate of that fine-tuning.
         average_decay: of the moving average of the trained weights, which is the result.
         precision: of the computation (``no`` is float32); trained weights stay float32.
         frozen_precision: in which the weights that are not trained are kept: float32 (``no``) or
@@ -116,6 +121,8 @@ class EditSettings:
     strengths: tuple[float, float] = (0.2, 1.6)
     patchwork: float = 0.5
     pool: int = 512
+    rehearsal: float = 0.0
+    rehearsal_rate: float = 5e-5
     average_decay: float = 0.98
     precision: Precision = "no"
     frozen_precision: Precision | None = None
@@ -165,8 +172,15 @@ class EditSettings:
             raise SafegenError(f"strengths must be two rising positive numbers, not {low}, {high}")
         if not 0 <= self.patchwork <= 1:
             raise SafegenError(f"patchwork is a share in [0, 1], not {self.patchwork}")
-        if self.learning_rate <= 0:
-            raise SafegenError(f"learning rate must be positive, not {self.learning_rate}")
+        if not 0 <= self.rehearsal <= 1:
+            raise SafegenError(f"rehearsal is a share in [0, 1], not {self.rehearsal}")
+        if self.rehearsal and self.precision == "fp16":
+            raise SafegenError("rehearsal has no loss scaling; use --precision bf16 or no")
+        if self.rehearsal and (self.frozen_precision or self.precision) != "no":
+            raise SafegenError("rehearsal moves all weights; give --frozen-precision no")
+        for rate in (self.learning_rate, self.rehearsal_rate):
+            if rate <= 0:
+                raise SafegenError(f"learning rate must be positive, not {rate}")
         if min(self.redirect_weight, self.preserve_weight) < 0 or self.redirect_weight == 0:
             raise SafegenError("the redirect's weight must be positive, the other not negative")
         if not 0 <= self.average_decay < 1:
@@ -183,6 +197,7 @@ class EditSettings:
             learning_rate=1e-3,
             preserve_weight=1.4,
             pool=1280,
+            rehearsal_rate=5e-4,
             average_decay=0.99,
         )
 
@@ -207,6 +222,18 @@ class EditSettings:
             patchwork=0.0,
             average_decay=0.999,
         )
+
+    def preset(self, name: str | None) -> EditSettings:
+        """The same, but for what a preset changes: ``robust`` holds against fine-tuning afterwards.
+
+        Raises:
+            SafegenError: there is no preset of that name.
+        """
+        if name is None:
+            return self
+        if name not in PRESETS:
+            raise SafegenError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+        return replace(self, **PRESETS[name])
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""

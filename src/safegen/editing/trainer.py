@@ -24,7 +24,7 @@ from safegen.editing.batches import Batch, BatchSource
 from safegen.editing.idle import IdleParts
 from safegen.editing.latents import TripletLatents
 from safegen.editing.lean_layers import lean_layers
-from safegen.editing.memory import weight_bytes
+from safegen.editing.memory import rehearsal_bytes, weight_bytes
 from safegen.editing.objective import (
     bounded_weight,
     clean_latent_loss,
@@ -36,6 +36,7 @@ from safegen.editing.optimizers import moment_bytes, optimizers_for, set_rate
 from safegen.editing.patch import Patch
 from safegen.editing.precision import FrozenWeights, frozen_dtype
 from safegen.editing.recomputation import recomputation
+from safegen.editing.rehearsal import Rehearsal
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_names, tensor_digest
@@ -133,6 +134,7 @@ class Edit:
         self._frozen = FrozenWeights(self.denoiser, frozen_dtype(self.settings), keep_pipeline)
         self._digests = self._digest_weights()
         self._source = BatchSource(pipeline, triplets, self.settings)
+        self._rehearsal = Rehearsal(self.denoiser, self._source, self.settings)
         self._idle = IdleParts(pipeline, keep_pipeline)
         self._average: dict[str, torch.Tensor] = {}
         self._optimizers: list[Any] = []
@@ -179,6 +181,7 @@ class Edit:
             "trained": trained,
             "optimizer": moment_bytes(self._optimizers),
             "average": sum(value.nbytes for value in self._average.values()),
+            "rehearsal": rehearsal_bytes(self.denoiser, self.settings),
         }
 
     def differences(self) -> dict[str, torch.Tensor]:
@@ -216,9 +219,12 @@ class Edit:
 
     def _step(self, model: Any, step: int) -> tuple[float, float]:
         sums = [0.0, 0.0]
+        if self._rehearsal.is_due(step):
+            self._rehearsal.rehearse(step)
         for part in range(self.settings.accumulation):
             unsafe, benign = self._source.halves(step, part)
-            losses = [self._learn(model, unsafe, step, redirecting=True)]
+            with self._rehearsal.moved(step):
+                losses = [self._learn(model, unsafe, step, redirecting=True)]
             losses += [self._learn(model, benign, step, redirecting=False)]
             shared = self.accelerator.reduce(torch.stack(losses), reduction="mean")
             shares = shared / self.settings.accumulation
@@ -384,6 +390,7 @@ class Edit:
                 "weights": {n: p.detach() for n, p in self._parameters.items()},
                 "average": self._average,
                 "adversaries": self._source.conditions.adversaries,
+                "rehearsal": self._rehearsal.movement,
                 "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
             }
             save_state(self.run_folder / "checkpoint.safetensors", state)
@@ -408,6 +415,7 @@ class Edit:
             value.copy_(state["adversaries"][name])
         device = self.accelerator.device
         self._average = {n: value.to(device) for n, value in state["average"].items()}
+        self._rehearsal.movement = {n: value.to(device) for n, value in state["rehearsal"].items()}
         for optimizer, moments in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(moments)
         self._began -= state["seconds"]
