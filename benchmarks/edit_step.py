@@ -85,6 +85,7 @@ VARIANTS = {
 DEFAULT = tuple(VARIANTS)[:5]
 EDITS = {
     "float32": EditSettings(),
+    "float32, robust": EditSettings().preset("robust"),
     "bf16": EditSettings(precision="bf16"),
     "bf16, selective checkpointing": EditSettings(
         precision="bf16", gradient_checkpointing="selective"

@@ -8,8 +8,14 @@ import pytest
 import torch
 from diffusers.models.activations import GEGLU
 
+from safegen.editing import lean_layers as layers
 from safegen.editing.lean_layers import lean_layers
 from safegen.editing.memory import AllocatedMemory
+
+
+@pytest.fixture(autouse=True)
+def _none_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "SMALL", 0)
 
 
 class Network(torch.nn.Module):
@@ -85,3 +91,11 @@ def test_a_trained_convolution_keeps_what_it_needs() -> None:
         assert bool(network.frozen.weight.grad.any())
     plain = gradients(network, pixels, None)
     assert all(a is None or torch.equal(a, b) for a, b in zip(lean, plain, strict=True))
+
+
+def test_a_small_denoiser_stays_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, pixels = Network(), torch.randn(8, 4, 64, 64)
+    before = held(network, pixels)
+    monkeypatch.setattr(layers, "SMALL", sum(p.numel() for p in network.parameters()) + 1)
+    with lean_layers(network):
+        assert held(network, pixels) == before

@@ -13,12 +13,18 @@ from typing import Any
 
 import torch
 
+SMALL = 100_000_000
+"""Denoisers of fewer weights stay as they are: their layers are so quick that the calls of Python
+and the GELU computed twice would cost more time than the memory is worth."""
+
 
 @contextmanager
 def lean_layers(denoiser: torch.nn.Module) -> Iterator[None]:
-    """In the block, the denoiser's gated units, and its convolutions while frozen, keep less."""
+    """In the block, the gated units of a denoiser that is not small, and its convolutions while
+    they are frozen, keep less."""
+    small = sum(parameter.numel() for parameter in denoiser.parameters()) < SMALL
     changed = []
-    for module in denoiser.modules():
+    for module in () if small else denoiser.modules():
         forward = _lean_forward(module)
         if forward is not None:
             module.forward = functools.partial(forward, module)
