@@ -351,7 +351,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1, help="timed in each round")
     parser.add_argument("--threads", type=int, help="by default all cores")
     parser.add_argument("--out", type=Path, default=Path("runs/edit_step"))
-    parser.add_argument("--memory", action="store_true", help="predict whole edits' and end")
+    parser.add_argument("--memory", action="store_true", help="only print what edits would take")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
