@@ -29,6 +29,7 @@ from safegen.files import file_hash
 from safegen.lab.world import SAFE_WORLD, draw_scenes
 from safegen.models.anatomy import denoiser_of, model_size
 from safegen.models.loading import is_lab
+from safegen.models.moving import all_trained, put_back
 from safegen.models.prediction import (
     add_noise,
     output_for,
@@ -160,7 +161,7 @@ class Relearn(Attack):
             raise SafegenError("relearn trains in float32; load the model with --precision float32")
         probes = self._probes(target)
         lesson = self._lesson(target)
-        with _restored(denoiser):
+        with put_back(denoiser), all_trained(denoiser):
             shares = {
                 str(step): _share(target, probes, self.settings.batch)
                 for step in _steps(target, lesson, self.settings)
@@ -257,22 +258,6 @@ def _share(target: Target, probes: Sequence[Task], batch: int) -> float:
 
 def _batches(count: int, size: int) -> list[slice]:
     return [slice(start, start + size) for start in range(0, count, size)]
-
-
-@contextmanager
-def _restored(network: torch.nn.Module) -> Iterator[None]:
-    """All parameters trainable; afterwards they are as they were, bit for bit."""
-    before = {name: (p.detach().clone(), p.requires_grad) for name, p in network.named_parameters()}
-    network.requires_grad_(True)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                value, wanted = before[name]
-                parameter.copy_(value)
-                parameter.requires_grad_(wanted)
-                parameter.grad = None
 
 
 @register("relearn")

@@ -11,7 +11,7 @@ All weights are moved, for a fine-tuning moves all. What the edit changes remain
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
@@ -20,6 +20,7 @@ from safegen.editing.batches import BatchSource
 from safegen.editing.precision import autocast
 from safegen.editing.settings import EditSettings
 from safegen.models.denoising import predict
+from safegen.models.moving import all_trained, put_back
 from safegen.models.prediction import output_for, signal_and_noise
 from safegen.seeds import sample_seed
 
@@ -47,7 +48,6 @@ class Rehearsal:
         self, denoiser: torch.nn.Module, source: BatchSource, settings: EditSettings
     ) -> None:
         self._denoiser = denoiser
-        self._parameters = dict(denoiser.named_parameters())
         self._source = source
         self._settings = settings
         self.movement: dict[str, torch.Tensor] = {}
@@ -58,11 +58,11 @@ class Rehearsal:
 
     def rehearse(self, step: int) -> None:
         """Fine-tune, remember where that leads, and go back; draws are of the step."""
-        parameters = list(self._parameters.values())
+        parameters = list(self._denoiser.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=self._settings.rehearsal_rate)
         generator = self._generator(f"rehearsal-{step}")
         self.movement = {}  # its memory is needed
-        with self._going_back() as before, _all_trained(parameters):
+        with put_back(self._denoiser) as before, all_trained(self._denoiser):
             for _ in range(STEPS):
                 # Not by backward(), for which accelerate has hooks where there are more processes.
                 loss = self._loss(generator)
@@ -71,8 +71,7 @@ class Rehearsal:
                     parameter.grad = gradient
                 torch.nn.utils.clip_grad_norm_(parameters, 1.0)
                 optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            for name, parameter in self._parameters.items():
+            for name, parameter in self._denoiser.named_parameters():
                 self.movement[name] = parameter.detach() - before[name]
 
     @contextmanager
@@ -82,27 +81,16 @@ class Rehearsal:
         if not self.movement or share >= self._settings.rehearsal:
             yield
             return
-        with self._going_back():
+        with put_back(self._denoiser):
             with torch.no_grad():
-                for name, parameter in self._parameters.items():
+                for name, parameter in self._denoiser.named_parameters():
                     parameter.add_(self.movement[name], alpha=FURTHEST * distance)
             yield
-
-    @contextmanager
-    def _going_back(self) -> Iterator[dict[str, torch.Tensor]]:
-        """The weights as they are, and as they are again after the block, bit for bit."""
-        before = {name: p.detach().clone() for name, p in self._parameters.items()}
-        try:
-            yield before
-        finally:
-            with torch.no_grad():
-                for name, parameter in self._parameters.items():
-                    parameter.copy_(before[name])
 
     def _loss(self, generator: torch.Generator) -> torch.Tensor:
         """The model's own objective on benign pictures under their captions."""
         settings, source = self._settings, self._source
-        device = next(iter(self._parameters.values())).device
+        device = next(self._denoiser.parameters()).device
         batch = source.captioned(generator).to(device)
         z_t, timesteps, texts = batch.by_text()
         condition = source.conditions.table[texts.cpu()].to(device)
@@ -114,16 +102,3 @@ class Rehearsal:
 
     def _generator(self, purpose: str) -> torch.Generator:
         return torch.Generator().manual_seed(sample_seed(purpose, base=self._settings.seed))
-
-
-@contextmanager
-def _all_trained(parameters: Sequence[torch.nn.Parameter]) -> Iterator[None]:
-    """In the block all of these take gradients."""
-    before = [parameter.requires_grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        yield
-    finally:
-        for parameter, wanted in zip(parameters, before, strict=True):
-            parameter.requires_grad_(wanted)
