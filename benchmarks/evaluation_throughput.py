@@ -1,6 +1,6 @@
 """How fast an evaluation is, beside the plain loop that research scripts use, on the lab.
 
-    python benchmarks/evaluation_throughput.py [--prompts 192] [--cores 2] [--out FOLDER]
+    python benchmarks/evaluation_throughput.py [--prompts 640] [--cores 2] [--out FOLDER]
 
 Both draw the same held-out prompts from the same seeds with the same sampler, steps and guidance,
 write a PNG of each and look at it with the same detector; one after the other, on the same cores.
@@ -213,7 +213,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--prompts", type=int, default=192)
+    parser.add_argument("--prompts", type=int, default=640)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("runs/evaluation_throughput"))
     arguments = parser.parse_args()

@@ -12,6 +12,7 @@ import torch
 
 from safegen.errors import SafegenError
 from safegen.models.anatomy import model_size
+from safegen.models.onednn import onednn_layers
 from safegen.models.prediction import flow_shift, prediction_of
 from safegen.seeds import sample_seed as sample_seed
 
@@ -162,15 +163,17 @@ def draw_batch(
         given["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
     if hidden is None:
         given["prompt"] = [request.prompt for request in batch]
-    output = pipeline(
-        num_inference_steps=settings.steps,
-        guidance_scale=settings.guidance,
-        height=settings.height or model_size(pipeline),
-        width=settings.width or model_size(pipeline),
-        output_type="np",
-        **{name: value for name, value in given.items() if value is not None},
-        **_family_options(pipeline, settings.negative_prompt, len(batch)),
-    )
+    parts = pipeline.components.values()
+    with onednn_layers(part for part in parts if isinstance(part, torch.nn.Module)):
+        output = pipeline(
+            num_inference_steps=settings.steps,
+            guidance_scale=settings.guidance,
+            height=settings.height or model_size(pipeline),
+            width=settings.width or model_size(pipeline),
+            output_type="np",
+            **{name: value for name, value in given.items() if value is not None},
+            **_family_options(pipeline, settings.negative_prompt, len(batch)),
+        )
     pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
     # Pipelines without a safety checker of their own call have no such flags.
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(batch)

@@ -1,0 +1,109 @@
+"""Linear layers through oneDNN while pictures are drawn on a processor.
+
+For float32, PyTorch multiplies matrices with MKL, which on processors of other makers than its own
+reaches half the speed of oneDNN, PyTorch's library for convolutions. The results are the same but
+for rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+
+@contextmanager
+def onednn_layers(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+    """In the block, linear layers and gated units go through oneDNN where they can.
+
+    They can in float32 on a processor, and where no gradient is asked for.
+    """
+    changed = []
+    for module in (each for root in modules for each in root.modules()):
+        forward = _forward_of(module)
+        if forward is not None and "forward" not in vars(module):  # nobody else's to exchange
+            module.forward = functools.partial(forward, module)
+            changed.append(module)
+    try:
+        yield
+    finally:
+        for module in changed:
+            del module.forward
+
+
+def _forward_of(module: torch.nn.Module) -> Callable[..., torch.Tensor] | None:
+    """What stands in for a module's own forward; None where nothing does."""
+    from diffusers.models.activations import GEGLU
+
+    if not _is_available():
+        return None
+    if type(module) is torch.nn.Linear:
+        return _linear
+    return _gated if type(module) is GEGLU else None
+
+
+def _linear(module: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
+    if not _suits(inputs, module.weight):
+        return torch.nn.Linear.forward(module, inputs)
+    return _multiply(inputs, module.weight, module.bias, "none")
+
+
+def _gated(module: Any, inputs: torch.Tensor) -> torch.Tensor:
+    """x GELU(y) (arXiv 2002.05202), whose halves x and y are those of one linear layer."""
+    projection = module.proj
+    plain = type(projection) is torch.nn.Linear and not _has_hooks(projection)
+    if not plain or not _suits(inputs, projection.weight):
+        result: torch.Tensor = type(module).forward(module, inputs)
+        return result
+    value, gate = projection.weight.chunk(2)
+    value_bias, gate_bias = (None, None) if projection.bias is None else projection.bias.chunk(2)
+    opened = _multiply(inputs, gate, gate_bias, "gelu")
+    together: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+        inputs, opened, value, value_bias, "mul"
+    )
+    return together
+
+
+def _has_hooks(module: torch.nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def _suits(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
+    return (
+        not torch.is_grad_enabled()
+        and not torch.is_autocast_enabled("cpu")
+        and inputs.device.type == weight.device.type == "cpu"
+        and inputs.dtype == weight.dtype == torch.float32
+        and inputs.dim() > 1
+        and inputs.numel() > 0
+    )
+
+
+def _multiply(
+    inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, then: str
+) -> torch.Tensor:
+    """A linear layer, and what follows it."""
+    # "none" computes GELU exactly, as diffusers does, and not by its tanh.
+    result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
+        inputs, weight, bias, then, [], "none"
+    )
+    return result
+
+
+@functools.cache
+def _is_available() -> bool:
+    """Whether this PyTorch has the operators that it makes for compiled models: they are not
+    public, so they are tried."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    ones = torch.ones(2, 2)
+    try:
+        torch.ops.mkldnn._linear_pointwise.binary(
+            ones, _multiply(ones, ones, None, "gelu"), ones, None, "mul"
+        )
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return True
