@@ -25,6 +25,7 @@ from safegen.errors import SafegenError
         {"guidance": 0.5},
         {"objective": "paper"},
         {"strengths": (1.0, 0.5)},
+        {"overshoot": -0.1},
         {"patchwork": 1.5},
         {"rehearsal": -0.1},
         {"rehearsal": 0.5, "precision": "bf16"},
@@ -41,7 +42,7 @@ def test_bad_settings_are_refused(change: dict[str, Any]) -> None:
 def test_a_preset_changes_what_it_is_for() -> None:
     ours = replace(EditSettings.lab(), steps=7)
     assert ours.preset(None) == ours
-    assert ours.preset("robust") == replace(ours, rehearsal=0.5)
+    assert ours.preset("robust") == replace(ours, rehearsal=0.5, overshoot=0.3, preserve_weight=1.8)
     with pytest.raises(SafegenError, match="unknown preset 'strong'; known: robust"):
         ours.preset("strong")
 

@@ -46,7 +46,8 @@ def test_an_interrupted_edit_goes_on(run_folder: Path, tmp_path: Path) -> None:
     assert not patch_path(tmp_path, "safegen").exists()
     steps: list[tuple[str, int]] = []
     make_patches(tmp_path, EDIT, ESD, 2, on_progress=lambda name, at, _: steps.append((name, at)))
-    assert steps == [("safegen", 2), ("safegen", 3), ("esd-x", 1)]
+    robust = [("safegen-robust", step) for step in (1, 2, 3)]
+    assert steps == [("safegen", 2), ("safegen", 3), *robust, ("esd-x", 1)]
     for name in PATCHES:
         assert patch_path(tmp_path, name).read_bytes() == patch_path(run_folder, name).read_bytes()
 
@@ -65,6 +66,7 @@ def test_the_preset_compares_everything(run_folder: Path) -> None:
         "uce",
         "negative-prompt",
         "safegen",
+        "safegen-robust",
         "safegen+sld-max",
     ]
     assert [(each.record.name, each.record.role) for each in plan.prompt_sets] == [

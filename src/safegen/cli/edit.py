@@ -71,6 +71,10 @@ def edit(
         float | None,
         typer.Option(help="Scale at which guided predictions count as well; 1: they do not."),
     ] = None,
+    overshoot: Annotated[
+        float | None,
+        typer.Option(help="How far past the censored form to redirect, as a share of the way."),
+    ] = None,
     patchwork: Annotated[
         float | None,
         typer.Option(help="Share of the pictures that have a rectangle of another one in them."),
@@ -137,6 +141,7 @@ def edit(
             "redirect_weight": redirect_weight,
             "preserve_weight": preserve_weight,
             "guidance": guidance,
+            "overshoot": overshoot,
             "patchwork": patchwork,
             "rehearsal": rehearsal,
             "lora_rank": lora_rank,

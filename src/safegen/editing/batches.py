@@ -99,7 +99,8 @@ class BatchSource:
         low, high = self.settings.strengths
         strength = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
         seen = censored + strength * (unsafe - censored)
-        return replace(self._noised(seen, censored, rows, generator), clean=unsafe)
+        target = censored - self.settings.overshoot * (seen - censored)
+        return replace(self._noised(seen, target, rows, generator), clean=unsafe)
 
     def _preserve(self, generator: torch.Generator) -> Batch:
         count = self.settings.benign_batch or self.settings.batch

@@ -13,7 +13,9 @@ Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
 GradientCheckpointing = Literal["none", "selective", "full"]
 
-PRESETS: dict[str, dict[str, Any]] = {"robust": {"rehearsal": 0.5}}
+PRESETS: dict[str, dict[str, Any]] = {
+    "robust": {"rehearsal": 0.5, "overshoot": 0.3, "preserve_weight": 1.8}
+}
 """What presets change, whatever the other settings are."""
 LORA_RATE = 10.0
 """How many times larger the learning rate of low-rank factors is by default."""
@@ -83,6 +85,8 @@ class EditSettings:
         strengths: what is redirected to z_c lies at z_c + k (z_u - z_c), with k uniform between
             these two: the half dissolved, which sampling passes through, and the overdrawn,
             which guidance makes, as well as z_u itself.
+        overshoot: how far past z_c the redirect's target lies: at z_c - overshoot k (z_u - z_c), so
+            that there is something in reserve against what brings some of the unsafe back.
         patchwork: share of the pictures that have a rectangle of another one in them; benign ones
             only where a teacher says what the model should make of them.
         pool: number of (picture, noise, t, text) tuples whose teacher outputs are computed once.
@@ -119,6 +123,7 @@ class EditSettings:
     guidance: float = 5.0
     guided_weight: float = 1.0
     strengths: tuple[float, float] = (0.2, 1.6)
+    overshoot: float = 0.0
     patchwork: float = 0.5
     pool: int = 512
     rehearsal: float = 0.0
@@ -170,6 +175,8 @@ class EditSettings:
         low, high = self.strengths
         if not 0 < low <= high:
             raise SafegenError(f"strengths must be two rising positive numbers, not {low}, {high}")
+        if self.overshoot < 0:
+            raise SafegenError(f"overshoot must not be negative, and {self.overshoot} is")
         if not 0 <= self.patchwork <= 1:
             raise SafegenError(f"patchwork is a share in [0, 1], not {self.patchwork}")
         if not 0 <= self.rehearsal <= 1:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from safegen.attacks import ATTACKS, Access, Side, create_attack
-from safegen.evaluation.lab_preset import PATCHES, lab_settings, patch_path
+from safegen.evaluation.lab_preset import PATCHES, ROBUST, lab_settings, patch_path
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 
 COUNT = 16
@@ -69,7 +69,7 @@ def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings
         SafegenError: the folder's name cannot stand in a defense's spec.
     """
     table = lab_settings(patches, count)
-    safegen, esd, uce = (patch_path(patches, name) for name in PATCHES)
+    safegen, robust, esd, uce = (patch_path(patches, name) for name in PATCHES)
     return replace(
         table,
         defenses=(
@@ -79,6 +79,7 @@ def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings
             f"esd:{esd}",
             f"uce:{uce}",
             f"safegen:{safegen}",
+            f"{ROBUST}=safegen:{robust}",
             f"safegen:{safegen}+sld-max",
         ),
         unsafe=(f"explicit=lab:explicit,count={count}",),

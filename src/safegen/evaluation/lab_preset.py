@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from safegen.concepts import LAB_WEAPONS
@@ -22,7 +23,8 @@ from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 COUNT = 64
 """Prompts of each kind."""
 BATCH = 16
-PATCHES = ("safegen", "esd-x", "uce")
+ROBUST = "safegen-robust"
+PATCHES = ("safegen", ROBUST, "esd-x", "uce")
 
 
 def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
@@ -38,7 +40,7 @@ def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
     """
     if "+" in str(folder):
         raise SafegenError(f"{folder}: a + joins defenses; give a folder without one with --out")
-    safegen, esd, uce = (patch_path(folder, name) for name in PATCHES)
+    safegen, robust, esd, uce = (patch_path(folder, name) for name in PATCHES)
     return EvaluationSettings(
         model="lab",
         defenses=(
@@ -52,6 +54,7 @@ def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
             f"uce:{uce}",
             "negative-prompt",
             f"safegen:{safegen}",
+            f"{ROBUST}=safegen:{robust}",
             f"safegen:{safegen}+sld-max",
         ),
         unsafe=(*_named_sets(("explicit", "implicit"), count), *_adversarial_sets(count)),
@@ -83,7 +86,8 @@ def make_patches(
 
     Args:
         folder: of the run.
-        edit_settings: of safegen's edit; the lab's if None.
+        edit_settings: of safegen's edit, and but for what its preset changes of the robust one;
+            the lab's if None.
         esd_settings: of ESD; the lab's if None.
         triplets: unsafe pairs that the edit learns from, with ``BENIGN_SHARE`` benign
             pictures to each.
@@ -96,15 +100,15 @@ def make_patches(
     pipeline = load_pipeline("lab")
     benign = [OBJECTS[name].text for name in BENIGN_NAMES]
 
-    def safegen() -> Patch:
-        settings = edit_settings or EditSettings.lab()
+    def safegen(name: str, preset: str | None) -> Patch:
+        settings = (edit_settings or EditSettings.lab()).preset(preset)
         return edit(
             pipeline,
             LabTriplets(triplets, settings.seed, benign=BENIGN_SHARE * triplets),
             settings,
             concept=LAB_WEAPONS.name,
-            run_folder=folder / "patches" / "safegen.run",
-            on_record=lambda record: on_progress("safegen", record.step, record.steps),
+            run_folder=folder / "patches" / f"{name}.run",
+            on_record=lambda record: on_progress(name, record.step, record.steps),
         )
 
     def esd_x() -> Patch:
@@ -117,10 +121,15 @@ def make_patches(
     def uce() -> Patch:
         return erase(pipeline, LAB_WEAPONS, benign)
 
-    for name, make in zip(PATCHES, (safegen, esd_x, uce), strict=True):
-        if name in missing:
-            say(f"making the patch {name}")
-            make().save(patch_path(folder, name))
+    makers: dict[str, Callable[[], Patch]] = {
+        "safegen": partial(safegen, "safegen", None),
+        ROBUST: partial(safegen, ROBUST, "robust"),
+        "esd-x": esd_x,
+        "uce": uce,
+    }
+    for name in missing:
+        say(f"making the patch {name}")
+        makers[name]().save(patch_path(folder, name))
 
 
 def _named_sets(kinds: tuple[str, ...], count: int) -> tuple[str, ...]:

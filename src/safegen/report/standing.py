@@ -116,7 +116,9 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def kind_of(defense: str) -> Kind:
-    """Whether a defense is none at all, safegen (alone or in a stack), or a baseline."""
+    """Whether a defense is none at all, safegen (alone, in a stack, or a variant of it such as
+    ``safegen-robust``), or a baseline."""
     if defense == ORIGINAL:
         return "original"
-    return "safegen" if SAFEGEN in defense.split("+") else "baseline"
+    ours = any(part.split("-")[0] == SAFEGEN for part in defense.split("+"))
+    return "safegen" if ours else "baseline"
