@@ -20,6 +20,7 @@ from safegen.evaluation.worker import Worker
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PATIENCE = 30
 """Seconds that a worker has to end in."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT)
 """Exit codes of a worker that Ctrl-C ended, after and before it began to serve."""
 
@@ -144,23 +145,28 @@ def _visible(gpu: str | None) -> Iterator[None]:
 
 def _serve(connection: Connection, settings: WorkerSettings) -> None:
     """Do jobs until the pipe is closed, as it is when the parent is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in SIGNALS:
         signal.signal(number, _leave)
     try:
         worker = Worker(settings)
         while True:
             connection.send(worker.attempt(connection.recv()))
     except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
+        _ignore_signals()
 
 
 def _leave(number: int, frame: Any) -> None:
     """End as a process does by itself: killed at once, it would leave semaphores behind, of which
-    Python warns. A second signal does not interrupt that."""
+    Python warns."""
     del frame
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.SIG_IGN)
+    _ignore_signals()
     raise SystemExit(128 + number)
+
+
+def _ignore_signals() -> None:
+    """Let nothing interrupt a process that is about to end."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 @register("local")
