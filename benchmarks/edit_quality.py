@@ -72,6 +72,7 @@ def variants() -> Iterator[Variant]:
     yield Variant("no patchwork", replace(default, patchwork=0.0))
     yield Variant("noise preservation", replace(default, preservation="noise"))
     yield Variant("AdamW instead of Muon", replace(default, optimizer="adamw"))
+    yield Variant("robust preset", default.preset("robust"))
     yield Variant("10 triplets", default, 10)
     yield Variant("30 triplets", default, 30)
     yield Variant("100 triplets", default, 100)
