@@ -1,8 +1,8 @@
 """Linear layers through oneDNN while pictures are drawn on a processor.
 
 For float32, PyTorch multiplies matrices with MKL, which on processors of other makers than its own
-reaches half the speed of oneDNN, PyTorch's library for convolutions. The results are the same but
-for rounding.
+is slower than oneDNN, PyTorch's library for convolutions (``benchmarks/onednn_layers.py``). The
+results are the same but for rounding.
 """
 
 from __future__ import annotations
