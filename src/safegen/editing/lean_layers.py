@@ -6,12 +6,13 @@ the weight is trained. A gated unit, x GELU(y), keeps GELU(y) beside the x and y
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from safegen.models.exchanging import Forward, exchanged_forwards
 
 SMALL = 100_000_000
 """Denoisers of fewer weights stay as they are: their layers are so quick that the calls of Python
@@ -23,20 +24,11 @@ def lean_layers(denoiser: torch.nn.Module) -> Iterator[None]:
     """In the block, the gated units of a denoiser that is not small, and its convolutions while
     they are frozen, keep less."""
     small = sum(parameter.numel() for parameter in denoiser.parameters()) < SMALL
-    changed = []
-    for module in () if small else denoiser.modules():
-        forward = _lean_forward(module)
-        if forward is not None:
-            module.forward = functools.partial(forward, module)
-            changed.append(module)
-    try:
+    with exchanged_forwards(() if small else (denoiser,), _lean_forward):
         yield
-    finally:
-        for module in changed:
-            del module.forward
 
 
-def _lean_forward(module: torch.nn.Module) -> Callable[..., torch.Tensor] | None:
+def _lean_forward(module: torch.nn.Module) -> Forward | None:
     """What stands in for a module's own forward; None where that keeps no more than it must."""
     from diffusers.models.activations import GEGLU
 

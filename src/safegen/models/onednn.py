@@ -8,38 +8,29 @@ results are the same but for rounding.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 
+from safegen.models.exchanging import Forward, exchanged_forwards
+
 
 @contextmanager
-def onednn_layers(modules: Iterable[torch.nn.Module]) -> Iterator[None]:
+def onednn_layers(networks: Iterable[torch.nn.Module]) -> Iterator[None]:
     """In the block, linear layers and gated units go through oneDNN where they can.
 
     They can in float32 on a processor, and where no gradient is asked for.
     """
-    changed = []
-    for module in (each for root in modules for each in root.modules()):
-        forward = _forward_of(module)
-        if forward is not None and "forward" not in vars(module):  # nobody else's to exchange
-            module.forward = functools.partial(forward, module)
-            changed.append(module)
-    try:
+    with exchanged_forwards(networks if _is_available() else (), _forward_of):
         yield
-    finally:
-        for module in changed:
-            del module.forward
 
 
-def _forward_of(module: torch.nn.Module) -> Callable[..., torch.Tensor] | None:
+def _forward_of(module: torch.nn.Module) -> Forward | None:
     """What stands in for a module's own forward; None where nothing does."""
     from diffusers.models.activations import GEGLU
 
-    if not _is_available():
-        return None
     if type(module) is torch.nn.Linear:
         return _linear
     return _gated if type(module) is GEGLU else None
