@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from safegen.attacks import ATTACKS, Access, Side, create_attack
-from safegen.evaluation.lab_preset import PATCHES, ROBUST, lab_settings, patch_path
+from safegen.evaluation.lab_preset import lab_settings
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 
 COUNT = 16
@@ -20,8 +20,8 @@ VARIANTS = {
 }
 """What stands for an attack that comes in several kinds."""
 CONTROL = "random-tokens"
-UNKNOWING = "filtered"
-"""A model that never saw the concept: what is drawn with it, the attack handed on."""
+UNATTACKED = ("sld-weak", "sld-medium", "sld-strong", "negative-prompt")
+"""Defenses of the lab's evaluation that hardly remove anything, or less than ``sld-max``."""
 SIDES = get_args(Side)
 ACCESSES = get_args(Access)
 
@@ -61,6 +61,9 @@ def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
 def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings:
     """The lab's attack table, beside the plain prompts and what must stay.
 
+    Among its defenses is ``filtered``, a model that never saw the concept: what is drawn with it,
+    the attack handed on.
+
     Args:
         patches: run folder that has the patches.
         count: goals of each attack, and prompts of each other kind.
@@ -69,19 +72,9 @@ def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings
         SafegenError: the folder's name cannot stand in a defense's spec.
     """
     table = lab_settings(patches, count)
-    safegen, robust, esd, uce = (patch_path(patches, name) for name in PATCHES)
     return replace(
         table,
-        defenses=(
-            UNKNOWING,
-            "safety-filter",
-            "sld-max",
-            f"esd:{esd}",
-            f"uce:{uce}",
-            f"safegen:{safegen}",
-            f"{ROBUST}=safegen:{robust}",
-            f"safegen:{safegen}+sld-max",
-        ),
+        defenses=tuple(spec for spec in table.defenses if spec not in UNATTACKED),
         unsafe=(f"explicit=lab:explicit,count={count}",),
         real=None,
         batch=COUNT,
