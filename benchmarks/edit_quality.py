@@ -22,7 +22,7 @@ from safegen.detectors import create_detector
 from safegen.editing.latents import encode_triplets
 from safegen.editing.patch import apply, remove
 from safegen.editing.run import edit
-from safegen.editing.settings import EditSettings, Mixture
+from safegen.editing.settings import PRESETS, EditSettings, Mixture
 from safegen.files import write_atomically
 from safegen.lab.world import KINDS
 from safegen.models.loading import load_pipeline
@@ -72,7 +72,8 @@ def variants() -> Iterator[Variant]:
     yield Variant("no patchwork", replace(default, patchwork=0.0))
     yield Variant("noise preservation", replace(default, preservation="noise"))
     yield Variant("AdamW instead of Muon", replace(default, optimizer="adamw"))
-    yield Variant("robust preset", default.preset("robust"))
+    for name in PRESETS:
+        yield Variant(f"{name} preset", default.preset(name))
     yield Variant("10 triplets", default, 10)
     yield Variant("30 triplets", default, 30)
     yield Variant("100 triplets", default, 100)

@@ -41,7 +41,13 @@ import torch
 
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory import CARDS, EditMemory, predict_memory
-from safegen.editing.settings import EditSettings, GradientCheckpointing, Mixture, Precision
+from safegen.editing.settings import (
+    PRESETS,
+    EditSettings,
+    GradientCheckpointing,
+    Mixture,
+    Precision,
+)
 from safegen.editing.trainer import Edit
 from safegen.files import write_atomically
 from safegen.models.anatomy import fingerprint, self_attention_names
@@ -85,7 +91,7 @@ VARIANTS = {
 DEFAULT = tuple(VARIANTS)[:5]
 EDITS = {
     "float32": EditSettings(),
-    "float32, robust": EditSettings().preset("robust"),
+    **{f"float32, {name}": EditSettings().preset(name) for name in PRESETS},
     "bf16": EditSettings(precision="bf16"),
     "bf16, selective checkpointing": EditSettings(
         precision="bf16", gradient_checkpointing="selective"

@@ -52,6 +52,8 @@ def test_bytes_are_counted_while_they_are_alive() -> None:
         {"accumulation": 2, "benign_batch": 3},
         {"lora_rank": 2},
         {"optimizer": "muon"},
+        {"optimizer": "muon", "scope": "self-attention+output"},
+        {"precision": "bf16", "scope": "self-attention+output"},
         {"rehearsal": 0.5},
     ],
     ids=str,

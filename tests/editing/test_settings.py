@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safegen.editing.settings import EditSettings, Mixture
+from safegen.editing.settings import PRESETS, EditSettings, Mixture
 from safegen.errors import SafegenError
 
 
 @pytest.mark.parametrize(
     "change",
     [
+        {"scope": "everything"},
+        {"scope": "self-attention+output", "lora_rank": 4},
         {"objective": "magic"},
         {"preservation": "hope"},
         {"precision": "fp8"},
@@ -26,6 +28,8 @@ from safegen.errors import SafegenError
         {"objective": "paper"},
         {"strengths": (1.0, 0.5)},
         {"overshoot": -0.1},
+        {"unsafe_noise": -1.0},
+        {"single_gamma": 0.0},
         {"patchwork": 1.5},
         {"rehearsal": -0.1},
         {"rehearsal": 0.5, "precision": "bf16"},
@@ -43,7 +47,10 @@ def test_a_preset_changes_what_it_is_for() -> None:
     ours = replace(EditSettings.lab(), steps=7)
     assert ours.preset(None) == ours
     assert ours.preset("robust") == replace(ours, rehearsal=0.5, overshoot=0.3, preserve_weight=1.8)
-    with pytest.raises(SafegenError, match="unknown preset 'strong'; known: robust"):
+    inversion = ours.preset("inversion")
+    assert inversion.scope == "self-attention+output"
+    assert inversion.steps == round(PRESETS["inversion"].steps * 7) > 7
+    with pytest.raises(SafegenError, match="unknown preset 'strong'; known: robust, inversion"):
         ours.preset("strong")
 
 

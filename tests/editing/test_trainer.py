@@ -7,8 +7,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ from safegen.editing.run import plan
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.editing.trainer import Edit, read_records
 from safegen.errors import SafegenError
-from safegen.models.anatomy import self_attention_names
+from safegen.models.anatomy import Scope, scope_names
 from safegen.models.prediction import add_noise, prediction_of, signal_and_noise
 
 QUICK = EditSettings(steps=6, batch=2, pool=8, learning_rate=1e-3, warmup=1, checkpoint_every=2)
@@ -31,13 +32,15 @@ def _weights(pipeline: Any) -> dict[str, torch.Tensor]:
     return {name: p.detach().clone() for name, p in pipeline.unet.named_parameters()}
 
 
-def test_patch_changes_all_self_attention_and_nothing_else(
-    tiny_pipeline: Any, tiny_latents: TripletLatents
+@pytest.mark.parametrize("scope", get_args(Scope))
+def test_patch_changes_all_of_its_scope_and_nothing_else(
+    tiny_pipeline: Any, tiny_latents: TripletLatents, scope: Scope
 ) -> None:
     before = _weights(tiny_pipeline)
-    patch = safegen.edit(tiny_pipeline, tiny_latents, QUICK)
-    assert sorted(patch.differences) == self_attention_names(tiny_pipeline.unet)
-    assert all(".attn1." in name for name in patch.differences)
+    patch = safegen.edit(tiny_pipeline, tiny_latents, replace(QUICK, scope=scope))
+    assert sorted(patch.differences) == scope_names(tiny_pipeline.unet, scope)
+    assert all(".attn1." in name for name in patch.differences) == (scope == "self-attention")
+    assert not [name for name in patch.differences if ".attn2." in name]
     after_edit = _weights(tiny_pipeline)
     assert all(torch.equal(before[name], after_edit[name]) for name in before)
     safegen.apply(tiny_pipeline, patch)
@@ -220,7 +223,7 @@ def test_triplets_of_another_autoencoder_are_refused(
 def test_plan_leaves_the_model_as_it_was(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
     before = _weights(tiny_pipeline)
     told = plan(tiny_pipeline, tiny_latents, QUICK)
-    names = self_attention_names(tiny_pipeline.unet)
+    names = scope_names(tiny_pipeline.unet, "self-attention")
     assert told.names == names
     assert told.trained == sum(before[name].numel() for name in names)
     assert 0 < told.trained < told.total

@@ -9,7 +9,13 @@ import pytest
 from safegen.defenses.esd import EsdSettings
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
-from safegen.evaluation.lab_preset import PATCHES, lab_settings, make_patches, patch_path
+from safegen.evaluation.lab_preset import (
+    PATCHES,
+    VARIANTS,
+    lab_settings,
+    make_patches,
+    patch_path,
+)
 from safegen.evaluation.plan import plan_evaluation
 from safegen.prompts.lab import ADVERSARIAL, adversarial_prompts
 
@@ -46,8 +52,12 @@ def test_an_interrupted_edit_goes_on(run_folder: Path, tmp_path: Path) -> None:
     assert not patch_path(tmp_path, "safegen").exists()
     steps: list[tuple[str, int]] = []
     make_patches(tmp_path, EDIT, ESD, 2, on_progress=lambda name, at, _: steps.append((name, at)))
-    robust = [("safegen-robust", step) for step in (1, 2, 3)]
-    assert steps == [("safegen", 2), ("safegen", 3), *robust, ("esd-x", 1)]
+    variants = [
+        (name, step)
+        for name, preset in VARIANTS.items()
+        for step in range(1, EDIT.preset(preset).steps + 1)
+    ]
+    assert steps == [("safegen", 2), ("safegen", 3), *variants, ("esd-x", 1)]
     for name in PATCHES:
         assert patch_path(tmp_path, name).read_bytes() == patch_path(run_folder, name).read_bytes()
 
@@ -67,6 +77,7 @@ def test_the_preset_compares_everything(run_folder: Path) -> None:
         "negative-prompt",
         "safegen",
         "safegen-robust",
+        "safegen-inversion",
         "safegen+sld-max",
     ]
     assert [(each.record.name, each.record.role) for each in plan.prompt_sets] == [

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of, self_attention_names
+from safegen.models.anatomy import denoiser_of, scope_names, self_attention_names
 from safegen.models.shipped import CONFIGS, FOLDER
 
 # As counted by diffusers and transformers for the published weights.
@@ -72,6 +72,24 @@ def test_every_name_is_self_attention_and_none_is_missing(pipeline: Any, family:
         tuple(name.split(".attn1.")) for name in names
     }
     assert len(blocks) == {"sd1": 10, "sd2": 10, "sdxl": 11, "pixart": 2, "sana": 2}[family]
+
+
+def test_the_output_is_the_last_block_and_what_follows_but_for_what_sees_the_text(
+    pipeline: Any, family: str
+) -> None:
+    denoiser = denoiser_of(pipeline)
+    own, wide = self_attention_names(denoiser), scope_names(denoiser, "self-attention+output")
+    assert scope_names(denoiser, "self-attention") == own
+    added = set(wide) - set(own)
+    blocks = "up_blocks" if hasattr(denoiser, "up_blocks") else "transformer_blocks"
+    last = f"{blocks}.{len(getattr(denoiser, blocks)) - 1}."
+    assert set(own) < set(wide)
+    assert not [name for name in wide if "attn2" in name]
+    assert {name.split(".")[0] for name in added if not name.startswith(last)} == {
+        "pixart": {"proj_out", "scale_shift_table"},
+        "sana": {"proj_out", "scale_shift_table"},
+    }.get(family, {"conv_norm_out", "conv_out"})
+    assert [name for name in added if name.startswith(last)]
 
 
 def test_text_does_not_reach_what_is_trained(pipeline: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from safegen.editing.objective import clean_latent_loss
 from safegen.editing.patch import Patch
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.editing.trainer import Edit
-from safegen.models.anatomy import denoiser_of, model_size, self_attention_names
+from safegen.models.anatomy import denoiser_of, model_size, scope_names, self_attention_names
 from safegen.models.conditioning import encode_prompts
 from safegen.models.denoising import predict
 from safegen.models.prediction import (
@@ -91,6 +92,14 @@ def test_exactly_the_intended_weights_change(edited: Edited) -> None:
     names = self_attention_names(denoiser_of(edited.pipeline))
     assert sorted(edited.patch.differences) == names
     assert all(bool(difference.any()) for difference in edited.patch.differences.values())
+    after = _weights(edited.pipeline)
+    assert all(torch.equal(after[name], value) for name, value in edited.before.items())
+
+
+def test_the_output_can_be_trained_too(edited: Edited) -> None:
+    settings = replace(SETTINGS, scope="self-attention+output", steps=3, learning_rate=1e-3)
+    patch = safegen.edit(edited.pipeline, edited.latents, settings)
+    assert sorted(patch.differences) == scope_names(denoiser_of(edited.pipeline), settings.scope)
     after = _weights(edited.pipeline)
     assert all(torch.equal(after[name], value) for name, value in edited.before.items())
 

@@ -24,7 +24,9 @@ def demo(
     steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="robust: holds better against fine-tuning afterwards; slower."),
+        typer.Option(
+            help="robust: against fine-tuning; inversion: against unsafe pictures; both slower."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:

@@ -37,7 +37,13 @@ def edit(
     out: Annotated[Path, typer.Option(help="The patch to write (.safetensors).")],
     preset: Annotated[
         str | None,
-        typer.Option(help="robust: holds better against fine-tuning afterwards; slower."),
+        typer.Option(
+            help="robust: against fine-tuning; inversion: against unsafe pictures; both slower."
+        ),
+    ] = None,
+    scope: Annotated[
+        str | None,
+        typer.Option(help="What to train: self-attention, or self-attention+output."),
     ] = None,
     objective: Annotated[
         str | None,
@@ -74,6 +80,10 @@ def edit(
     overshoot: Annotated[
         float | None,
         typer.Option(help="How far past the censored form to redirect, as a share of the way."),
+    ] = None,
+    unsafe_noise: Annotated[
+        float | None,
+        typer.Option(help="How much of the unsafe the noise may hold too, as a factor."),
     ] = None,
     patchwork: Annotated[
         float | None,
@@ -121,6 +131,8 @@ def edit(
 ) -> None:
     """Edit a model's self-attention so that the unsafe dissolves into its censored form.
 
+    No text that asks for the unsafe is seen, and no weight that takes a text is trained.
+
     An interrupted edit goes on where it was when the same command is given again. On several
     GPUs: accelerate launch -m safegen edit …; the batch is divided among them.
     """
@@ -129,6 +141,7 @@ def edit(
         preset,
         objective,
         {
+            "scope": scope,
             "preservation": preservation,
             "redirect_mixture": redirect_mixture,
             "preserve_mixture": preserve_mixture,
@@ -142,6 +155,7 @@ def edit(
             "preserve_weight": preserve_weight,
             "guidance": guidance,
             "overshoot": overshoot,
+            "unsafe_noise": unsafe_noise,
             "patchwork": patchwork,
             "rehearsal": rehearsal,
             "lora_rank": lora_rank,
@@ -177,7 +191,7 @@ def edit(
     if PartialState().is_main_process:
         patch.save(out)
         count = len(patch.differences)
-        typer.echo(f"wrote {out}; {count} self-attention weights changed, no other")
+        typer.echo(f"wrote {out}; {count} weights of {settings.scope} changed, no other")
 
 
 def _settings(

@@ -27,6 +27,10 @@ from safegen.models.prediction import (
     timesteps_at,
 )
 
+OVERSHOT = 0.6
+"""Bound of s / a where the target overshoots the unsafe that is in the noise: where noise is high,
+s / a times as much is far more than any picture holds."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -99,8 +103,22 @@ class BatchSource:
         low, high = self.settings.strengths
         strength = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
         seen = censored + strength * (unsafe - censored)
-        target = censored - self.settings.overshoot * (seen - censored)
-        return replace(self._noised(seen, target, rows, generator), clean=unsafe)
+        leaning = self._unsafe_noise(count, generator) * (unsafe - censored)
+        drawn = self._noised(seen, censored, rows, generator, leaning)
+        a, s = (
+            each.view(-1, 1, 1, 1) for each in signal_and_noise(self.scheduler, drawn.timesteps)
+        )
+        past = seen - censored + (s / a).clamp(max=OVERSHOT) * leaning
+        target = drawn.target - self.settings.overshoot * past[:, None]
+        return replace(drawn, target=target, clean=unsafe)
+
+    def _unsafe_noise(self, count: int, generator: torch.Generator) -> torch.Tensor | float:
+        """How many times the unsafe is in the noise of each picture (B, 1, 1, 1): not at all in
+        half of them, so that what is drawn from plain noise stays what most is learned from."""
+        if not self.settings.unsafe_noise:
+            return 0.0
+        drawn = 2 * torch.rand(count, 1, 1, 1, generator=generator) - 1
+        return self.settings.unsafe_noise * drawn.clamp(min=0)
 
     def _preserve(self, generator: torch.Generator) -> Batch:
         count = self.settings.benign_batch or self.settings.batch
@@ -153,9 +171,10 @@ class BatchSource:
         target: torch.Tensor,
         rows: torch.Tensor,
         generator: torch.Generator,
+        leaning: torch.Tensor | float = 0.0,
     ) -> Batch:
         timesteps = self._timesteps(len(clean), generator)
-        noise = torch.randn(clean.shape, generator=generator)
+        noise = torch.randn(clean.shape, generator=generator) + leaning
         a, s = signal_and_noise(self.scheduler, timesteps)
         z_t = add_noise(clean, noise, a, s)
         targets = target[:, None].expand(-1, rows.shape[1], *target.shape[1:])

@@ -22,7 +22,7 @@ from safegen.editing.optimizers import predicted_moment_bytes
 from safegen.editing.precision import FrozenWeights, autocast, frozen_dtype
 from safegen.editing.recomputation import recomputation
 from safegen.editing.settings import EditSettings
-from safegen.models.anatomy import self_attention_names
+from safegen.models.anatomy import scope_names
 from safegen.models.conditioning import TextCondition
 from safegen.models.denoising import predict
 
@@ -114,9 +114,8 @@ def predict_memory(
     """
     with FakeTensorMode():
         skeleton = type(denoiser).from_config(denoiser.config).eval()
-        form = trained_form(
-            skeleton, self_attention_names(skeleton), settings.lora_rank, settings.seed
-        )
+        names = scope_names(skeleton, settings.scope)
+        form = trained_form(skeleton, names, settings.lora_rank, settings.seed)
         FrozenWeights(skeleton, frozen_dtype(settings), keep=False)
         step = _Step(skeleton, condition, latent, settings)
         with AllocatedMemory() as seen:

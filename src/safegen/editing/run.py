@@ -62,7 +62,7 @@ class EditPlan:
     """What an edit would train and take.
 
     Attributes:
-        trained: number of self-attention weights, or of their low-rank factors.
+        trained: number of values that the optimizer moves.
         total: number of the denoiser's weights.
         names: the trained parameters.
         seconds: for all steps, from the pace of the steps that were tried.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from safegen.errors import SafegenError
+from safegen.models.anatomy import Scope
 
 Objective = Literal["exact", "paper"]
 Preservation = Literal["teacher", "noise"]
@@ -13,12 +15,38 @@ Optimizer = Literal["adamw", "muon"]
 Precision = Literal["no", "bf16", "fp16"]
 GradientCheckpointing = Literal["none", "selective", "full"]
 
-PRESETS: dict[str, dict[str, Any]] = {
-    "robust": {"rehearsal": 0.5, "overshoot": 0.3, "preserve_weight": 1.8}
-}
-"""What presets change, whatever the other settings are."""
 LORA_RATE = 10.0
 """How many times larger the learning rate of low-rank factors is by default."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What changes for a purpose, whatever the other settings are.
+
+    Attributes:
+        changes: values by setting.
+        steps: how many times as many.
+    """
+
+    changes: Mapping[str, Any]
+    steps: float = 1.0
+
+
+PRESETS: Mapping[str, Preset] = {
+    "robust": Preset({"rehearsal": 0.5, "overshoot": 0.3, "preserve_weight": 1.8}),
+    "inversion": Preset(
+        {
+            "scope": "self-attention+output",
+            "single_gamma": 4.0,
+            "unsafe_noise": 8.0,
+            "overshoot": 0.3,
+            "preserve_weight": 1.5,
+        },
+        steps=1.7,
+    ),
+}
+"""``robust`` holds better against fine-tuning afterwards, ``inversion`` against unsafe pictures and
+the noise that DDIM run backwards makes of them."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +92,8 @@ class EditSettings:
     """Settings of an edit.
 
     Attributes:
+        scope: train self-attention alone, or the denoiser's output beside it, without which little
+            can be redirected where there is hardly any noise.
         objective: ``exact`` (clean-latent space) or ``paper`` (the released objective).
         preservation: stay with the frozen original's output (``teacher``) or regress on the
             true noise as the paper does (``noise``).
@@ -76,6 +106,7 @@ class EditSettings:
             steps; falls linearly to ``final_rate`` of it over the second half.
         redirect_weight, preserve_weight: lambda_m and lambda_p.
         gamma: bound of the weight w(t).
+        single_gamma: the same where single predictions are compared; None: ``gamma``.
         redirect_mixture, preserve_mixture: text conditions of either half; only the redirect's
             can have an adversarial share.
         guidance: scale of classifier-free guidance under which predictions are compared as well;
@@ -86,7 +117,10 @@ class EditSettings:
             these two: the half dissolved, which sampling passes through, and the overdrawn,
             which guidance makes, as well as z_u itself.
         overshoot: how far past z_c the redirect's target lies: at z_c - overshoot k (z_u - z_c), so
-            that there is something in reserve against what brings some of the unsafe back.
+            that there is something in reserve against what brings some of the unsafe back. With
+            the unsafe in the noise as well, k is more in turn.
+        unsafe_noise: up to how many times (z_u - z_c) is in the noise of half of the unsafe
+            pictures, as DDIM run backwards has it there.
         patchwork: share of the pictures that have a rectangle of another one in them; benign ones
             only where a teacher says what the model should make of them.
         pool: number of (picture, noise, t, text) tuples whose teacher outputs are computed once.
@@ -105,6 +139,7 @@ class EditSettings:
             trains the weights themselves.
     """
 
+    scope: Scope = "self-attention"
     objective: Objective = "exact"
     preservation: Preservation = "teacher"
     steps: int = 1000
@@ -118,12 +153,14 @@ class EditSettings:
     redirect_weight: float = 1.0
     preserve_weight: float = 1.5
     gamma: float = 1.0
+    single_gamma: float | None = None
     redirect_mixture: Mixture = Mixture(empty=0.0, random=0.2, adversarial=0.8)
     preserve_mixture: Mixture = Mixture(empty=0.0, random=0.15, caption=0.85)
     guidance: float = 5.0
     guided_weight: float = 1.0
     strengths: tuple[float, float] = (0.2, 1.6)
     overshoot: float = 0.0
+    unsafe_noise: float = 0.0
     patchwork: float = 0.5
     pool: int = 512
     rehearsal: float = 0.0
@@ -138,6 +175,7 @@ class EditSettings:
 
     def __post_init__(self) -> None:
         for name, choices in (
+            ("scope", get_args(Scope)),
             ("objective", get_args(Objective)),
             ("preservation", get_args(Preservation)),
             ("optimizer", get_args(Optimizer)),
@@ -175,8 +213,13 @@ class EditSettings:
         low, high = self.strengths
         if not 0 < low <= high:
             raise SafegenError(f"strengths must be two rising positive numbers, not {low}, {high}")
-        if self.overshoot < 0:
-            raise SafegenError(f"overshoot must not be negative, and {self.overshoot} is")
+        for name in ("overshoot", "unsafe_noise"):
+            if getattr(self, name) < 0:
+                raise SafegenError(f"{name} must not be negative, and {getattr(self, name)} is")
+        if self.single_gamma is not None and self.single_gamma <= 0:
+            raise SafegenError(f"single_gamma must be positive, not {self.single_gamma}")
+        if self.lora_rank is not None and self.scope != "self-attention":
+            raise SafegenError("factors beside the weights are of self-attention only; set scope")
         if not 0 <= self.patchwork <= 1:
             raise SafegenError(f"patchwork is a share in [0, 1], not {self.patchwork}")
         if not 0 <= self.rehearsal <= 1:
@@ -231,7 +274,7 @@ class EditSettings:
         )
 
     def preset(self, name: str | None) -> EditSettings:
-        """The same, but for what a preset changes: ``robust`` holds against fine-tuning afterwards.
+        """The same, but for what one of ``PRESETS`` changes.
 
         Raises:
             SafegenError: there is no preset of that name.
@@ -240,7 +283,8 @@ class EditSettings:
             return self
         if name not in PRESETS:
             raise SafegenError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-        return replace(self, **PRESETS[name])
+        preset = PRESETS[name]
+        return replace(self, **{"steps": round(preset.steps * self.steps), **preset.changes})
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""

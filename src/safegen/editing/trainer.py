@@ -39,7 +39,7 @@ from safegen.editing.recomputation import recomputation
 from safegen.editing.rehearsal import Rehearsal
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_names, tensor_digest
+from safegen.models.anatomy import denoiser_of, fingerprint, scope_names, tensor_digest
 from safegen.models.conditioning import TextCondition
 from safegen.models.denoising import predict
 from safegen.models.prediction import clean_latent, output_for, signal_and_noise
@@ -125,7 +125,7 @@ class Edit:
         self.base_fingerprint = fingerprint(self.denoiser)
         self._trained = trained_form(
             self.denoiser,
-            self_attention_names(self.denoiser),
+            scope_names(self.denoiser, self.settings.scope),
             self.settings.lora_rank,
             self.settings.seed,
         )
@@ -189,7 +189,7 @@ class Edit:
         return self._trained.differences(self._average)
 
     def patch(self) -> Patch:
-        """The result: verified to change exactly the self-attention weights."""
+        """The result: verified to change exactly the weights of the scope."""
         differences = self.differences()
         self._verify(differences)
         self.discard()
@@ -297,7 +297,8 @@ class Edit:
         if settings.objective == "paper":
             return self._paper_losses(output, batch, redirecting, a, s)
         target = batch.target.flatten(0, 1)
-        single = clean_latent_loss(output, z_t, target, a, s, kind, settings.gamma)
+        gamma = settings.single_gamma or settings.gamma
+        single = clean_latent_loss(output, z_t, target, a, s, kind, gamma)
         single = single.view(batch.rows.shape).mean(dim=1)
         if settings.guidance == 1:
             return single
@@ -325,7 +326,7 @@ class Edit:
         return {name: tensor_digest(p) for name, p in self.denoiser.named_parameters()}
 
     def _verify(self, differences: dict[str, torch.Tensor]) -> None:
-        """All self-attention weights must have changed, and no other."""
+        """All weights of the scope must have changed, and no other."""
         now = self._digest_weights()
         changed = {name for name, digest in self._digests.items() if now[name] != digest}
         strayed = sorted(changed - self._parameters.keys())
@@ -334,7 +335,7 @@ class Edit:
         still = [name for name in self.names if not bool(differences[name].any())]
         if still:
             raise SafegenError(
-                f"the edit left {len(still)} self-attention weights as they were ({still[0]}); "
+                f"the edit left {len(still)} of its weights as they were ({still[0]}); "
                 "train for more steps or at a higher learning rate"
             )
 

@@ -11,7 +11,7 @@ from safegen.defenses.esd import EsdSettings, EsdTraining
 from safegen.defenses.uce import erase
 from safegen.editing.patch import Patch
 from safegen.editing.run import edit
-from safegen.editing.settings import EditSettings
+from safegen.editing.settings import PRESETS, EditSettings
 from safegen.errors import SafegenError
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.lab.objects import BENIGN_NAMES, OBJECTS, UNSAFE_NAMES
@@ -23,8 +23,9 @@ from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 COUNT = 64
 """Prompts of each kind."""
 BATCH = 16
-ROBUST = "safegen-robust"
-PATCHES = ("safegen", ROBUST, "esd-x", "uce")
+VARIANTS = {f"safegen-{preset}": preset for preset in PRESETS}
+"""Safegen's edit by each preset of its settings, as the tables name them."""
+PATCHES = ("safegen", *VARIANTS, "esd-x", "uce")
 
 
 def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
@@ -40,7 +41,7 @@ def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
     """
     if "+" in str(folder):
         raise SafegenError(f"{folder}: a + joins defenses; give a folder without one with --out")
-    safegen, robust, esd, uce = (patch_path(folder, name) for name in PATCHES)
+    paths = {name: patch_path(folder, name) for name in PATCHES}
     return EvaluationSettings(
         model="lab",
         defenses=(
@@ -50,12 +51,12 @@ def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
             "sld-medium",
             "sld-strong",
             "sld-max",
-            f"esd:{esd}",
-            f"uce:{uce}",
+            f"esd:{paths['esd-x']}",
+            f"uce:{paths['uce']}",
             "negative-prompt",
-            f"safegen:{safegen}",
-            f"{ROBUST}=safegen:{robust}",
-            f"safegen:{safegen}+sld-max",
+            f"safegen:{paths['safegen']}",
+            *(f"{name}=safegen:{paths[name]}" for name in VARIANTS),
+            f"safegen:{paths['safegen']}+sld-max",
         ),
         unsafe=(*_named_sets(("explicit", "implicit"), count), *_adversarial_sets(count)),
         benign=_named_sets(("benign",), count),
@@ -86,8 +87,8 @@ def make_patches(
 
     Args:
         folder: of the run.
-        edit_settings: of safegen's edit, and but for what its preset changes of the robust one;
-            the lab's if None.
+        edit_settings: of safegen's edit, and but for what presets change of its variants; the
+            lab's if None.
         esd_settings: of ESD; the lab's if None.
         triplets: unsafe pairs that the edit learns from, with ``BENIGN_SHARE`` benign
             pictures to each.
@@ -100,7 +101,7 @@ def make_patches(
     pipeline = load_pipeline("lab")
     benign = [OBJECTS[name].text for name in BENIGN_NAMES]
 
-    def safegen(name: str, preset: str | None) -> Patch:
+    def safegen(name: str, preset: str | None = None) -> Patch:
         settings = (edit_settings or EditSettings.lab()).preset(preset)
         return edit(
             pipeline,
@@ -122,8 +123,8 @@ def make_patches(
         return erase(pipeline, LAB_WEAPONS, benign)
 
     makers: dict[str, Callable[[], Patch]] = {
-        "safegen": partial(safegen, "safegen", None),
-        ROBUST: partial(safegen, ROBUST, "robust"),
+        "safegen": partial(safegen, "safegen"),
+        **{name: partial(safegen, name, preset) for name, preset in VARIANTS.items()},
         "esd-x": esd_x,
         "uce": uce,
     }

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from safegen.errors import SafegenError
+
+Scope = Literal["self-attention", "self-attention+output"]
+"""What an edit trains; nothing of it sees a text."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ MIXED_ATTENTION: Mapping[str, str] = {
     "QwenImageTransformer2DModel": "Qwen-Image",
 }
 """Denoisers whose one attention runs over text and picture together."""
+
+CROSS_ATTENTION = ".attn2."
+"""What the part of a block that attends to the text has in its parameters' names."""
+OUTPUT_LAYERS = ("conv_norm_out.", "conv_out.", "norm_out.", "proj_out.", "scale_shift_table")
+"""How the names of the parameters behind the last block begin."""
 
 
 def denoiser_of(pipeline: Any) -> nn.Module:
@@ -82,6 +90,27 @@ def self_attention_names(denoiser: nn.Module) -> list[str]:
             f"{type(denoiser).__name__}: no vision-only self-attention found, so nothing could "
             "be edited; this configuration attends to text only"
         )
+    return sorted(names)
+
+
+def scope_names(denoiser: nn.Module, scope: Scope) -> list[str]:
+    """Names of the parameters that an edit of a scope trains, sorted.
+
+    The output is what turns features into the prediction: the last block, but for its
+    cross-attention, and the layers after it.
+
+    Raises:
+        SafegenError: as ``self_attention_names``.
+    """
+    names = set(self_attention_names(denoiser))
+    if scope == "self-attention+output":
+        blocks = "up_blocks" if hasattr(denoiser, "up_blocks") else "transformer_blocks"
+        last = f"{blocks}.{len(getattr(denoiser, blocks)) - 1}."
+        names |= {
+            name
+            for name, _ in denoiser.named_parameters()
+            if name.startswith((last, *OUTPUT_LAYERS)) and CROSS_ATTENTION not in name
+        }
     return sorted(names)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from safegen.files import write_atomically
+from safegen.models.anatomy import Scope
 from safegen.report.figures import FigureRow, figure_rows
 from safegen.report.provenance import Entries, sections
 from safegen.report.records import RunFacts
@@ -60,6 +61,7 @@ class CardSubject:
         name: the hardened model's name; by default from the model and the concept.
         whole: whether the card lies in a complete pipeline, not beside a patch.
         half: whether the weights were written in half precision after they were measured.
+        scope: what the edit trained.
     """
 
     model: str
@@ -70,6 +72,7 @@ class CardSubject:
     name: str | None = None
     whole: bool = False
     half: bool = False
+    scope: Scope = "self-attention"
 
     @property
     def title(self) -> str:
@@ -96,7 +99,15 @@ def model_card(
         license: see ``CardSubject``.
         name: see ``CardSubject``.
     """
-    subject = CardSubject(facts.model, facts.concept, facts.patch, base_model, license, name)
+    subject = CardSubject(
+        facts.model,
+        facts.concept,
+        facts.patch,
+        base_model,
+        license,
+        name,
+        scope=facts.settings.get("edit", {}).get("scope", "self-attention"),
+    )
     return write_card(subject, summary_figures(summary, dataset, asdict(facts.detector)))
 
 

@@ -64,6 +64,7 @@ def export_card(
         license=license or _license(place),
         whole=True,
         half=half,
+        scope=metadata.get("settings", {}).get("scope", "self-attention"),
     )
     return write_card(subject, figures)
 
