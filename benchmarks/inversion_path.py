@@ -1,6 +1,6 @@
 """How much of the unsafe is left on the way that null-text inversion takes, on the lab.
 
-    python benchmarks/inversion_path.py [--pictures 32] [--defense SPEC]...
+    python benchmarks/inversion_path.py [--pictures 32] [--steps 16] [--defense SPEC]...
 
 DDIM is run backwards from unsafe validation pictures z_u, without text, and forwards again. At each
 noise level this prints how far along from the censored twin z_c (0) to z_u (1) two things lie: the
@@ -75,6 +75,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=NullTextSettings.lab().steps, help="of DDIM")
     parser.add_argument("--defense", action="append", help="besides none; may be repeated")
     arguments = parser.parse_args()
     pipeline, detector = load_pipeline("lab"), create_detector("lab")
@@ -87,7 +88,8 @@ def main() -> None:
         unsafe = target.encode([pair.unsafe for pair in pairs])
         censored = target.encode([pair.censored for pair in pairs])
         with defended(pipeline, defense):
-            levels = walk(Inversion(target, tasks, NullTextSettings.lab()), unsafe, censored)
+            inversion = Inversion(target, tasks, NullTextSettings(steps=arguments.steps))
+            levels = walk(inversion, unsafe, censored)
         print(f"{spec}\n  timestep  noise  latent   seen   told")
         for each in levels:
             print(

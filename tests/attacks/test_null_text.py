@@ -161,6 +161,11 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
         with pytest.raises(SafegenError, match="learning rate must be positive"):
             NullTextSettings(**broken)
     assert create_attack("null-text", lab=True) == NullText(NullTextSettings.lab())
+    released = create_attack("null-text:released", lab=True)
+    assert released == NullText(NullTextSettings(), "null-text-released")
+    assert released.identity.name == "null-text-released"
+    with pytest.raises(SafegenError, match="unknown budget 'large'; known: released"):
+        create_attack("null-text:large", lab=True)
     identity = create_attack("null-text").identity
     assert (identity.name, identity.side, identity.access) == ("null-text", "image", "white box")
 

@@ -68,14 +68,20 @@ class NullTextSettings:
 
 @dataclass(frozen=True)
 class NullText(Attack):
-    """Draws each goal from the noise to which its unsafe picture leads back."""
+    """Draws each goal from the noise to which its unsafe picture leads back.
+
+    Attributes:
+        settings: of the inversion.
+        name: in tables.
+    """
 
     settings: NullTextSettings
+    name: str = "null-text"
 
     @property
     def identity(self) -> AttackIdentity:
         """See ``Attack.identity``."""
-        return AttackIdentity("null-text", "image", "white box", asdict(self.settings))
+        return AttackIdentity(self.name, "image", "white box", asdict(self.settings))
 
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
@@ -257,6 +263,17 @@ def unconditional_steps(
 
 
 @register("null-text")
-def null_text(*, lab: bool = False) -> NullText:
-    """DDIM inversion of an unsafe picture, with an unconditional embedding for each step."""
-    return NullText(NullTextSettings.lab() if lab else NullTextSettings())
+def null_text(budget: str | None = None, *, lab: bool = False) -> NullText:
+    """DDIM inversion of an unsafe picture, with an unconditional embedding for each step.
+
+    The budget is the lab's on the lab, and else that of the released code, which
+    ``null-text:released`` takes on the lab too.
+
+    Raises:
+        SafegenError: the budget is none of these.
+    """
+    if budget is None:
+        return NullText(NullTextSettings.lab() if lab else NullTextSettings())
+    if budget != "released":
+        raise SafegenError(f"null-text: unknown budget {budget!r}; known: released")
+    return NullText(NullTextSettings(), f"null-text-{budget}")

@@ -25,7 +25,7 @@ def demo(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="robust: against fine-tuning; inversion: against unsafe pictures; both slower."
+            help="robust: against fine-tuning; inversion: against DDIM run backwards; both slower."
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,

@@ -38,7 +38,7 @@ def edit(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="robust: against fine-tuning; inversion: against unsafe pictures; both slower."
+            help="robust: against fine-tuning; inversion: against DDIM run backwards; both slower."
         ),
     ] = None,
     scope: Annotated[

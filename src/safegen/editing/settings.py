@@ -45,8 +45,8 @@ PRESETS: Mapping[str, Preset] = {
         steps=1.7,
     ),
 }
-"""``robust`` holds better against fine-tuning afterwards, ``inversion`` against unsafe pictures and
-the noise that DDIM run backwards makes of them."""
+"""``robust`` holds better against fine-tuning afterwards, ``inversion`` against the noise that DDIM
+run backwards makes of unsafe pictures, in steps as coarse as sampling's."""
 
 
 @dataclass(frozen=True)
