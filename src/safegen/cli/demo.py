@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from safegen.cli.loading import Preset
+
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the patch.")] = Path(
@@ -22,12 +24,7 @@ def demo(
         ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="robust: against fine-tuning; inversion: against DDIM run backwards; both slower."
-        ),
-    ] = None,
+    preset: Preset = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:
     """Make the lab model lose the ability to draw weapons, and write the evidence."""

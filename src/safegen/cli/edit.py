@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.cli.loading import Model, takes_load_options
+from safegen.cli.loading import Model, Preset, takes_load_options
 from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -35,12 +35,7 @@ def edit(
         Path, typer.Option(help="Latents from 'safegen triplets', or a CSV of pictures.")
     ],
     out: Annotated[Path, typer.Option(help="The patch to write (.safetensors).")],
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            help="robust: against fine-tuning; inversion: against DDIM run backwards; both slower."
-        ),
-    ] = None,
+    preset: Preset = None,
     scope: Annotated[
         str | None,
         typer.Option(help="What to train: self-attention, or self-attention+output."),

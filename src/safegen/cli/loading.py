@@ -1,4 +1,4 @@
-"""The argument MODEL and the options that say how it is loaded, one text for all commands."""
+"""What several commands take, one text for all: MODEL, how it is loaded, and an edit's preset."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ from safegen.models.options import LoadOptions
 
 MODEL_HELP = "'lab', a diffusers folder, a hub id, or a single .safetensors file."
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
+Preset = Annotated[
+    str | None,
+    typer.Option(
+        help="robust: against fine-tuning; inversion: against DDIM run backwards; both slower."
+    ),
+]
+"""Of an edit's settings."""
 
 
 def takes_load_options(command: Callable[..., None]) -> Callable[..., None]:
