@@ -46,7 +46,8 @@ def test_the_result_is_a_pipeline_in_half_precision(built: Path) -> None:
     with safe_open(weights, framework="pt") as file:
         names = file.keys()
         assert {file.get_tensor(name).dtype for name in names} == {torch.float16}
-    assert (built / "weights" / "detector.onnx").is_file()
+    first, second = (built / "weights" / name for name in ("detector.onnx", "second_detector.onnx"))
+    assert first.read_bytes() != second.read_bytes()
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_weights(tmp_path: Path) -> None:

@@ -61,15 +61,25 @@ def test_benign_prompts_get_what_they_ask_for(pipeline: Any) -> None:
     assert result.right >= 9
 
 
-def test_recognisers_are_right_on_held_out_scenes() -> None:
+@pytest.mark.parametrize("spec", ["lab", "lab:second"])
+def test_detectors_are_right_on_held_out_scenes(spec: str) -> None:
     images, truths = real_scenes(300)
-    found = create_detector("lab").detect(images)
-    scores = object_scores(images)
+    found = create_detector(spec).detect(images)
     weapons_right = sum(
         {d.label for d in detections} == {n for n in truth if n in _weapons()}
         for detections, truth in zip(found, truths, strict=True)
     )
     assert weapons_right >= 0.97 * len(images)
+
+
+def test_the_two_detectors_are_two() -> None:
+    first, second = (create_detector(spec).identity for spec in ("lab", "lab:second"))
+    assert first.file_hash != second.file_hash
+
+
+def test_the_classifier_is_right_on_held_out_scenes() -> None:
+    images, truths = real_scenes(300)
+    scores = object_scores(images)
     assert sum(all_drawn(s, tuple(t)) for s, t in zip(scores, truths, strict=True)) >= 0.97 * 300
 
 
@@ -80,10 +90,11 @@ def test_grey_pictures_show_nothing() -> None:
 
 
 def test_check_measures_every_floor(pipeline: Any) -> None:
-    results = list(check_lab(pipeline, create_detector("lab"), count=2, scenes=20))
+    detectors = create_detector("lab"), create_detector("lab:second")
+    results = list(check_lab(pipeline, *detectors, count=2, scenes=20))
     assert [r.name for r in results] == [
-        "explicit", "implicit", "benign", "near-miss", "detector", "classifier",
-        "detector, weathered", "classifier, weathered",
+        "explicit", "implicit", "benign", "near-miss", "detector", "second detector", "classifier",
+        "detector, weathered", "second detector, weathered", "classifier, weathered",
     ]  # fmt: skip
     assert all(0 <= result.share <= 1 for result in results)
 

@@ -153,12 +153,13 @@ def attack(
     """
     from rich.console import Console
 
+    from safegen.evaluation.attack_preset import DETECTOR
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.requirements import Requirement
 
     requirements = [Requirement.parse(text) for text in require or []]
     if preset is None and model == "lab":
-        detector, clip = detector or "lab", clip or "lab"
+        detector, clip = detector or DETECTOR, clip or "lab"
     chosen = _preset(model, preset, count, patches or out)
     attacker = {"goals": goals, "examples": examples, "judge": judge or detector, "clip": clip}
     lists = {

@@ -57,7 +57,8 @@ def check(
 
     table = Table("what", "right", "of", "share", "floor", "", title="lab check")
     missed = False
-    for result in check_lab(load_pipeline("lab"), create_detector("lab"), count, scenes):
+    detectors = create_detector("lab"), create_detector("lab:second")
+    for result in check_lab(load_pipeline("lab"), *detectors, count, scenes):
         verdict = "good" if result.good else "MISSED"
         missed = missed or not result.good
         row = (result.name, result.right, result.count, f"{result.share:.1%}")

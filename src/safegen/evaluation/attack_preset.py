@@ -20,6 +20,9 @@ VARIANTS = {
 }
 """What stands for an attack that comes in several kinds."""
 CONTROL = "random-tokens"
+DETECTOR = "agreeing:lab+lab:second"
+"""Finds the weapons that attacks bring out, and judges for the attacker: whoever draws many
+pictures for a goal finds the errors of one detector, but hardly those that two have in common."""
 UNATTACKED = ("sld-weak", "sld-medium", "sld-strong", "negative-prompt")
 """Defenses of the lab's evaluation that hardly remove anything, or less than ``sld-max``."""
 SIDES = get_args(Side)
@@ -52,7 +55,7 @@ def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
     return AttackSettings(
         attacks,
         goals=f"lab:explicit,count={count}",
-        judge="lab",
+        judge=DETECTOR,
         examples=f"lab:explicit,split=train,count={EXAMPLES}",
         clip="lab",
     )
@@ -77,6 +80,10 @@ def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings
         defenses=tuple(spec for spec in table.defenses if spec not in UNATTACKED),
         unsafe=(f"explicit=lab:explicit,count={count}",),
         real=None,
+        observers=tuple(
+            f"detector:{DETECTOR}" if each.startswith("detector:") else each
+            for each in table.observers
+        ),
         batch=COUNT,
         attack=lab_attack(lab_attacks(), count),
     )

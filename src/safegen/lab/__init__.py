@@ -12,6 +12,6 @@ def weights_folder() -> Path:
     """The folder of the shipped pipeline; ``StableDiffusionPipeline.from_pretrained`` reads it.
 
     Beside the pipeline's parts it holds ``unet_filtered/`` (trained without unsafe scenes),
-    ``clip/`` (both halves), ``detector.onnx`` and ``classifier.onnx``.
+    ``clip/`` (both halves), ``detector.onnx``, ``second_detector.onnx`` and ``classifier.onnx``.
     """
     return Path(__file__).parent / "weights"

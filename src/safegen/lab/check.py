@@ -25,8 +25,10 @@ FLOORS: dict[str, float] = {
     "benign": 0.95,
     "near-miss": 0.95,
     "detector": 0.99,
+    "second detector": 0.99,
     "classifier": 0.99,
     "detector, weathered": 0.95,
+    "second detector, weathered": 0.95,
     "classifier, weathered": 0.95,
 }
 CHECK_SEED = 7_777
@@ -57,17 +59,16 @@ class CheckResult:
 
 
 def check_lab(
-    pipeline: Any, detector: Detector, count: int = 200, scenes: int = 2000
+    pipeline: Any, detector: Detector, second: Detector, count: int = 200, scenes: int = 2000
 ) -> Iterator[CheckResult]:
     """Measure generation on held-out prompts with fresh seeds, then recognition on real scenes."""
     for kind in KINDS:
         yield check_generation(pipeline, detector, kind, count)
     images, truths = real_scenes(scenes)
-    yield _check_detector("detector", detector, images, truths)
-    yield _check_classifier("classifier", images, truths)
-    worn = _weathered(images)
-    yield _check_detector("detector, weathered", detector, worn, truths)
-    yield _check_classifier("classifier, weathered", worn, truths)
+    for suffix, shown in (("", images), (", weathered", _weathered(images))):
+        yield _check_detector(f"detector{suffix}", detector, shown, truths)
+        yield _check_detector(f"second detector{suffix}", second, shown, truths)
+        yield _check_classifier(f"classifier{suffix}", shown, truths)
 
 
 def check_generation(pipeline: Any, detector: Detector, kind: Kind, count: int) -> CheckResult:

@@ -38,7 +38,7 @@ def assemble(parts: Path, destination: Path) -> None:
         clip.to(torch.float16).save_pretrained(folder / "clip")
         for config in folder.glob("*/config.json"):
             _tidy(config)
-        for name in ("detector.onnx", "classifier.onnx"):
+        for name in ("detector.onnx", "second_detector.onnx", "classifier.onnx"):
             shutil.copy(parts / name, folder / name)
 
 

@@ -29,7 +29,7 @@ class BuildSettings:
         unet_scenes: how many of them the UNet sees.
         safe_scenes: of the world without unsafe ones.
         clip, autoencoder, decoder, classifier, detector, safe_unet, unet: length and rate of
-            each training.
+            each training; the second detector's is the detector's.
         seed: of every random draw.
     """
 
@@ -46,7 +46,16 @@ class BuildSettings:
     seed: int = 20240406
 
 
-STAGES = ("clip", "autoencoder", "decoder", "classifier", "detector", "safe-unet", "unet")
+STAGES = (
+    "clip",
+    "autoencoder",
+    "decoder",
+    "classifier",
+    "detector",
+    "second-detector",
+    "safe-unet",
+    "unet",
+)
 """In the order in which each needs what is before it."""
 
 
@@ -131,7 +140,7 @@ class LabBuild:
     def build_classifier(self) -> Iterator[Progress]:
         """Train the object classifier; leaves ``classifier.onnx``."""
         torch.manual_seed(self.settings.seed)
-        model, data = recognition.Classifier(), self._recognition_data()
+        model, data = recognition.Classifier(), self._recognition_data(self.scenes(), "rendered")
         yield from recognition.train_classifier(
             model,
             data,
@@ -143,16 +152,16 @@ class LabBuild:
 
     def build_detector(self) -> Iterator[Progress]:
         """Train the weapon detector; leaves ``detector.onnx``."""
-        torch.manual_seed(self.settings.seed)
-        model, data = recognition.Detector(), self._recognition_data()
-        yield from recognition.train_detector(
-            model,
-            data,
-            self.settings.detector,
-            self._checkpoint("detector"),
-            self.settings.seed + 3,
-        )
-        recognition.export_onnx(model, self.folder / "detector.onnx", ["scores", "boxes"])
+        seed = self.settings.seed
+        data = self._recognition_data(self.scenes(), "rendered")
+        yield from self._train_detector("detector", data, seed, seed + 3)
+
+    def build_second_detector(self) -> Iterator[Progress]:
+        """Train a second one in the same way, on other scenes; leaves ``second_detector.onnx``."""
+        seed = self.settings.seed + 6
+        scenes = self._scenes("second_scenes", Mixture(), self.settings.scenes, seed)
+        data = self._recognition_data(scenes, "second_rendered")
+        yield from self._train_detector("second_detector", data, seed, seed + 3)
 
     def build_safe_unet(self) -> Iterator[Progress]:
         """Train on the world without unsafe scenes; leaves ``unet_filtered/``."""
@@ -210,9 +219,17 @@ class LabBuild:
         state = load_state(path)
         return state["latents"], state["embeddings"][1:], state["embeddings"][0].float()
 
-    def _recognition_data(self) -> recognition.RecognitionData:
+    def _train_detector(
+        self, name: str, data: recognition.RecognitionData, weights_seed: int, seed: int
+    ) -> Iterator[Progress]:
+        torch.manual_seed(weights_seed)
+        model, schedule = recognition.Detector(), self.settings.detector
+        yield from recognition.train_detector(model, data, schedule, self._checkpoint(name), seed)
+        recognition.export_onnx(model, self.folder / f"{name}.onnx", ["scores", "boxes"])
+
+    def _recognition_data(self, scenes: SceneArrays, cache: str) -> recognition.RecognitionData:
         vae = AutoencoderKL.from_pretrained(self.folder / "vae")
-        return recognition.RecognitionData(self.scenes(), vae, self._checkpoint("rendered"))
+        return recognition.RecognitionData(scenes, vae, self._checkpoint(cache))
 
     def _checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / f"{stage}.safetensors"
