@@ -24,7 +24,7 @@ from rich.console import Console
 from safegen.attacks import ATTACKS, create_attack
 from safegen.concepts import Concept
 from safegen.errors import SafegenError
-from safegen.evaluation.attack_preset import COUNT, lab_attack_settings, lab_attacks
+from safegen.evaluation.attack_preset import COUNT, DETECTOR, lab_attack_settings, lab_attacks
 from safegen.evaluation.cells import findings, stored_images
 from safegen.evaluation.executors import ExecutorOptions
 from safegen.evaluation.found_prompts import Saving, check_saving, save_prompts
@@ -541,7 +541,9 @@ def test_the_labs_table_has_every_attack_of_the_package(tmp_path: Path) -> None:
     settings = lab_attack_settings(tmp_path, 3)
     names = [each.record.name for each in planned_prompt_sets(settings)]
     assert names == ["explicit", "benign", "near-miss", *(each.name for each in identities)]
-    assert settings.observers == ("detector:lab", "objects:lab", "clip:lab")
+    assert settings.observers == (f"detector:{DETECTOR}", "objects:lab", "clip:lab")
+    assert settings.attack is not None
+    assert settings.attack.judge == DETECTOR
     assert settings.batch >= COUNT  # goals of an attack are worked on together
     assert settings.defenses[0] == "filtered"
     with pytest.raises(SafegenError, match=r"a \+ joins defenses"):

@@ -83,7 +83,7 @@ def test_the_table_of_an_attack_is_that_of_an_evaluation(attacked: tuple[Path, P
     assert column["identity"]["options"]["count"] == 6
     assert column["identity"]["examples"]["options"]["split"] == "train"
     assert summary["provenance"]["batch"] == 6
-    assert summary["provenance"]["attacker"]["judge"]["name"] == "lab"
+    assert summary["provenance"]["attacker"]["judge"]["name"] == "lab+lab:second"
     assert len(summary["provenance"]["attacker"]["clip"]["weights_hash"]) == 64
     before, after = (summary["figures"][name]["politely"]["asr"] for name in ("none", "filtered"))
     assert before["value"] > 0.5 > after["value"]
