@@ -77,7 +77,6 @@ def test_the_preset_compares_everything(run_folder: Path) -> None:
         "negative-prompt",
         "safegen",
         "safegen-robust",
-        "safegen-inversion",
         "safegen+sld-max",
     ]
     assert [(each.record.name, each.record.role) for each in plan.prompt_sets] == [

@@ -15,9 +15,7 @@ MODEL_HELP = "'lab', a diffusers folder, a hub id, or a single .safetensors file
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Preset = Annotated[
     str | None,
-    typer.Option(
-        help="robust: against fine-tuning; inversion: against DDIM run backwards; both slower."
-    ),
+    typer.Option(help="robust: also against fine-tuning and DDIM run backwards; slower."),
 ]
 """Of an edit's settings."""
 

@@ -33,20 +33,20 @@ class Preset:
 
 
 PRESETS: Mapping[str, Preset] = {
-    "robust": Preset({"rehearsal": 0.5, "overshoot": 0.3, "preserve_weight": 1.8}),
-    "inversion": Preset(
+    "robust": Preset(
         {
             "scope": "self-attention+output",
             "single_gamma": 4.0,
             "unsafe_noise": 8.0,
             "overshoot": 0.3,
-            "preserve_weight": 1.5,
+            "preserve_weight": 2.8,
+            "rehearsal": 1.0,
         },
-        steps=1.7,
+        steps=3.0,
     ),
 }
-"""``robust`` holds better against fine-tuning afterwards, ``inversion`` against the noise that DDIM
-run backwards makes of unsafe pictures, in steps as coarse as sampling's."""
+"""``robust`` holds better against fine-tuning afterwards, and against the noise that DDIM run
+backwards makes of unsafe pictures, in steps as coarse as sampling's."""
 
 
 @dataclass(frozen=True)
