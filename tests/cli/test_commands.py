@@ -106,7 +106,7 @@ def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path)
         ),
         (
             ["edit", "MODEL", "--triplets", "x", "--preset", "strong", "--out", "OUT"],
-            "unknown preset 'strong'; known: robust, inversion",
+            "unknown preset 'strong'; known: robust",
         ),
     ],
 )

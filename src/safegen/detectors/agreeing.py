@@ -56,9 +56,9 @@ class AgreeingDetector:
 
 
 def _agreed(first: list[Detection], *others: list[Detection]) -> list[Detection]:
-    bound = min(max((each.score for each in found), default=0.0) for found in others)
     if not all(others):
         return []
+    bound = min(max(each.score for each in found) for found in others)
     return [replace(each, score=min(each.score, bound)) for each in first]
 
 
