@@ -25,7 +25,8 @@ class Preset:
 
     Attributes:
         changes: values by setting.
-        steps: how many times as many.
+        steps: how many times as many, from a pool as many times as large: seen too often, it is
+            learned by heart.
     """
 
     changes: Mapping[str, Any]
@@ -39,8 +40,8 @@ PRESETS: Mapping[str, Preset] = {
             "single_gamma": 4.0,
             "unsafe_noise": 8.0,
             "overshoot": 0.3,
-            "preserve_weight": 2.8,
-            "rehearsal": 1.0,
+            "preserve_weight": 3.0,
+            "rehearsal": 0.8,
         },
         steps=3.0,
     ),
@@ -284,7 +285,8 @@ class EditSettings:
         if name not in PRESETS:
             raise SafegenError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
         preset = PRESETS[name]
-        return replace(self, **{"steps": round(preset.steps * self.steps), **preset.changes})
+        lengths = {name: round(preset.steps * getattr(self, name)) for name in ("steps", "pool")}
+        return replace(self, **{**lengths, **preset.changes})
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""
