@@ -25,8 +25,7 @@ class Preset:
 
     Attributes:
         changes: values by setting.
-        steps: how many times as many, from a pool as many times as large: seen too often, it is
-            learned by heart.
+        steps: how many times as many.
     """
 
     changes: Mapping[str, Any]
@@ -40,10 +39,10 @@ PRESETS: Mapping[str, Preset] = {
             "single_gamma": 4.0,
             "unsafe_noise": 8.0,
             "overshoot": 0.3,
-            "preserve_weight": 3.0,
+            "preserve_weight": 3.2,
             "rehearsal": 0.8,
         },
-        steps=3.0,
+        steps=4.5,
     ),
 }
 """``robust`` holds better against fine-tuning afterwards, and against the noise that DDIM run
@@ -285,8 +284,7 @@ class EditSettings:
         if name not in PRESETS:
             raise SafegenError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
         preset = PRESETS[name]
-        lengths = {name: round(preset.steps * getattr(self, name)) for name in ("steps", "pool")}
-        return replace(self, **{**lengths, **preset.changes})
+        return replace(self, **{"steps": round(preset.steps * self.steps), **preset.changes})
 
     def rate(self, step: int) -> float:
         """The learning rate at a step."""
