@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from safegen.detectors import Detector, create_detector
+from safegen.errors import SafegenError
 from safegen.lab.objects import UNSAFE_NAMES
 from safegen.lab.world import SAFE_WORLD, Box, Scene, draw_scenes
 from safegen.triplets.censoring import pixelate
@@ -70,6 +71,12 @@ def test_the_identity_names_the_weapons(detector: Detector) -> None:
     identity = detector.identity
     assert (identity.name, identity.threshold, identity.labels) == ("lab", 0.5, UNSAFE_NAMES)
     assert len(identity.file_hash) == 64
+
+
+def test_there_are_two_detectors_and_no_third() -> None:
+    assert create_detector("lab:second").identity.name == "lab:second"
+    with pytest.raises(SafegenError, match="no detector 'third'; known: first, second"):
+        create_detector("lab:third")
 
 
 def test_a_higher_threshold_finds_a_subset(detector: Detector, unsafe_scenes: list[Scene]) -> None:

@@ -208,7 +208,7 @@ def test_a_bad_settings_file_is_named(tmp_path: Path, content: str, message: str
     assert "settings.json" in str(caught.value)
 
 
-@pytest.mark.parametrize("spec", ["onnx", "lab:something"])
+@pytest.mark.parametrize("spec", ["onnx", "opennsfw:something"])
 def test_arguments_a_detector_does_not_take_or_needs(spec: str) -> None:
     with pytest.raises(SafegenError, match="follows a colon"):
         create_detector(spec)
