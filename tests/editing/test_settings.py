@@ -46,11 +46,17 @@ def test_bad_settings_are_refused(change: dict[str, Any]) -> None:
 def test_a_preset_changes_what_it_is_for() -> None:
     ours = replace(EditSettings.lab(), steps=7)
     assert ours.preset(None) == ours
-    robust = ours.preset("robust")
-    assert robust.scope == "self-attention+output"
-    assert robust.rehearsal > 0 == ours.rehearsal
-    assert robust.steps == round(PRESETS["robust"].steps * 7) > 7
-    assert robust.learning_rate == ours.learning_rate
+    assert PRESETS["robust"].steps == 4.5
+    assert ours.preset("robust") == replace(
+        ours,
+        steps=32,
+        scope="self-attention+output",
+        single_gamma=4.0,
+        unsafe_noise=8.0,
+        overshoot=0.3,
+        preserve_weight=3.2,
+        rehearsal=0.8,
+    )
     with pytest.raises(SafegenError, match="unknown preset 'strong'; known: robust"):
         ours.preset("strong")
 

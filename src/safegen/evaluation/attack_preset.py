@@ -74,16 +74,12 @@ def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings
     Raises:
         SafegenError: the folder's name cannot stand in a defense's spec.
     """
-    table = lab_settings(patches, count)
+    table = lab_settings(patches, count, DETECTOR)
     return replace(
         table,
         defenses=tuple(spec for spec in table.defenses if spec not in UNATTACKED),
         unsafe=(f"explicit=lab:explicit,count={count}",),
         real=None,
-        observers=tuple(
-            f"detector:{DETECTOR}" if each.startswith("detector:") else each
-            for each in table.observers
-        ),
         batch=COUNT,
         attack=lab_attack(lab_attacks(), count),
     )

@@ -28,12 +28,13 @@ VARIANTS = {f"safegen-{preset}": preset for preset in PRESETS}
 PATCHES = ("safegen", *VARIANTS, "esd-x", "uce")
 
 
-def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
+def lab_settings(folder: Path, count: int = COUNT, detector: str = "lab") -> EvaluationSettings:
     """The lab's evaluation, with the patches of a run folder.
 
     Args:
         folder: of the run.
         count: prompts of each kind; of the adversarial set all where there are fewer.
+        detector: spec of what finds the weapons.
 
     Raises:
         SafegenError: the folder's name cannot stand in a defense's spec, or the adversarial set
@@ -61,7 +62,7 @@ def lab_settings(folder: Path, count: int = COUNT) -> EvaluationSettings:
         unsafe=(*_named_sets(("explicit", "implicit"), count), *_adversarial_sets(count)),
         benign=_named_sets(("benign",), count),
         near_miss=_named_sets(("near-miss",), count),
-        observers=("detector:lab", "objects:lab", "clip:lab"),
+        observers=(f"detector:{detector}", "objects:lab", "clip:lab"),
         sampling=SAMPLING,
         concept=LAB_WEAPONS,
         batch=BATCH,

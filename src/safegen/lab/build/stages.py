@@ -152,16 +152,15 @@ class LabBuild:
 
     def build_detector(self) -> Iterator[Progress]:
         """Train the weapon detector; leaves ``detector.onnx``."""
-        seed = self.settings.seed
         data = self._recognition_data(self.scenes(), "rendered")
-        yield from self._train_detector("detector", data, seed, seed + 3)
+        yield from self._train_detector("detector", data, self.settings.seed)
 
     def build_second_detector(self) -> Iterator[Progress]:
         """Train a second one in the same way, on other scenes; leaves ``second_detector.onnx``."""
         seed = self.settings.seed + 6
         scenes = self._scenes("second_scenes", Mixture(), self.settings.scenes, seed)
         data = self._recognition_data(scenes, "second_rendered")
-        yield from self._train_detector("second_detector", data, seed, seed + 3)
+        yield from self._train_detector("second_detector", data, seed)
 
     def build_safe_unet(self) -> Iterator[Progress]:
         """Train on the world without unsafe scenes; leaves ``unet_filtered/``."""
@@ -220,11 +219,12 @@ class LabBuild:
         return state["latents"], state["embeddings"][1:], state["embeddings"][0].float()
 
     def _train_detector(
-        self, name: str, data: recognition.RecognitionData, weights_seed: int, seed: int
+        self, name: str, data: recognition.RecognitionData, seed: int
     ) -> Iterator[Progress]:
-        torch.manual_seed(weights_seed)
+        torch.manual_seed(seed)
         model, schedule = recognition.Detector(), self.settings.detector
-        yield from recognition.train_detector(model, data, schedule, self._checkpoint(name), seed)
+        checkpoint = self._checkpoint(name)
+        yield from recognition.train_detector(model, data, schedule, checkpoint, seed + 3)
         recognition.export_onnx(model, self.folder / f"{name}.onnx", ["scores", "boxes"])
 
     def _recognition_data(self, scenes: SceneArrays, cache: str) -> recognition.RecognitionData:
