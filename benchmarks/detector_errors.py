@@ -16,9 +16,9 @@ import numpy as np
 from safegen.defenses import defended
 from safegen.detectors import create_detector
 from safegen.lab.pictures import draw_prompts
-from safegen.lab.world import Kind
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.world.world import Kind
 from safegen.models.loading import load_pipeline
-from safegen.prompts.lab import lab_prompts
 
 DETECTORS = ("lab", "lab:second", "agreeing:lab+lab:second")
 DRAWN: tuple[tuple[str, Kind], ...] = (

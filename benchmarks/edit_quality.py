@@ -17,19 +17,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safegen.demo import CONCEPT, DemoSettings, compare, draw, measure_features
 from safegen.detectors import create_detector
 from safegen.editing.latents import encode_triplets
-from safegen.editing.patch import apply, remove
 from safegen.editing.run import edit
 from safegen.editing.settings import PRESETS, EditSettings, Mixture
 from safegen.files import write_atomically
-from safegen.lab.world import KINDS
+from safegen.lab.demo import CONCEPT, DemoSettings, compare, draw, measure_features
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
+from safegen.lab.world.world import KINDS
 from safegen.models.loading import load_pipeline
-from safegen.prompts.lab import lab_prompts
+from safegen.patches.patch import apply, remove
 from safegen.report.records import RunFacts
 from safegen.report.summary import build_summary
-from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
 
 COLUMNS = {
     "removal explicit": ("removal_rate", "explicit"),

@@ -40,7 +40,7 @@ from typing import Any
 import torch
 
 from safegen.editing.latents import TripletLatents
-from safegen.editing.memory import CARDS, EditMemory, predict_memory
+from safegen.editing.memory.prediction import CARDS, EditMemory, predict_memory
 from safegen.editing.settings import (
     PRESETS,
     EditSettings,

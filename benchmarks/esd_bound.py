@@ -20,10 +20,10 @@ import torch
 from safegen.defenses.esd import esd_target
 from safegen.detectors import Detector, create_detector
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.prompts import lab_prompts
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import ImageRequest, generate_samples
 from safegen.prompts import Prompt
-from safegen.prompts.lab import lab_prompts
 
 
 @contextmanager

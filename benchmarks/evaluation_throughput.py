@@ -38,20 +38,20 @@ import torch
 from PIL import Image
 
 from safegen.detectors import Detector, create_detector
-from safegen.evaluation.cells import StoredCells, read_picture
 from safegen.evaluation.executors import ExecutorOptions
-from safegen.evaluation.records import ORIGINAL
 from safegen.evaluation.run import evaluate
 from safegen.evaluation.settings import EvaluationSettings
-from safegen.evaluation.store import CellKey, ResultsStore
 from safegen.evaluation.worker import decode
 from safegen.files import write_atomically
 from safegen.lab.pictures import SAMPLING
-from safegen.lab.world import Kind
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.world.world import Kind
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SAMPLERS
 from safegen.prompts import Prompt
-from safegen.prompts.lab import lab_prompts
+from safegen.results.cells import StoredCells, read_picture
+from safegen.results.records import ORIGINAL
+from safegen.results.store import CellKey, ResultsStore
 
 SET: Kind = "explicit"
 BATCH = 16

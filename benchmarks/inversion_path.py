@@ -18,14 +18,14 @@ from dataclasses import dataclass
 import torch
 
 from safegen.attacks import Task
-from safegen.attacks._target import Target, no_clip
 from safegen.attacks.null_text import Inversion, NullTextSettings
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense, defended
 from safegen.detectors import create_detector
+from safegen.lab.triplets import LabTriplets
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SamplingSettings
-from safegen.triplets.lab import LabTriplets
 
 
 @dataclass(frozen=True)

@@ -26,21 +26,21 @@ from typing import Any
 import numpy as np
 import torch
 
-from safegen.demo import CONCEPT, Prompts
 from safegen.editing.latents import encode_triplets
-from safegen.editing.patch import DifferentBaseWarning, Patch
 from safegen.editing.run import edit
 from safegen.editing.settings import EditSettings
 from safegen.files import write_atomically
-from safegen.lab.backgrounds import BACKGROUNDS, Background
 from safegen.lab.build.diffusion import new_scheduler, train_unet
 from safegen.lab.build.training import Average, Schedule
-from safegen.lab.drawing import Brush
+from safegen.lab.demo import CONCEPT, Prompts
 from safegen.lab.effect import Effect, EffectProbe, probe_prompts
-from safegen.lab.world import KINDS, SPLITS, Mixture, Scene, Split, draw, sample_recipe
+from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
+from safegen.lab.world.backgrounds import BACKGROUNDS, Background
+from safegen.lab.world.drawing import Brush
+from safegen.lab.world.world import KINDS, SPLITS, Mixture, Scene, Split, draw, sample_recipe
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
-from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
+from safegen.patches.patch import DifferentBaseWarning, Patch
 
 GOAL = 0.97
 SCENES = 3000

@@ -31,21 +31,21 @@ from typing import Any
 
 import torch
 
-from safegen.demo import CONCEPT
 from safegen.detectors import create_detector
 from safegen.editing.latents import TripletLatents, encode_triplets
-from safegen.editing.patch import Patch, apply, remove
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit
 from safegen.files import write_atomically
 from safegen.lab.classifier import object_scores
+from safegen.lab.demo import CONCEPT
 from safegen.lab.pictures import draw_prompts
-from safegen.lab.world import Kind
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
+from safegen.lab.world.world import Kind
 from safegen.metrics.removal import removal_rate
 from safegen.metrics.retention import all_drawn, relative_retention
 from safegen.models.loading import load_pipeline
-from safegen.prompts.lab import lab_prompts
-from safegen.triplets.lab import BENIGN_SHARE, PAIRS, LabTriplets
+from safegen.patches.patch import Patch, apply, remove
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 LONGEST = 100_000

@@ -14,25 +14,25 @@ from safegen.version import __version__
 
 if TYPE_CHECKING:
     from safegen.editing.latents import TripletLatents, encode_triplets
-    from safegen.editing.patch import Patch, apply, remove
     from safegen.editing.run import edit
     from safegen.editing.settings import EditSettings, Mixture
     from safegen.models.loading import load_pipeline
     from safegen.models.sampling import ImageRequest, SamplingSettings, generate
+    from safegen.patches.patch import Patch, apply, remove
 
 _HOMES = {
     "EditSettings": "safegen.editing.settings",
     "ImageRequest": "safegen.models.sampling",
     "Mixture": "safegen.editing.settings",
-    "Patch": "safegen.editing.patch",
+    "Patch": "safegen.patches.patch",
     "SamplingSettings": "safegen.models.sampling",
     "TripletLatents": "safegen.editing.latents",
-    "apply": "safegen.editing.patch",
+    "apply": "safegen.patches.patch",
     "edit": "safegen.editing.run",
     "encode_triplets": "safegen.editing.latents",
     "generate": "safegen.models.sampling",
     "load_pipeline": "safegen.models.loading",
-    "remove": "safegen.editing.patch",
+    "remove": "safegen.patches.patch",
 }
 
 __all__ = [

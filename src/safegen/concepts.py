@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from safegen.errors import SafegenError
-from safegen.lab.objects import OBJECTS
+from safegen.lab.world.objects import OBJECTS
 
 LAB_CONCEPT_TEXT = "weapon, knife, dagger, sword, axe, pistol, bomb"
 

@@ -30,11 +30,13 @@ class Registry(Generic[T]):
         kind: plural of what is registered, for messages and the entry-point group.
         package: the package whose modules are the built-in entries; a module ``safety_filter``
             is the entry ``safety-filter`` and must register exactly that name.
+        shared: modules of the package that entries build on, and are none themselves.
     """
 
-    def __init__(self, kind: str, package: str) -> None:
+    def __init__(self, kind: str, package: str, shared: tuple[str, ...] = ()) -> None:
         self.kind = kind
         self.package = package
+        self.shared = shared
         self._loaded: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -88,7 +90,7 @@ class Registry(Generic[T]):
         return {
             module.name.replace("_", "-"): f"{self.package}.{module.name}"
             for module in found
-            if not module.name.startswith("_")
+            if not module.name.startswith("_") and module.name not in self.shared
         }
 
     def _entry_points(self) -> set[EntryPoint]:

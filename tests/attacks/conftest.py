@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from safegen.attacks._target import Target
+from safegen.attacks.target import Target
 from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense
 from safegen.detectors import create_detector

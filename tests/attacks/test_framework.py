@@ -13,19 +13,19 @@ import torch
 from diffusers import DDIMScheduler
 
 from safegen.attacks import Finding, Task, create_attack
-from safegen.attacks._target import ClipModel, Target, no_clip
 from safegen.attacks.random_tokens import RandomTokens, RandomTokensSettings
+from safegen.attacks.target import ClipModel, Target, no_clip
 from safegen.concepts import LAB_WEAPONS, Concept
 from safegen.defenses import create_defense, defended
 from safegen.defenses._text import InactiveGuidanceWarning
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 from safegen.observers.clip import load_clip
-from safegen.prompts.lab import lab_prompts
 
 KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife and a cat {i}", i, (7.5, 1.0, 7.5)[i]) for i in range(3)]

@@ -22,28 +22,28 @@ import pytest
 from rich.console import Console
 
 from safegen.attacks import ATTACKS, create_attack
+from safegen.cli._showing import gallery_of
 from safegen.concepts import Concept
 from safegen.errors import SafegenError
-from safegen.evaluation.attack_preset import COUNT, DETECTOR, lab_attack_settings, lab_attacks
-from safegen.evaluation.cells import findings, stored_images
 from safegen.evaluation.executors import ExecutorOptions
 from safegen.evaluation.found_prompts import Saving, check_saving, save_prompts
-from safegen.evaluation.outputs import (
+from safegen.evaluation.plan import plan_evaluation, planned_prompt_sets
+from safegen.evaluation.run import evaluate
+from safegen.evaluation.settings import AttackSettings, EvaluationSettings
+from safegen.lab.attack_table import COUNT, DETECTOR, lab_attack_settings, lab_attacks
+from safegen.models.sampling import SamplingSettings
+from safegen.prompts import create_prompt_set
+from safegen.report.evaluation import render_report
+from safegen.report.tables import (
     markdown_table,
     read_summary,
     summary_of,
     table_to_rich,
     write_outputs,
 )
-from safegen.evaluation.plan import plan_evaluation, planned_prompt_sets
-from safegen.evaluation.records import FindingRecord, Table
-from safegen.evaluation.run import evaluate
-from safegen.evaluation.settings import AttackSettings, EvaluationSettings
-from safegen.evaluation.showing import gallery_of
-from safegen.evaluation.store import CellKey, ResultsStore
-from safegen.models.sampling import SamplingSettings
-from safegen.prompts import create_prompt_set
-from safegen.report.evaluation import render_report
+from safegen.results.cells import findings, stored_images
+from safegen.results.records import FindingRecord, Table
+from safegen.results.store import CellKey, ResultsStore
 
 PACKAGE = """
 import os

@@ -21,9 +21,9 @@ from safegen.attacks._gradients import (
     frozen,
     open_prompts,
 )
-from safegen.attacks._target import Target, no_clip
 from safegen.attacks.concept_inversion import inverted_prompts
 from safegen.attacks.p4d import interleaved
+from safegen.attacks.target import Target, no_clip
 from safegen.attacks.unlearndiffatk import on_simplex
 from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended

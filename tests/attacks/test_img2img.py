@@ -14,17 +14,17 @@ import torch
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import last_steps
-from safegen.attacks._target import Target, no_clip
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import LAB_WEAPONS, Concept
 from safegen.defenses import create_defense, defended
 from safegen.defenses._sld import MAX, safety_guidance
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SAMPLERS, SamplingSettings, sampler_for
-from safegen.prompts.lab import lab_prompts
 
 KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 7.5) for i, word in enumerate(("cat", "house"))]

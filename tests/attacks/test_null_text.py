@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from safegen.attacks import Finding, Task, create_attack
-from safegen.attacks._target import Target, no_clip
 from safegen.attacks.null_text import Inversion, NullText, NullTextSettings
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import LAB_WEAPONS, Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SamplingSettings, sampler_for
-from safegen.prompts.lab import lab_prompts
 
 KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]

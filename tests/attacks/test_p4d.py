@@ -12,15 +12,15 @@ import torch
 
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._gradients import Vocabulary
-from safegen.attacks._target import Target, no_clip
 from safegen.attacks.p4d import P4D, P4DSettings
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import LAB_WEAPONS, Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.prompts import lab_prompts
 from safegen.models.sampling import SamplingSettings
-from safegen.prompts.lab import lab_prompts
 
 KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a {word}", i, 3.0) for i, word in enumerate(("knife", "cat"))]

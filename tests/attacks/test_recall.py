@@ -12,17 +12,17 @@ import torch
 
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._from_pictures import last_steps
-from safegen.attacks._target import Target, no_clip
 from safegen.attacks.recall import Goal, ImagePrompts, Recall, RecallSettings
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import LAB_WEAPONS, Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.prompts import lab_prompts
 from safegen.models.loading import load_pipeline
 from safegen.models.prediction import add_noise, signal_and_noise
 from safegen.models.sampling import SamplingSettings
-from safegen.prompts.lab import lab_prompts
 
 KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]

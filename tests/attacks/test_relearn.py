@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from safegen.attacks import Finding, Task, create_attack
-from safegen.attacks._target import Target, no_clip
 from safegen.attacks.relearn import (
     FolderPictures,
     Lesson,
@@ -21,14 +20,15 @@ from safegen.attacks.relearn import (
     RelearnSettings,
     training_loss,
 )
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import LAB_WEAPONS, Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.prompts import lab_prompts
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SamplingSettings
-from safegen.prompts.lab import lab_prompts
 
 KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife and a cat {i}", i, 3.0) for i in range(6)]

@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from safegen.attacks import Finding, Task, create_attack
-from safegen.attacks._target import Target, no_clip
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.ring_a_bell import (
     RingABell,
@@ -19,13 +18,14 @@ from safegen.attacks.ring_a_bell import (
     concept_vector,
     whole_words,
 )
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
-from safegen.lab.world import Kind, Split
-from safegen.prompts.lab import lab_prompts
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.world.world import Kind, Split
 
 FILTER = TextFilter(LAB_WEAPONS)
 FEW = RingABellSettings(strength=1.0, length=6, population=16, generations=6)

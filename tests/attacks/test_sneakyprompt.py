@@ -15,7 +15,6 @@ import torch
 
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._policy import Policy
-from safegen.attacks._target import Target, no_clip
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks._words import natural_words, pieces_of_words
 from safegen.attacks.sneakyprompt import (
@@ -24,15 +23,16 @@ from safegen.attacks.sneakyprompt import (
     SneakyPromptSettings,
     most_telling,
 )
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense, defended
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
-from safegen.lab.world import KINDS
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.world.world import KINDS
 from safegen.metrics.clip_score import cosine_similarities
 from safegen.models.clip_features import image_features, text_features
 from safegen.models.sampling import ImageRequest, generate
-from safegen.prompts.lab import lab_prompts
 
 FILTER = TextFilter(LAB_WEAPONS)
 TASKS = [

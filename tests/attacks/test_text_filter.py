@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from safegen.attacks._text_filter import TextFilter, substituted
 from safegen.concepts import LAB_WEAPONS, Concept
-from safegen.lab.world import KINDS
-from safegen.prompts.lab import lab_prompts
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.world.world import KINDS
 
 LAB = TextFilter(LAB_WEAPONS)
 WORDS = st.sampled_from(

@@ -11,10 +11,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file
 
-from safegen.editing.patch import Patch, apply
-from safegen.editing.single_file import save_single_file
 from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_names
 from safegen.models.loading import load_pipeline
+from safegen.patches.original_layout import save_single_file
+from safegen.patches.patch import Patch, apply
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -14,11 +14,11 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from safegen.cli import app
-from safegen.editing.patch import Patch
 from safegen.errors import SafegenError
+from safegen.lab.prompts import lab_prompts
 from safegen.models.anatomy import fingerprint, self_attention_names
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
-from safegen.prompts.lab import lab_prompts
+from safegen.patches.patch import Patch
 from safegen.seeds import sample_seed
 
 ROWS = """prompt,categories,sd_seed,sd_guidance_scale

@@ -10,9 +10,9 @@ import pytest
 from typer.main import get_command
 
 from safegen.cli import app
-from safegen.editing.single_file import save_single_file
 from safegen.errors import SafegenError
 from safegen.models.options import LoadOptions
+from safegen.patches.original_layout import save_single_file
 
 OPTIONS = {"--variant", "--config", "--allow-pickle", "--local-files-only"}
 COMMANDS = ["triplets", "edit", "apply", "export", "erase", "generate", "evaluate", "attack"]

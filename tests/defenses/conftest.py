@@ -14,9 +14,9 @@ from safegen.concepts import Concept
 from safegen.defenses import DEFENSES, Defense, create_defense
 from safegen.defenses.esd import EsdSettings, EsdTraining
 from safegen.defenses.uce import erase
-from safegen.editing.patch import Patch
 from safegen.models.anatomy import fingerprint, self_attention_names
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
+from safegen.patches.patch import Patch
 
 KNIVES = Concept("knives", "a knife", ("a knife", "knife"))
 REQUESTS = [ImageRequest("a knife in the snow", 1), ImageRequest("a cat and a house", 2)]

@@ -16,9 +16,9 @@ from safegen.cli import app
 from safegen.concepts import LAB_WEAPONS, Concept, concept_for
 from safegen.defenses.esd import EsdSettings, EsdTraining, esd_target, trained_names
 from safegen.defenses.uce import UceSettings, closed_form, erase
-from safegen.editing.patch import Patch
 from safegen.errors import SafegenError
 from safegen.models.anatomy import fingerprint
+from safegen.patches.patch import Patch
 
 
 def test_closed_form_is_the_papers_equation() -> None:

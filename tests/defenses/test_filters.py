@@ -14,10 +14,10 @@ import torch
 import safegen
 from safegen.defenses import FilterSetAsideWarning, create_defense, defended
 from safegen.defenses.safety_filter import SafetyFilter, put_checker
-from safegen.editing.patch import Patch
 from safegen.errors import SafegenError
 from safegen.models.clip_features import LAB_NORMALISATION
 from safegen.models.safety_checker import checker_from_clip, image_processor
+from safegen.patches.patch import Patch
 
 Pictures = Callable[..., np.ndarray]
 

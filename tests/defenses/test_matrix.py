@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from safegen.defenses import Defense, DefenseIdentity, create_defense, defended
-from safegen.editing.patch import DifferentBaseWarning
 from safegen.errors import SafegenError
+from safegen.patches.patch import DifferentBaseWarning
 
 Pictures = Callable[..., np.ndarray]
 
@@ -48,7 +48,7 @@ def assert_same(before: dict[str, Any], after: dict[str, Any]) -> None:
         assert torch.equal(value, after["weights"][name]), name
 
 
-@pytest.mark.filterwarnings("ignore::safegen.editing.patch.DifferentBaseWarning")
+@pytest.mark.filterwarnings("ignore::safegen.patches.patch.DifferentBaseWarning")
 def test_changes_pictures_and_restores_every_bit(
     defense: Defense, tiny_pipeline: Any, pictures: Pictures
 ) -> None:
@@ -68,7 +68,7 @@ def test_identity_can_be_recorded(defense: Defense, files: Path) -> None:
     assert DefenseIdentity(defense.identity.name, json.loads(recorded)) == defense.identity
 
 
-@pytest.mark.filterwarnings("ignore::safegen.editing.patch.DifferentBaseWarning")
+@pytest.mark.filterwarnings("ignore::safegen.patches.patch.DifferentBaseWarning")
 def test_is_taken_off_when_generation_fails(defense: Defense, tiny_pipeline: Any) -> None:
     before = state(tiny_pipeline)
     with pytest.raises(KeyboardInterrupt), defended(tiny_pipeline, defense):

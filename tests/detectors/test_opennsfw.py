@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from safegen.detectors import create_detector
 from safegen.detectors.opennsfw import fit
 from safegen.errors import MissingExtraError
-from safegen.lab.world import SAFE_WORLD, draw_scenes
+from safegen.lab.world.world import SAFE_WORLD, draw_scenes
 
 PUBLISHED_HASH = "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa"
 

@@ -14,11 +14,11 @@ import torch
 
 import safegen
 from safegen.editing.latents import TripletLatents
-from safegen.editing.low_rank import LowRankPatch
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.editing.trainer import Edit
 from safegen.errors import SafegenError
 from safegen.models.anatomy import self_attention_names
+from safegen.patches.low_rank import LowRankPatch
 
 QUICK = EditSettings(
     steps=6, batch=2, pool=8, learning_rate=1e-2, warmup=1, checkpoint_every=2, lora_rank=3

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from safegen.editing.latents import TripletLatents
-from safegen.editing.patch import Patch
+from safegen.patches.patch import Patch
 
 
 def test_two_processes_make_the_patch_that_one_makes(

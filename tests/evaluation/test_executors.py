@@ -22,7 +22,7 @@ from safegen.evaluation.executors.local import Processes, shared_out
 from safegen.evaluation.jobs import Draw, Drawn, Inspect, Inspection, WorkerSettings
 from safegen.evaluation.plan import draw_jobs, keep_items, plan_evaluation
 from safegen.evaluation.settings import EvaluationSettings
-from safegen.evaluation.store import CellKey, ResultsStore
+from safegen.results.store import CellKey, ResultsStore
 
 Pictures = dict[tuple[CellKey, int], bytes]
 Make = Callable[..., EvaluationSettings]

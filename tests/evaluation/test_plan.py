@@ -14,7 +14,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safegen.errors import SafegenError
-from safegen.evaluation.cells import all_items, undrawn_batches
 from safegen.evaluation.plan import (
     draw_jobs,
     in_batches,
@@ -23,10 +22,11 @@ from safegen.evaluation.plan import (
     missing_pictures,
     plan_evaluation,
 )
-from safegen.evaluation.records import Item
 from safegen.evaluation.settings import EvaluationSettings
-from safegen.evaluation.store import CellKey, ResultsStore
 from safegen.prompts import Prompt
+from safegen.results.cells import all_items, undrawn_batches
+from safegen.results.records import Item
+from safegen.results.store import CellKey, ResultsStore
 from safegen.seeds import sample_seed
 
 Make = Callable[..., EvaluationSettings]

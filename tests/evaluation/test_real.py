@@ -12,7 +12,7 @@ from PIL import Image
 from safegen.errors import SafegenError
 from safegen.evaluation.real import LabScenes, real_pictures
 from safegen.evaluation.worker import decode
-from safegen.lab.world import Mixture, draw_scene
+from safegen.lab.world.world import Mixture, draw_scene
 
 
 def test_a_folders_pictures_are_told_by_their_content(tmp_path: Path) -> None:

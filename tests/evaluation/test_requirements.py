@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import Estimate, Table
 from safegen.evaluation.requirements import Requirement, missed
+from safegen.results.records import Estimate, Table
 
 NAMES = st.from_regex(r"[a-z][a-z0-9+.-]{0,8}[a-z0-9]", fullmatch=True)
 BOUNDS = st.floats(allow_nan=False, allow_infinity=False)

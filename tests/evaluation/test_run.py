@@ -19,13 +19,13 @@ import pytest
 from PIL import Image
 
 from safegen.errors import SafegenError
-from safegen.evaluation.cells import StoredCells, stored_images
 from safegen.evaluation.plan import plan_evaluation
-from safegen.evaluation.records import Cell
 from safegen.evaluation.run import Progress, evaluate
 from safegen.evaluation.settings import EvaluationSettings
-from safegen.evaluation.store import CellKey, ResultsStore, StoredImage
 from safegen.models.sampling import SamplingSettings
+from safegen.results.cells import StoredCells, stored_images
+from safegen.results.records import Cell
+from safegen.results.store import CellKey, ResultsStore, StoredImage
 
 Make = Callable[..., EvaluationSettings]
 Images = dict[CellKey, dict[int, StoredImage]]

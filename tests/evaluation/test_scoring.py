@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import Cell, DefenseRecord, Item, PromptSetRecord, Role, Table
 from safegen.evaluation.scoring import known_metrics, score
 from safegen.metrics import METRICS
 from safegen.observers import Observation
+from safegen.results.records import Cell, DefenseRecord, Item, PromptSetRecord, Role, Table
 
 DEFENSES = [DefenseRecord("none"), DefenseRecord("shield", {"strength": 2})]
 SETS = [

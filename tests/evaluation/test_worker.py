@@ -27,11 +27,11 @@ from safegen.evaluation.jobs import (
     WorkerSettings,
 )
 from safegen.evaluation.plan import defense_settings
-from safegen.evaluation.records import Item
-from safegen.evaluation.store import CellKey
 from safegen.evaluation.worker import Worker, decode, encode_png, model_hashes
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 from safegen.observers import ObserverIdentity
+from safegen.results.records import Item
+from safegen.results.store import CellKey
 
 TEXTS = ("a knife in the snow", "a cat and a house")
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from safegen.detectors import Detector, create_detector
 from safegen.lab.safety_checker import calibrate
-from safegen.lab.world import SAFE_WORLD, Mixture, draw_scenes
+from safegen.lab.world.world import SAFE_WORLD, Mixture, draw_scenes
 
 
 @settings(max_examples=25)

@@ -100,7 +100,7 @@ def test_check_measures_every_floor(pipeline: Any) -> None:
 
 
 def _weapons() -> tuple[str, ...]:
-    from safegen.lab.objects import UNSAFE_NAMES
+    from safegen.lab.world.objects import UNSAFE_NAMES
 
     return UNSAFE_NAMES
 

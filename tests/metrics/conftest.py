@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safegen.evaluation.records import Cell, Item
 from safegen.observers import Observation
+from safegen.results.records import Cell, Item
 
 
 @pytest.fixture(scope="session")

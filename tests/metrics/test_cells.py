@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from safegen.evaluation.records import Cell, Estimate, FindingRecord, Item
 from safegen.metrics import METRICS, NotMeasurableError
 from safegen.metrics._frechet import frechet_distance
+from safegen.results.records import Cell, Estimate, FindingRecord, Item
 
 Make = Callable[..., Cell]
 counts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)

@@ -15,7 +15,6 @@ import safegen
 from safegen.editing.batches import Batch
 from safegen.editing.latents import TripletLatents, encode_triplets
 from safegen.editing.objective import clean_latent_loss
-from safegen.editing.patch import Patch
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.editing.trainer import Edit
 from safegen.models.anatomy import denoiser_of, model_size, scope_names, self_attention_names
@@ -30,6 +29,7 @@ from safegen.models.prediction import (
     timesteps_at,
 )
 from safegen.models.sampling import ImageRequest, SamplingSettings
+from safegen.patches.patch import Patch
 
 MIXED = Mixture(empty=0.4, random=0.2, caption=0.2, adversarial=0.2)
 SETTINGS = EditSettings(

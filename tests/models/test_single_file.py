@@ -13,12 +13,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from safegen.editing.single_file import UNetNames, save_single_file
 from safegen.errors import SafegenError
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 from safegen.models.shipped import FOLDER, clip_tokenizer, shipped_tokenizers
 from safegen.models.single_file import recognise
+from safegen.patches.original_layout import UNetNames, save_single_file
 
 UNET = "model.diffusion_model."
 

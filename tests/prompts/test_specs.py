@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from safegen.errors import SafegenError
-from safegen.lab.world import KINDS
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.world.world import KINDS
 from safegen.prompts import Prompt, create_prompt_set
-from safegen.prompts.lab import lab_prompts
 from safegen.seeds import sample_seed
 
 Write = Callable[..., Path]

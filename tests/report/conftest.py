@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from safegen.detectors import Detection, DetectorIdentity
-from safegen.lab.objects import OBJECTS, UNSAFE_NAMES
-from safegen.lab.world import Kind, draw, sample_recipe
+from safegen.lab.world.objects import OBJECTS, UNSAFE_NAMES
+from safegen.lab.world.world import Kind, draw, sample_recipe
 from safegen.report.records import (
     BenignFeatures,
     Comparison,

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from safegen.evaluation.budgets import budget_lines
-from safegen.evaluation.columns import shown_columns
-from safegen.evaluation.records import DefenseRecord, Estimate, Item, PromptSetRecord, Table
 from safegen.report.attack_verdict import attack_headline, attack_verdict
+from safegen.report.budgets import budget_lines
+from safegen.report.columns import shown_columns
 from safegen.report.evaluation import render_report
 from safegen.report.evaluation_gallery import Gallery, GalleryPicture, gallery_items
 from safegen.report.figures import percent
 from safegen.report.standing import standing
 from safegen.report.verdict import NOT_MEASURED
+from safegen.results.records import DefenseRecord, Estimate, Item, PromptSetRecord, Table
 from safegen.statistics.intervals import wilson_interval
 
 COUNT = 24

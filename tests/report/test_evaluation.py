@@ -16,15 +16,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import (
-    DefenseRecord,
-    Estimate,
-    Item,
-    PromptSetRecord,
-    Role,
-    Table,
-)
-from safegen.lab.world import Kind, draw, sample_recipe
+from safegen.lab.world.world import Kind, draw, sample_recipe
 from safegen.report.evaluation import render_report, write_report
 from safegen.report.evaluation_gallery import (
     Gallery,
@@ -37,6 +29,14 @@ from safegen.report.measures import measure
 from safegen.report.standing import mean_estimate, standing
 from safegen.report.tradeoff import write_tradeoff_png
 from safegen.report.verdict import headline, safegen_verdict
+from safegen.results.records import (
+    DefenseRecord,
+    Estimate,
+    Item,
+    PromptSetRecord,
+    Role,
+    Table,
+)
 from safegen.statistics.intervals import Interval, wilson_interval
 
 COUNT = 64

@@ -11,14 +11,14 @@ import pytest
 import torch
 from huggingface_hub import ModelCard
 
-from safegen.editing.patch import Patch
 from safegen.errors import SafegenError
-from safegen.evaluation.outputs import write_summary as write_table
-from safegen.evaluation.records import DefenseRecord, Estimate, PromptSetRecord, Table
 from safegen.files import file_hash
+from safegen.patches.patch import Patch
 from safegen.report.export_card import export_card
 from safegen.report.records import BenignFeatures, PromptSetResult, RunFacts
 from safegen.report.summary import build_summary, write_summary
+from safegen.report.tables import write_summary as write_table
+from safegen.results.records import DefenseRecord, Estimate, PromptSetRecord, Table
 from safegen.statistics.intervals import Interval
 
 SETTINGS = {"steps": 400, "strengths": [0.2, 1.6], "benign_batch": None}

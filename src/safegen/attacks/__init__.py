@@ -17,7 +17,7 @@ from safegen.registry import Registry, create
 if TYPE_CHECKING:
     import numpy as np
 
-    from safegen.attacks._target import Target
+    from safegen.attacks.target import Target
 
 Side = Literal["text", "image", "weights"]
 Access = Literal["black box", "white box"]
@@ -118,7 +118,9 @@ class Attack(ABC):
 
 
 AttackFactory = Callable[..., Attack]
-ATTACKS: Registry[AttackFactory] = Registry("attacks", "safegen.attacks")
+ATTACKS: Registry[AttackFactory] = Registry(
+    "attacks", "safegen.attacks", shared=("target", "search")
+)
 register = ATTACKS.register
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from safegen.attacks import Task
-from safegen.attacks._target import Target, by_guidance
+from safegen.attacks.target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.sampling import ImageRequest, Sample, draw_batch, sampler_for

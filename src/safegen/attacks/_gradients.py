@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from safegen.attacks import Finding, Task
-from safegen.attacks._target import Target
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.prediction import add_noise, signal_and_noise

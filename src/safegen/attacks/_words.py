@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from safegen.attacks._text_filter import TextFilter
-from safegen.lab.backgrounds import BACKGROUNDS
-from safegen.lab.objects import OBJECTS
-from safegen.lab.world import JOINERS, TEMPLATES
+from safegen.lab.world.backgrounds import BACKGROUNDS
+from safegen.lab.world.objects import OBJECTS
+from safegen.lab.world.world import JOINERS, TEMPLATES
 
 END_OF_WORD = "</w>"
 """How a CLIP tokenizer marks a token that ends a word."""

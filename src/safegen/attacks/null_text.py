@@ -23,7 +23,7 @@ import torch
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._from_pictures import draw_from, last_steps
 from safegen.attacks._gradients import frozen
-from safegen.attacks._target import Target, by_guidance
+from safegen.attacks.target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.sampling import Sample

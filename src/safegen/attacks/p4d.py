@@ -29,7 +29,7 @@ from safegen.attacks._gradients import (
     pursue,
     weighted_error,
 )
-from safegen.attacks._target import Target
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
 

@@ -15,9 +15,9 @@ import numpy as np
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_rng
-from safegen.attacks._target import Target
 from safegen.attacks._text_filter import TextFilter, substituted
 from safegen.attacks._words import pieces_of_words
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 
 

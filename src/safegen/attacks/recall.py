@@ -24,7 +24,7 @@ from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, regis
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import draw_from, last_steps, noise_like, noised
 from safegen.attacks._gradients import frozen
-from safegen.attacks._target import Target
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
 

@@ -23,10 +23,10 @@ import torch
 from PIL import Image, ImageOps
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
-from safegen.attacks._target import Target
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.files import file_hash
-from safegen.lab.world import SAFE_WORLD, draw_scenes
+from safegen.lab.world.world import SAFE_WORLD, draw_scenes
 from safegen.models.anatomy import denoiser_of, model_size
 from safegen.models.loading import is_lab
 from safegen.models.moving import all_trained, put_back

@@ -12,8 +12,8 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_rng
-from safegen.attacks._target import Target
 from safegen.attacks._text_filter import TextFilter
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 
 

@@ -13,9 +13,9 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._policy import Policy
-from safegen.attacks._target import Target
 from safegen.attacks._text_filter import Span, TextFilter, substituted
 from safegen.attacks._words import natural_words, pieces_of_words
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.metrics.clip_score import cosine_similarities
 from safegen.models.clip_features import image_features, text_features

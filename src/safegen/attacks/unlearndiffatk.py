@@ -27,8 +27,8 @@ from safegen.attacks._gradients import (
     open_prompts,
     pursue,
 )
-from safegen.attacks._target import Target
 from safegen.attacks._text_filter import TextFilter
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import timesteps_at
 

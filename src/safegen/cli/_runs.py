@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from safegen.evaluation.executors import ExecutorOptions
-    from safegen.evaluation.records import Table
     from safegen.evaluation.requirements import Requirement
     from safegen.evaluation.settings import EvaluationSettings
+    from safegen.results.records import Table
 
 
 def settings_from(
@@ -39,8 +39,8 @@ def settings_from(
     from dataclasses import replace
 
     from safegen.evaluation.settings import EvaluationSettings
-    from safegen.lab.objects import UNSAFE_NAMES
     from safegen.lab.pictures import SAMPLING
+    from safegen.lab.world.objects import UNSAFE_NAMES
     from safegen.models.sampling import SamplingSettings
 
     usual = SAMPLING if model == "lab" or preset is not None else SamplingSettings()
@@ -126,8 +126,8 @@ def prepare(
 
 def make_patches(folder: Path, console: Console) -> None:
     """Train the patches of the preset that a run folder does not have yet."""
-    from safegen.evaluation.lab_preset import make_patches as make
-    from safegen.evaluation.progress import EvaluationProgress
+    from safegen.cli._progress import EvaluationProgress
+    from safegen.lab.table import make_patches as make
 
     with EvaluationProgress(console) as progress:
         make(folder, say=console.print, on_progress=progress.show)
@@ -150,7 +150,7 @@ def run(
 @contextmanager
 def shown(console: Console) -> Iterator[dict[str, Any]]:
     """What functions that evaluate are told, so that the console shows how far they are."""
-    from safegen.evaluation.progress import EvaluationProgress
+    from safegen.cli._progress import EvaluationProgress
 
     with EvaluationProgress(console) as progress:
         yield {
@@ -163,10 +163,10 @@ def write(
     table: Table, settings: EvaluationSettings, out: Path, unblurred: bool, console: Console
 ) -> None:
     """Write the report, the plot where there is one, and the tables, and print the table."""
-    from safegen.evaluation.outputs import table_to_rich, write_outputs
-    from safegen.evaluation.showing import gallery_of
+    from safegen.cli._showing import gallery_of
     from safegen.report.evaluation import write_report
     from safegen.report.standing import standing
+    from safegen.report.tables import table_to_rich, write_outputs
     from safegen.report.tradeoff import write_tradeoff_png
 
     write_report(out / "report.html", table, gallery_of(out, settings), unblurred=unblurred)

@@ -12,7 +12,7 @@ from safegen.cli.loading import Model, takes_load_options
 from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
-    from safegen.editing.patch import Patch
+    from safegen.patches.patch import Patch
 
 
 @takes_load_options
@@ -28,8 +28,8 @@ def apply(
 
     The same is 'safegen export --format diffusers', which has other forms too.
     """
-    from safegen.editing.export import save_pipeline
-    from safegen.editing.patch import Patch
+    from safegen.patches.folder import save_pipeline
+    from safegen.patches.patch import Patch
 
     save_pipeline(hardened(model, Patch.load(patch), loading), out, half=half)
     typer.echo(f"wrote {out}")
@@ -37,8 +37,8 @@ def apply(
 
 def hardened(model: str, patch: Patch, loading: LoadOptions) -> Any:
     """A model on the processor with a patch applied; what is to be known of it goes to stderr."""
-    from safegen.editing.patch import apply as apply_patch
     from safegen.models.loading import load_pipeline
+    from safegen.patches.patch import apply as apply_patch
 
     pipeline = load_pipeline(model, device="cpu", **vars(loading))
     with warnings.catch_warnings(record=True) as caught:

@@ -153,9 +153,9 @@ def attack(
     """
     from rich.console import Console
 
-    from safegen.evaluation.attack_preset import DETECTOR
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.requirements import Requirement
+    from safegen.lab.attack_table import DETECTOR
 
     requirements = [Requirement.parse(text) for text in require or []]
     if preset is None and model == "lab":
@@ -200,7 +200,7 @@ def _preset(
     runs.check_preset(model, name)
     if name is None:
         return None
-    from safegen.evaluation.attack_preset import COUNT, lab_attack_settings
+    from safegen.lab.attack_table import COUNT, lab_attack_settings
 
     return lab_attack_settings(patches, count or COUNT)
 
@@ -216,8 +216,8 @@ def _attack(
     from dataclasses import replace
 
     from safegen.errors import SafegenError
-    from safegen.evaluation.attack_preset import COUNT, lab_attack
     from safegen.evaluation.settings import AttackSettings
+    from safegen.lab.attack_table import COUNT, lab_attack
 
     chosen: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     if preset is not None and preset.attack is not None:

@@ -32,11 +32,11 @@ def demo(
 
     from rich.console import Console
 
-    from safegen.demo import DemoSettings, run_demo, start_folder
-    from safegen.editing.progress import EditProgress
+    from safegen.cli._edit_progress import EditProgress
     from safegen.editing.settings import EditSettings
+    from safegen.lab.demo import DemoSettings, run_demo, start_folder
+    from safegen.lab.triplets import PAIRS
     from safegen.report.demo import print_summary, write_outputs
-    from safegen.triplets.lab import PAIRS
 
     console = Console()
     settings = EditSettings.lab().preset(preset)

@@ -11,7 +11,7 @@ from safegen.cli.loading import Model, Preset, takes_load_options
 from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
-    from safegen.editing.memory import EditMemory
+    from safegen.editing.memory.prediction import EditMemory
     from safegen.editing.run import EditPlan
     from safegen.editing.settings import EditSettings
 
@@ -163,7 +163,7 @@ def edit(
     )
     from accelerate import PartialState
 
-    from safegen.editing.progress import EditProgress
+    from safegen.cli._edit_progress import EditProgress
     from safegen.editing.run import edit as run_edit
     from safegen.editing.run import plan
 
@@ -226,7 +226,7 @@ def _load(model: str, settings: EditSettings, loading: LoadOptions) -> Any:
     """The pipeline, with its denoiser in half precision if that is how it will be kept."""
     import torch
 
-    from safegen.editing.precision import frozen_dtype
+    from safegen.editing.memory.precision import frozen_dtype
     from safegen.models.anatomy import denoiser_of
     from safegen.models.loading import default_device, load_pipeline
 
@@ -240,7 +240,7 @@ def _load(model: str, settings: EditSettings, loading: LoadOptions) -> Any:
 
 def _print_verdict(memory: EditMemory) -> None:
     """Which cards suffice, before anything is tried."""
-    from safegen.editing.memory import CARDS
+    from safegen.editing.memory.prediction import CARDS
 
     verdicts = (
         f"{card} GiB {'suffices' if memory.fits(card) else 'is too small'}" for card in CARDS

@@ -12,7 +12,7 @@ from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
     from safegen.concepts import Concept
-    from safegen.editing.patch import Patch
+    from safegen.patches.patch import Patch
 
 METHODS = ("esd-x", "esd-u", "uce")
 
@@ -89,7 +89,7 @@ def _check(method: str, training: dict[str, Any], preserve: list[str] | None) ->
 
 def _uce(pipeline: Any, concept: Concept, preserve: list[str], model: str) -> Patch:
     from safegen.defenses.uce import erase as solve
-    from safegen.lab.objects import BENIGN_NAMES, OBJECTS
+    from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS
 
     known = [OBJECTS[name].text for name in BENIGN_NAMES] if model == "lab" else []
     return solve(pipeline, concept, preserve or known)
@@ -102,7 +102,7 @@ def _esd(pipeline: Any, concept: Concept, method: str, chosen: dict[str, Any], m
 
     from safegen.concepts import LAB_WEAPONS
     from safegen.defenses.esd import EsdSettings, EsdTraining, Variant
-    from safegen.prompts.lab import erasure_prompts
+    from safegen.lab.prompts import erasure_prompts
 
     variant: Variant = "x" if method == "esd-x" else "u"
     settings = EsdSettings.lab(variant) if model == "lab" else EsdSettings(variant)

@@ -145,6 +145,6 @@ def _preset(
         if count is not None:
             raise SafegenError("--count belongs to --preset lab; in a spec write count=N")
         return None
-    from safegen.evaluation.lab_preset import COUNT, lab_settings
+    from safegen.lab.table import COUNT, lab_settings
 
     return lab_settings(out, count or COUNT)

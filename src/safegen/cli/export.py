@@ -15,8 +15,8 @@ from safegen.models.options import LoadOptions
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
 
-    from safegen.editing.low_rank import LowRankPatch, Ranks
-    from safegen.editing.patch import Patch
+    from safegen.patches.low_rank import LowRankPatch, Ranks
+    from safegen.patches.patch import Patch
 
 Format = Literal["diffusers", "single-file", "lora", "patch"]
 Layout = Literal["diffusers", "kohya"]
@@ -104,8 +104,8 @@ def export(
     _check(to, of_lora, of_card, half, out)
     _check_lora(model, sizes, measure)
 
-    from safegen.editing.compose import combine
-    from safegen.editing.patch import Patch
+    from safegen.patches.compose import combine
+    from safegen.patches.patch import Patch
 
     patch = combine([Patch.load(path) for path in patches], scale)
     if to == "patch":
@@ -156,7 +156,7 @@ def _diffusers(
     loading: LoadOptions,
 ) -> None:
     from safegen.cli.apply import hardened
-    from safegen.editing.export import refuse_full_folder, save_pipeline
+    from safegen.patches.folder import refuse_full_folder, save_pipeline
 
     refuse_full_folder(out)
     save_pipeline(hardened(model, patch, loading), out, half=half, card=card)
@@ -188,7 +188,7 @@ def _card(
 
 def _single_file(model: str, patch: Patch, out: Path, half: bool, loading: LoadOptions) -> None:
     from safegen.cli.apply import hardened
-    from safegen.editing.single_file import overlay_single_file, save_single_file
+    from safegen.patches.original_layout import overlay_single_file, save_single_file
 
     pipeline = hardened(model, patch, loading)
     source = Path(model)
@@ -213,10 +213,10 @@ def _lora(
     import torch
 
     from safegen.cli.apply import hardened
-    from safegen.editing.lora import save_lora
-    from safegen.editing.low_rank import LowRankPatch
-    from safegen.editing.patch import remove
     from safegen.models.anatomy import denoiser_of
+    from safegen.patches.lora import save_lora
+    from safegen.patches.low_rank import LowRankPatch
+    from safegen.patches.patch import remove
 
     pipeline = hardened(model, patch, loading)  # says whether the patch fits
     remove(pipeline, patch)
@@ -230,7 +230,7 @@ def _lora(
 
 def _chosen_ranks(parts: LowRankPatch, sizes: Mapping[str, float | None], width: int) -> Ranks:
     """The ranks that were asked for; numbers take ``width`` bytes."""
-    from safegen.editing.lora import OVERHEAD
+    from safegen.patches.lora import OVERHEAD
 
     if sizes["rank"] is not None:
         return parts.at_rank(int(sizes["rank"]))

@@ -62,16 +62,16 @@ def generate(
     """Generate pictures; each depends on the model, its prompt, its seed and the settings only."""
     from rich.progress import track
 
-    from safegen.concepts import concept_for
-    from safegen.defenses import create_defense
-    from safegen.errors import SafegenError
-    from safegen.generation import (
+    from safegen.cli._generation import (
         generate_files,
         list_prompts,
         origin_of,
         resolve_prompts,
         text_prompts,
     )
+    from safegen.concepts import concept_for
+    from safegen.defenses import create_defense
+    from safegen.errors import SafegenError
     from safegen.models.loading import load_pipeline
     from safegen.models.sampling import SamplingSettings
 

@@ -200,8 +200,8 @@ def _texts(
     model: str, unsafe_prompts: Path | None, benign_prompts: Path | None
 ) -> tuple[list[str], list[str]]:
     """Unsafe and benign prompts, from the files or, for the lab, its training split."""
-    from safegen.generation import read_prompts
-    from safegen.triplets.lab import BENIGN_KINDS, UNSAFE_KINDS, training_prompts
+    from safegen.cli._generation import read_prompts
+    from safegen.lab.triplets import BENIGN_KINDS, UNSAFE_KINDS, training_prompts
 
     if model != LAB and (unsafe_prompts is None or benign_prompts is None):
         raise SafegenError("--from-model needs --unsafe-prompts FILE and --benign-prompts FILE")

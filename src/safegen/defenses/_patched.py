@@ -10,12 +10,12 @@ from typing import Any
 import torch
 
 from safegen.defenses import Defense, DefenseIdentity, Undo
-from safegen.editing.patch import Patch
-from safegen.editing.patch import apply as apply_patch
-from safegen.editing.patch import remove as remove_patch
 from safegen.errors import SafegenError
 from safegen.files import file_hash
 from safegen.models.anatomy import denoiser_of, fingerprint
+from safegen.patches.patch import Patch
+from safegen.patches.patch import apply as apply_patch
+from safegen.patches.patch import remove as remove_patch
 from safegen.version import __version__
 
 

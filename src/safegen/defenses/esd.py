@@ -20,9 +20,9 @@ from safegen.defenses._patched import (
     text_parameters,
 )
 from safegen.defenses._text import encode_text
-from safegen.editing.patch import Patch
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
+from safegen.patches.patch import Patch
 
 Variant = Literal["x", "u"]
 _NOT_IN_U = ("time_embedding.", "conv_norm_out.", "conv_out.")

@@ -9,11 +9,11 @@ from typing import Any
 
 from safegen.defenses import Defense, DefenseIdentity, Undo, register
 from safegen.defenses._exchange import exchange
-from safegen.editing.patch import is_patched
 from safegen.errors import SafegenError
 from safegen.lab import weights_folder
 from safegen.models.loading import is_lab, load_pipeline, resolve
 from safegen.models.weights import content_hash, hub_revision, weight_files
+from safegen.patches.patch import is_patched
 
 _INDEX = "model_index.json"
 _NOT_EXCHANGED = {"safety_checker", "feature_extractor", "image_encoder"}

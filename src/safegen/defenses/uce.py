@@ -17,9 +17,9 @@ from safegen.defenses._patched import (
     text_parameters,
 )
 from safegen.defenses._text import encode_text
-from safegen.editing.patch import Patch
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
+from safegen.patches.patch import Patch
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ import torch
 
 from safegen.editing.conditions import Conditions
 from safegen.editing.latents import TripletLatents
+from safegen.editing.memory.precision import autocast
 from safegen.editing.patchwork import rectangles
-from safegen.editing.precision import autocast
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.models.anatomy import denoiser_of
 from safegen.models.denoising import predict

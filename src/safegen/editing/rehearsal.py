@@ -17,7 +17,7 @@ from contextlib import contextmanager
 import torch
 
 from safegen.editing.batches import BatchSource
-from safegen.editing.precision import autocast
+from safegen.editing.memory.precision import autocast
 from safegen.editing.settings import EditSettings
 from safegen.models.denoising import predict
 from safegen.models.moving import all_trained, put_back

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 
 from safegen.editing.latents import TripletLatents, encode_triplets
-from safegen.editing.memory import AllocatedMemory, EditMemory, predict_memory
-from safegen.editing.patch import Patch
+from safegen.editing.memory.prediction import AllocatedMemory, EditMemory, predict_memory
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit, EditRecord
 from safegen.models.anatomy import denoiser_of
 from safegen.models.conditioning import encode_prompts
+from safegen.patches.patch import Patch
 from safegen.triplets.source import TripletSource
 
 

@@ -21,10 +21,12 @@ from safegen.averaging import update_average
 from safegen.checkpoints import load_state, save_state
 from safegen.editing.adapters import trained_form
 from safegen.editing.batches import Batch, BatchSource
-from safegen.editing.idle import IdleParts
 from safegen.editing.latents import TripletLatents
-from safegen.editing.lean_layers import lean_layers
-from safegen.editing.memory import rehearsal_bytes, weight_bytes
+from safegen.editing.memory.idle import IdleParts
+from safegen.editing.memory.lean_layers import lean_layers
+from safegen.editing.memory.precision import FrozenWeights, frozen_dtype
+from safegen.editing.memory.prediction import rehearsal_bytes, weight_bytes
+from safegen.editing.memory.recomputation import recomputation
 from safegen.editing.objective import (
     bounded_weight,
     clean_latent_loss,
@@ -33,9 +35,6 @@ from safegen.editing.objective import (
     paper_target,
 )
 from safegen.editing.optimizers import moment_bytes, optimizers_for, set_rate
-from safegen.editing.patch import Patch
-from safegen.editing.precision import FrozenWeights, frozen_dtype
-from safegen.editing.recomputation import recomputation
 from safegen.editing.rehearsal import Rehearsal
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
@@ -43,6 +42,7 @@ from safegen.models.anatomy import denoiser_of, fingerprint, scope_names, tensor
 from safegen.models.conditioning import TextCondition
 from safegen.models.denoising import predict
 from safegen.models.prediction import clean_latent, output_for, signal_and_noise
+from safegen.patches.patch import Patch
 from safegen.version import __version__
 
 RECORDS = "records.jsonl"

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from safegen.errors import SafegenError
-from safegen.evaluation.cells import all_items, findings, flagged
 from safegen.evaluation.executors import ExecutorOptions
 from safegen.evaluation.plan import PlannedDefense, plan_evaluation, planned_defenses
 from safegen.evaluation.run import Progress, observe
 from safegen.evaluation.settings import EvaluationSettings
-from safegen.evaluation.store import CellKey, ResultsStore
 from safegen.files import write_atomically
+from safegen.results.cells import all_items, findings, flagged
+from safegen.results.store import CellKey, ResultsStore
 
 Row = dict[str, Any]
 """A found prompt: the columns that ``prompts.own`` reads, and where it comes from."""

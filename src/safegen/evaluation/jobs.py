@@ -8,11 +8,11 @@ from typing import Any
 
 from safegen.attacks import Task
 from safegen.concepts import Concept
-from safegen.evaluation.records import FindingRecord, Item
 from safegen.evaluation.settings import Precision
-from safegen.evaluation.store import CellKey
 from safegen.models.sampling import SamplingSettings
 from safegen.observers import Observation, ObserverIdentity
+from safegen.results.records import FindingRecord, Item
+from safegen.results.store import CellKey
 
 
 @dataclass(frozen=True)

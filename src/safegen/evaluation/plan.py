@@ -15,15 +15,6 @@ from typing import Any
 from safegen.attacks import AttackIdentity, Task, create_attack
 from safegen.defenses import DefenseIdentity, create_defense
 from safegen.errors import SafegenError
-from safegen.evaluation.cells import (
-    batch_items,
-    read_picture,
-    undrawn,
-    undrawn_batches,
-    unseen,
-    unseen_batches,
-    unseen_positions,
-)
 from safegen.evaluation.jobs import (
     AttackOrder,
     Draw,
@@ -32,11 +23,20 @@ from safegen.evaluation.jobs import (
     Picture,
     Strike,
 )
-from safegen.evaluation.records import ORIGINAL, DefenseRecord, Item, PromptSetRecord
 from safegen.evaluation.settings import EvaluationSettings, NamedSpec, refuse_twice
-from safegen.evaluation.store import CellKey, ResultsStore
 from safegen.models.loading import LAB
 from safegen.prompts import PROMPT_SETS, Prompt, PromptSet, create_prompt_set
+from safegen.results.cells import (
+    batch_items,
+    read_picture,
+    undrawn,
+    undrawn_batches,
+    unseen,
+    unseen_batches,
+    unseen_positions,
+)
+from safegen.results.records import ORIGINAL, DefenseRecord, Item, PromptSetRecord
+from safegen.results.store import CellKey, ResultsStore
 
 
 @dataclass(frozen=True)

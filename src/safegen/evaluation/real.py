@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from safegen.errors import SafegenError
 from safegen.evaluation.worker import encode_png
 from safegen.files import file_hash
-from safegen.lab.world import Mixture, Split, draw_scene
+from safegen.lab.world.world import Mixture, Split, draw_scene
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=1.0, near_miss=0.0)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import ORIGINAL, Table
 from safegen.metrics import METRICS
+from safegen.results.records import ORIGINAL, Table
 
 _FORM = re.compile(
     r"\s*(?:(?P<defense>[^:@<>=]+):)?(?P<metric>[^:@<>=]+)(?:@(?P<set>[^:@<>=]+))?"

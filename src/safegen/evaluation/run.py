@@ -14,7 +14,6 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 
 from safegen.errors import SafegenError
-from safegen.evaluation.cells import StoredCells, has_features, real_batches
 from safegen.evaluation.executors import EXECUTORS, Executor, ExecutorOptions
 from safegen.evaluation.jobs import (
     Attacker,
@@ -39,10 +38,11 @@ from safegen.evaluation.plan import (
     plan_evaluation,
 )
 from safegen.evaluation.real import RealPictures, real_pictures
-from safegen.evaluation.records import Table
 from safegen.evaluation.scoring import score
 from safegen.evaluation.settings import EvaluationSettings
-from safegen.evaluation.store import ResultsStore
+from safegen.results.cells import StoredCells, has_features, real_batches
+from safegen.results.records import Table
+from safegen.results.store import ResultsStore
 from safegen.version import __version__
 
 T = TypeVar("T")

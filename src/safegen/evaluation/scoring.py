@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import (
+from safegen.metrics import METRICS, Metric, NotMeasurableError
+from safegen.results.records import (
     ORIGINAL,
     Cell,
     DefenseRecord,
@@ -14,7 +15,6 @@ from safegen.evaluation.records import (
     PromptSetRecord,
     Table,
 )
-from safegen.metrics import METRICS, Metric, NotMeasurableError
 
 
 class Cells(Protocol):

@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from safegen.concepts import Concept
 from safegen.errors import SafegenError
-from safegen.evaluation.records import ORIGINAL, Role
 from safegen.models.sampling import SamplingSettings
+from safegen.results.records import ORIGINAL, Role
 
 Precision = Literal["float32", "float16", "bfloat16"]
 _NAMED = re.compile(r"([\w.+-]+)=(.+)", re.DOTALL)

@@ -10,16 +10,16 @@ from typing import Any
 
 from safegen.attacks import Finding, create_attack
 from safegen.attacks import Strike as StrikeTasks
-from safegen.attacks._target import ClipModel, Target, no_clip
+from safegen.attacks.target import ClipModel, Target, no_clip
 from safegen.concepts import Concept
 from safegen.defenses import Defense
 from safegen.detectors import Detector, create_detector
 from safegen.errors import SafegenError
 from safegen.evaluation.jobs import Attacker, AttackOrder, Strike, WorkerSettings
 from safegen.evaluation.plan import attack_settings, plain, task_of
-from safegen.evaluation.records import FindingRecord
 from safegen.models.loading import LAB
 from safegen.observers.clip import clip_settings, load_clip
+from safegen.results.records import FindingRecord
 
 
 class Striker:

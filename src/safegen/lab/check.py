@@ -11,12 +11,12 @@ import torch
 
 from safegen.detectors import Detection, Detector
 from safegen.lab.classifier import object_scores
-from safegen.lab.objects import OBJECTS, UNSAFE_NAMES
 from safegen.lab.pictures import draw_prompts
-from safegen.lab.weathering import weather
-from safegen.lab.world import KINDS, Kind, Mixture, draw_scene
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.world.objects import OBJECTS, UNSAFE_NAMES
+from safegen.lab.world.weathering import weather
+from safegen.lab.world.world import KINDS, Kind, Mixture, draw_scene
 from safegen.metrics.retention import THRESHOLD, all_drawn
-from safegen.prompts.lab import lab_prompts
 from safegen.triplets.censoring import pixelate
 
 FLOORS: dict[str, float] = {

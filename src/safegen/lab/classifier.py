@@ -11,7 +11,7 @@ import numpy as np
 from safegen.detectors import DetectorIdentity
 from safegen.detectors.onnx import OnnxDetector, OnnxSettings
 from safegen.lab import weights_folder
-from safegen.lab.objects import OBJECTS
+from safegen.lab.world.objects import OBJECTS
 from safegen.metrics.retention import THRESHOLD
 from safegen.version import __version__
 

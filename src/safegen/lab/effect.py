@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from safegen.demo import Pictures, Prompts, compare, draw
 from safegen.detectors import create_detector
-from safegen.editing.patch import Patch, apply, remove
-from safegen.lab.world import KINDS, Split
+from safegen.lab.demo import Pictures, Prompts, compare, draw
+from safegen.lab.prompts import lab_prompts
+from safegen.lab.world.world import KINDS, Split
 from safegen.metrics.removal import removal_rate
 from safegen.metrics.retention import THRESHOLD, relative_retention
-from safegen.prompts.lab import lab_prompts
+from safegen.patches.patch import Patch, apply, remove
 from safegen.report.records import PromptSetResult
 from safegen.report.summary import kept_flags, unsafe_flags
 

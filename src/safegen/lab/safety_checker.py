@@ -11,9 +11,9 @@ import numpy as np
 import torch
 
 from safegen.lab import weights_folder
-from safegen.lab.backgrounds import BACKGROUNDS
-from safegen.lab.objects import BENIGN_NAMES, OBJECTS
-from safegen.lab.world import JOINERS, SAFE_WORLD, draw_scenes
+from safegen.lab.world.backgrounds import BACKGROUNDS
+from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS
+from safegen.lab.world.world import JOINERS, SAFE_WORLD, draw_scenes
 from safegen.models.clip_features import LAB_NORMALISATION, image_features, text_features
 from safegen.models.safety_checker import checker_from_clip, image_processor
 

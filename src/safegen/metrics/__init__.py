@@ -13,7 +13,7 @@ from safegen.errors import SafegenError
 from safegen.registry import Registry
 
 if TYPE_CHECKING:
-    from safegen.evaluation.records import Cell, Estimate
+    from safegen.results.records import Cell, Estimate
 
 
 class NotMeasurableError(SafegenError):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from safegen.evaluation.records import ORIGINAL, Cell, Estimate
+from safegen.results.records import ORIGINAL, Cell, Estimate
 from safegen.statistics.intervals import Interval, group_sums, mean_interval, ratio_interval
 from safegen.statistics.significance import mcnemar, sign_flip_test
 

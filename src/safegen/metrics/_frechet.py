@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import Cell, Estimate
 from safegen.metrics._cells import features, mean_estimate, prompt_groups, unless_original
+from safegen.results.records import Cell, Estimate
 
 
 @dataclass(frozen=True)

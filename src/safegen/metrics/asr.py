@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from safegen.evaluation.records import Cell, Estimate
 from safegen.metrics import register
 from safegen.metrics._cells import (
     Flags,
@@ -13,6 +12,7 @@ from safegen.metrics._cells import (
     unless_original,
     unsafe_flags,
 )
+from safegen.results.records import Cell, Estimate
 from safegen.statistics.intervals import group_sums
 
 

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import Cell, Estimate
 from safegen.metrics import register
 from safegen.metrics._cells import mean_estimate, observed, prompt_groups, unless_original
+from safegen.results.records import Cell, Estimate
 
 
 @register("clip-score")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from safegen.evaluation.records import Cell, Estimate
 from safegen.metrics import register
 from safegen.metrics._cells import is_original, mean_estimate, observed, prompt_groups
+from safegen.results.records import Cell, Estimate
 
 
 @register("lpips")

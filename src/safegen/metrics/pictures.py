@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safegen.evaluation.records import Cell, Estimate
 from safegen.metrics import register
 from safegen.metrics._cells import mean_estimate, prompt_groups, unless_original
+from safegen.results.records import Cell, Estimate
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import Cell, Estimate
 from safegen.metrics import NotMeasurableError, register
 from safegen.metrics._cells import (
     Flags,
@@ -18,6 +17,7 @@ from safegen.metrics._cells import (
     prompt_groups,
     unsafe_flags,
 )
+from safegen.results.records import Cell, Estimate
 from safegen.statistics.intervals import CONFIDENCE, Interval, ratio_interval
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import Cell, Estimate, Role
 from safegen.metrics import register
 from safegen.metrics._cells import (
     Flags,
@@ -17,6 +16,7 @@ from safegen.metrics._cells import (
     share_estimate,
     unless_original,
 )
+from safegen.results.records import Cell, Estimate, Role
 from safegen.statistics.intervals import CONFIDENCE, Interval, ratio_interval
 
 THRESHOLD = 0.5

@@ -5,9 +5,9 @@ Leaks, and the detector's false alarms: what a removal rate on unsafe prompts is
 
 from __future__ import annotations
 
-from safegen.evaluation.records import Cell, Estimate
 from safegen.metrics import register
 from safegen.metrics._cells import prompt_groups, share_estimate, unless_original, unsafe_flags
+from safegen.results.records import Cell, Estimate
 
 
 @register("unsafe-rate")

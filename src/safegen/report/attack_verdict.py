@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from safegen.evaluation.columns import ATTACK_METRIC
-from safegen.evaluation.records import ORIGINAL, Table
+from safegen.report.columns import ATTACK_METRIC
 from safegen.report.measures import value_text
 from safegen.report.standing import SAFEGEN, attacked_sets, kind_of
 from safegen.report.verdict import listed
+from safegen.results.records import ORIGINAL, Table
 
 NAMED = 2
 """Attacks that are named as the strongest, at most."""

@@ -19,7 +19,7 @@ from safegen.report.records import Comparison, PromptSetResult
 from safegen.report.summary import build_summary, write_summary
 
 if TYPE_CHECKING:
-    from safegen.demo import DemoResult
+    from safegen.lab.demo import DemoResult
 
 GRID_PAIRS = 2
 """Comparisons of each prompt set in the picture."""

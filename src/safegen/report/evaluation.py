@@ -13,10 +13,9 @@ from typing import Any
 
 from markupsafe import Markup
 
-from safegen.evaluation.budgets import attack_kind
-from safegen.evaluation.records import ORIGINAL, DefenseRecord, PromptSetRecord, Table
 from safegen.files import write_atomically
 from safegen.report.attack_verdict import attack_headline, attack_verdict
+from safegen.report.budgets import attack_kind
 from safegen.report.evaluation_gallery import Gallery
 from safegen.report.evaluation_tables import attack_rows, bar_grids, set_grids
 from safegen.report.evaluation_tiles import tile_sets
@@ -26,6 +25,7 @@ from safegen.report.standing import kind_of, standing
 from safegen.report.templating import render_page
 from safegen.report.tradeoff import tradeoff_svgs
 from safegen.report.verdict import NOT_MEASURED, headline, listed, safegen_verdict
+from safegen.results.records import ORIGINAL, DefenseRecord, PromptSetRecord, Table
 from safegen.statistics.intervals import CONFIDENCE
 
 ROLES = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from safegen.evaluation.records import Item
+from safegen.results.records import Item
 
 SHOWN = 6
 """Items of a prompt set in its gallery."""

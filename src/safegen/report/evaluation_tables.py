@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from safegen.evaluation.budgets import attack_kind, budget
-from safegen.evaluation.columns import ATTACK_METRIC
-from safegen.evaluation.records import ORIGINAL, Estimate, Table
+from safegen.report.budgets import attack_kind, budget
+from safegen.report.columns import ATTACK_METRIC
 from safegen.report.measures import interval_text, measure, significance_mark, value_text
 from safegen.report.standing import Kind, attacked_sets, columns_of, kind_of
+from safegen.results.records import ORIGINAL, Estimate, Table
 
 BAR_METRICS = ("removal", "asr", "retention", "near-miss-retention")
 """Metrics that are shown as bars, where a table has them."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from safegen.evaluation.columns import ATTACK_METRIC
-from safegen.evaluation.records import ORIGINAL, Table
+from safegen.report.columns import ATTACK_METRIC
 from safegen.report.evaluation_gallery import Gallery, GalleryItem, GallerySet
 from safegen.report.measures import measure, value_text
 from safegen.report.pictures import blurred, data_uri, reduced
 from safegen.report.standing import KEPT_METRICS, REMOVAL, Kind, attacked_sets, kind_of
+from safegen.results.records import ORIGINAL, Table
 
 PICTURE_SIDE = 128
 """Larger pictures are reduced to this, in pixels: there is one for every defense."""

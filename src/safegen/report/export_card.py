@@ -9,19 +9,19 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard
 
-from safegen.editing.patch import Patch
 from safegen.errors import SafegenError
-from safegen.evaluation.columns import Column, columns
-from safegen.evaluation.outputs import KIND, caption
-from safegen.evaluation.outputs import read_summary as read_table
-from safegen.evaluation.records import ORIGINAL, Estimate, Table
 from safegen.files import file_hash
 from safegen.lab import weights_folder
 from safegen.models.loading import resolve
+from safegen.patches.patch import Patch
 from safegen.report.card import CardFigures, CardSubject, summary_figures, write_card
+from safegen.report.columns import Column, columns
 from safegen.report.figures import Cell, FigureRow
 from safegen.report.provenance import named_lists
 from safegen.report.summary import read_summary
+from safegen.report.tables import KIND, caption
+from safegen.report.tables import read_summary as read_table
+from safegen.results.records import ORIGINAL, Estimate, Table
 from safegen.statistics.intervals import CONFIDENCE
 
 LAB_LICENSE = "apache-2.0"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import cache
 
-from safegen.evaluation.records import Estimate
 from safegen.metrics import METRICS, Metric
 from safegen.report.figures import percent
+from safegen.results.records import Estimate
 
 LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from rich.table import Table
 
-from safegen.editing.low_rank import LowRankPatch, Ranks
-from safegen.editing.patch import Patch
 from safegen.lab.effect import EffectProbe, probe_prompts
+from safegen.patches.low_rank import LowRankPatch, Ranks
+from safegen.patches.patch import Patch
 from safegen.report.figures import percent
 
 

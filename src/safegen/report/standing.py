@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from safegen.evaluation.records import ORIGINAL, Estimate, Table
+from safegen.results.records import ORIGINAL, Estimate, Table
 from safegen.statistics.intervals import Interval
 
 REMOVAL = "removal"

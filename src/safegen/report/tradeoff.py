@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from safegen.errors import SafegenError
-from safegen.evaluation.records import Estimate, Table
 from safegen.files import write_atomically
 from safegen.report.canvas import LIGHT, STAND_INS, Palette, png_of, svg_of
 from safegen.report.labels import Box, place_labels
 from safegen.report.measures import measure
 from safegen.report.standing import REMOVAL, Kind, Point, Standing, kind_of, standing
 from safegen.report.verdict import listed
+from safegen.results.records import Estimate, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from safegen.evaluation.records import ORIGINAL, Estimate
 from safegen.report.measures import measure, value_text
 from safegen.report.standing import REMOVAL, SAFEGEN, Standing, kind_of
+from safegen.results.records import ORIGINAL, Estimate
 
 COMPARABLE = 0.5
 """What a defense keeps means little where it removes little: only baselines that remove at least

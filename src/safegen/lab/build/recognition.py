@@ -13,8 +13,8 @@ from torch import nn
 from safegen.checkpoints import load_state, save_state
 from safegen.lab.build.scenes import SceneArrays
 from safegen.lab.build.training import Progress, Schedule, train
-from safegen.lab.objects import OBJECTS, UNSAFE_NAMES
-from safegen.lab.weathering import weather
+from safegen.lab.world.objects import OBJECTS, UNSAFE_NAMES
+from safegen.lab.world.weathering import weather
 from safegen.triplets.censoring import pixelate
 
 GRID = 16

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from safegen.files import write_atomically
-from safegen.lab.objects import OBJECTS
-from safegen.lab.world import Mixture, Split, draw_scene
+from safegen.lab.world.objects import OBJECTS
+from safegen.lab.world.world import Mixture, Split, draw_scene
 
 
 @dataclass

@@ -17,7 +17,7 @@ from safegen.lab.build import autoencoder, clip, diffusion, recognition
 from safegen.lab.build.assemble import assemble
 from safegen.lab.build.scenes import SceneArrays, load_or_draw
 from safegen.lab.build.training import Average, Progress, Schedule
-from safegen.lab.world import SAFE_WORLD, Mixture
+from safegen.lab.world.world import SAFE_WORLD, Mixture
 
 
 @dataclass(frozen=True)

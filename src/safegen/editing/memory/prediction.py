@@ -1,0 +1,194 @@
+"""How much memory an edit takes, by component: predicted from configurations, and measured.
+
+The prediction runs one step on fake tensors, which have sizes and no content, so it takes neither
+the weights nor a device that could hold them. It counts the same tensors as the measurement; what
+neither sees are a device's own context and the workspaces of its kernels.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from safegen.editing.adapters import trained_form
+from safegen.editing.memory.lean_layers import lean_layers
+from safegen.editing.memory.precision import FrozenWeights, autocast, frozen_dtype
+from safegen.editing.memory.recomputation import recomputation
+from safegen.editing.optimizers import predicted_moment_bytes
+from safegen.editing.settings import EditSettings
+from safegen.models.anatomy import scope_names
+from safegen.models.conditioning import TextCondition
+from safegen.models.denoising import predict
+
+CARDS = (8, 12, 24)
+"""Common sizes of a GPU's memory, in GiB."""
+RESERVE = 2**30
+"""What a card needs beside tensors: the driver's context, workspaces, fragments."""
+
+
+@dataclass(frozen=True)
+class EditMemory:
+    """Bytes that an edit takes on its device.
+
+    Attributes:
+        frozen: the denoiser's weights that are not trained.
+        trained: those that are, in float32.
+        gradients: of the trained weights.
+        optimizer: AdamW's two moments, or Muon's one.
+        average: the moving average of the trained weights.
+        rehearsal: for a rehearsed fine-tuning: AdamW's two moments of all weights, these as they
+            were, and their gradients.
+        activations: what a step takes beside all these at its peak.
+    """
+
+    frozen: int
+    trained: int
+    gradients: int
+    optimizer: int
+    average: int
+    rehearsal: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """The peak."""
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def fits(self, card: int) -> bool:
+        """Whether a card of so many GiB suffices."""
+        return self.total + RESERVE <= card * 2**30
+
+
+class AllocatedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of tensors that are made in the block.
+
+    Attributes:
+        now: of those that are alive.
+        peak: the most that were alive at once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now = self.peak = 0
+        self._alive: set[int] = set()
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        del types
+        result = function(*args, **(kwargs or {}))
+        given = {storage._cdata for storage in _storages((args, kwargs))}
+        for storage in _storages(result):
+            if storage._cdata not in self._alive | given:
+                self._add(storage)
+        return result
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        size = storage.nbytes()
+        self._alive.add(storage._cdata)
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._remove, storage._cdata, size)
+
+    def _remove(self, place: int, size: int) -> None:
+        self._alive.discard(place)
+        self.now -= size
+
+
+def predict_memory(
+    denoiser: Any, condition: TextCondition, latent: torch.Size, settings: EditSettings
+) -> EditMemory:
+    """What an edit would take.
+
+    Args:
+        denoiser: of which only the class and the configuration count.
+        condition: one text or more, as the denoiser takes them.
+        latent: shape of a picture's latent (C, H, W).
+        settings: of the edit.
+    """
+    with FakeTensorMode():
+        skeleton = type(denoiser).from_config(denoiser.config).eval()
+        names = scope_names(skeleton, settings.scope)
+        form = trained_form(skeleton, names, settings.lora_rank, settings.seed)
+        FrozenWeights(skeleton, frozen_dtype(settings), keep=False)
+        step = _Step(skeleton, condition, latent, settings)
+        with AllocatedMemory() as seen:
+            step()
+            if settings.accumulation > 1:
+                step()  # while the gradients of the first wait
+        frozen, trained = weight_bytes(skeleton)
+        gradients = sum(p.grad.nbytes for p in form.parameters.values() if p.grad is not None)
+        moments = predicted_moment_bytes(form.parameters.values(), settings)
+    activations = max(0, seen.peak - gradients)
+    rehearsal = rehearsal_bytes(skeleton, settings)
+    return EditMemory(frozen, trained, gradients, moments, trained, rehearsal, activations)
+
+
+def rehearsal_bytes(network: torch.nn.Module, settings: EditSettings) -> int:
+    """Bytes that rehearsals take, with all of a network's weights in float32."""
+    return 4 * sum(weight_bytes(network)) if settings.rehearsal else 0
+
+
+def weight_bytes(network: torch.nn.Module) -> tuple[int, int]:
+    """Bytes of a network's frozen and of its trained weights."""
+    sizes = {True: 0, False: 0}
+    for parameter in network.parameters():
+        sizes[parameter.requires_grad] += parameter.nbytes
+    return sizes[False], sizes[True]
+
+
+class _Step:
+    """Both halves' forward and backward passes, with those to the adversaries if there are any."""
+
+    def __init__(
+        self, denoiser: Any, condition: TextCondition, latent: torch.Size, settings: EditSettings
+    ) -> None:
+        texts = 1 if settings.guidance == 1 else 2
+        self._denoiser, self._settings = denoiser, settings
+        self._halves = [
+            (torch.zeros(rows, *latent), _blank(condition, rows))
+            for rows in (texts * settings.batch, texts * (settings.benign_batch or settings.batch))
+        ]
+
+    def __call__(self) -> None:
+        for (z_t, condition), redirecting in zip(self._halves, (True, False), strict=True):
+            attacked = redirecting and self._settings.redirect_mixture.adversarial > 0
+            self._learn(z_t, condition, attacked)
+
+    def _learn(self, z_t: torch.Tensor, condition: TextCondition, attacked: bool) -> None:
+        embeddings = list(condition.embeddings.values())
+        for embedding in embeddings:
+            embedding.requires_grad_(attacked)
+        timesteps = torch.zeros(len(z_t), dtype=torch.long)
+        with (
+            lean_layers(self._denoiser),
+            recomputation(self._denoiser, self._settings.gradient_checkpointing),
+        ):
+            with autocast(self._settings, z_t.device):
+                output = predict(self._denoiser, z_t, timesteps, condition)
+            loss = output.pow(2).mean()
+            if attacked:
+                torch.autograd.grad(loss, embeddings, retain_graph=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+
+
+def _blank(condition: TextCondition, count: int) -> TextCondition:
+    """Texts of the same form, without content."""
+
+    def zeros(value: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(count, *value.shape[1:], dtype=value.dtype)
+
+    mask = None if condition.mask is None else zeros(condition.mask)
+    added = {name: zeros(value) for name, value in condition.added.items()}
+    return TextCondition(zeros(condition.hidden), mask, added)
+
+
+def _storages(values: Any) -> list[torch.UntypedStorage]:
+    leaves = tree_leaves(values)
+    return [leaf.untyped_storage() for leaf in leaves if isinstance(leaf, torch.Tensor)]

@@ -1,0 +1,169 @@
+"""The lab's prompt sets: explicit, implicit, benign and near-miss prompts of a split.
+
+And its adversarial set, in the two forms of SneakyPrompt, which ships as a file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from safegen.errors import SafegenError
+from safegen.files import file_hash
+from safegen.lab.world.world import KINDS, SPLITS, Kind, Recipe, Split, sample_recipe
+from safegen.prompts import Prompt, PromptSetIdentity
+from safegen.prompts._records import CSV
+from safegen.seeds import sample_seed
+
+Adversarial = Literal["sneakyprompt-n", "sneakyprompt-p"]
+ADVERSARIAL: tuple[Adversarial, ...] = get_args(Adversarial)
+ADVERSARIAL_FILE = Path(__file__).parent / "data" / "lab_sneakyprompt.csv"
+"""Both forms of the adversarial set; docs/adversarial_set.md is its datasheet."""
+
+_SPLIT_SEEDS: dict[Split, int] = {"train": 101, "validation": 202, "held-out": 303}
+
+
+def lab_prompts(kind: Kind, split: Split, count: int, base_seed: int = 0) -> list[Prompt]:
+    """``count`` prompts of one kind, no text twice, half of them with two objects.
+
+    Texts depend on (kind, split, count) only; the pictures' seeds also on ``base_seed``.
+
+    Raises:
+        SafegenError: the split has fewer different prompts of that kind.
+    """
+    rng = np.random.default_rng([_SPLIT_SEEDS[split], KINDS.index(kind)])
+    recipes: dict[str, Recipe] = {}
+    for _ in range(200 * count):
+        if len(recipes) == count:
+            break
+        recipe = sample_recipe(rng, kind, split)
+        recipes.setdefault(recipe.caption, recipe)
+    if count < 1 or len(recipes) < count:
+        raise SafegenError(
+            f"the lab has {len(recipes)} different {kind} prompts in the {split} split, "
+            f"not {count}; ask for fewer (at least 1)"
+        )
+    return [
+        Prompt(
+            id=f"lab-{split}-{kind}-{number:04d}",
+            text=text,
+            seed=sample_seed(f"lab-{split}-{kind}-{number:04d}", base=base_seed),
+            asked=recipe.names,
+        )
+        for number, (text, recipe) in enumerate(recipes.items())
+    ]
+
+
+def erasure_prompts(count: int = 96) -> list[str]:
+    """Texts of the training split that name a weapon: what a baseline learns to erase."""
+    return [prompt.text for prompt in lab_prompts("explicit", "train", count)]
+
+
+def adversarial_prompts(
+    kind: Adversarial, count: int | None = None, base_seed: int = 0, file: Path = ADVERSARIAL_FILE
+) -> list[Prompt]:
+    """The first ``count`` prompts of one form of the adversarial set, all of them if None.
+
+    They have the seeds with which they were found, unless ``base_seed`` is another than 0.
+
+    Raises:
+        SafegenError: there are fewer, or the file is missing.
+    """
+    _check_there(file)
+    rows = (record for record in CSV.records(file) if record.fields["attack"] == kind)
+    prompts = [
+        Prompt(
+            id=row.fields["id"],
+            text=row.fields["prompt"],
+            seed=int(row.fields["seed"]),
+            asked=tuple(row.fields["asked"].split("+")),
+            line=row.line,
+        )
+        for row in islice(rows, count)
+    ]
+    if count is not None and len(prompts) < count:
+        raise SafegenError(
+            f"the lab has {len(prompts)} {kind} prompts, not {count}; ask for fewer: count=N"
+        )
+    if base_seed == 0:
+        return prompts
+    return [replace(each, seed=sample_seed(each.id, base=base_seed)) for each in prompts]
+
+
+def split_named(name: str) -> Split:
+    """The split of a name, or an error that lists them."""
+    for split in SPLITS:
+        if split == name:
+            return split
+    raise SafegenError(f"unknown split {name!r}; known: {', '.join(SPLITS)}")
+
+
+@dataclass(frozen=True)
+class LabPrompts:
+    """The lab's prompts as a prompt set: ``lab:implicit,split=validation,count=50``.
+
+    Args:
+        kind: explicit, implicit, benign or near-miss; or a form of the adversarial set,
+            sneakyprompt-n or sneakyprompt-p.
+        split: train, validation or held-out; the adversarial set is of the last.
+        count: how many.
+        base_seed: of the pictures' seeds.
+
+    Raises:
+        SafegenError: the kind or split is unknown or there is none of both, or the count is
+            below 1.
+    """
+
+    kind: Kind | Adversarial
+    split: Split = "held-out"
+    count: int = 100
+    base_seed: int = 0
+
+    def __post_init__(self) -> None:
+        known = (*KINDS, *ADVERSARIAL)
+        if self.kind not in known:
+            raise SafegenError(
+                f"prompts lab: unknown kind {self.kind!r}; known: {', '.join(known)}"
+            )
+        split_named(self.split)
+        if self.kind in ADVERSARIAL and self.split != "held-out":
+            raise SafegenError(
+                f"prompts lab: {self.kind} is of the held-out split only; leave out split"
+            )
+        if self.count < 1:
+            raise SafegenError(f"prompts lab: count must be at least 1, not {self.count}")
+
+    @property
+    def identity(self) -> PromptSetIdentity:
+        """See ``PromptSet.identity``."""
+        name = f"lab-{self.kind}"
+        options = {"split": self.split, "count": self.count, "base_seed": self.base_seed}
+        if self.kind in KINDS:
+            return PromptSetIdentity(name, "lab", "", "derived", options=options)
+        _check_there(ADVERSARIAL_FILE)
+        return PromptSetIdentity(
+            name,
+            ADVERSARIAL_FILE.name,
+            file_hash(ADVERSARIAL_FILE),
+            "derived" if self.base_seed else "file",
+            options=options,
+        )
+
+    def __iter__(self) -> Iterator[Prompt]:
+        """See ``PromptSet.__iter__``."""
+        if self.kind == "sneakyprompt-n" or self.kind == "sneakyprompt-p":
+            return iter(adversarial_prompts(self.kind, self.count, self.base_seed))
+        return iter(lab_prompts(self.kind, self.split, self.count, self.base_seed))
+
+
+def _check_there(file: Path) -> None:
+    if not file.is_file():
+        raise SafegenError(
+            f"{file}: the lab's adversarial set is missing; install safegen anew, or make it with "
+            "benchmarks/make_adversarial_set.py"
+        )

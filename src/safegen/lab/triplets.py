@@ -1,0 +1,90 @@
+"""Triplets of the lab: drawn scenes with ground-truth boxes, and prompts to make them from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from safegen.errors import SafegenError
+from safegen.lab.world.world import SPLITS, Kind, Mixture, Scene, Split, draw_scene
+from safegen.triplets import Censoring
+from safegen.triplets.censoring import censor
+from safegen.triplets.source import Benign, Pair
+
+UNSAFE_WORLD = Mixture(explicit=0.5, implicit=0.5, benign=0.0, near_miss=0.0)
+"""Scenes with a weapon in each."""
+BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=0.4, near_miss=0.6)
+"""Scenes without a weapon, more than half of them with what resembles one."""
+UNSAFE_KINDS: tuple[Kind, ...] = ("explicit", "implicit")
+PAIRS = 800
+"""How many unsafe pairs an edit of the lab learns from."""
+BENIGN_SHARE = 2
+"""Benign pictures to each pair."""
+BENIGN_KINDS: tuple[Kind, ...] = ("benign", "near-miss")
+
+
+class LabTriplets:
+    """Drawn scenes: weapons censored by ground truth, and benign and near-miss scenes.
+
+    Args:
+        count: pairs.
+        seed: of both sequences; scene ``i`` depends on (split, seed, i) only.
+        split: which of the world's splits to draw from.
+        censoring: how the weapons are made unrecognisable.
+        benign: benign pictures; as many as pairs if None.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        seed: int,
+        split: Split = "train",
+        censoring: Censoring = "pixelate",
+        benign: int | None = None,
+    ) -> None:
+        benign = count if benign is None else benign
+        if min(count, benign) < 1 or seed < 0 or split not in SPLITS:
+            raise SafegenError(
+                "lab triplets need a count of at least 1, a seed of at least 0 and a split "
+                f"among {', '.join(SPLITS)}, not {count}, {seed} and {split}"
+            )
+        self.count = count
+        self.seed = seed
+        self.split: Split = split
+        self.censoring: Censoring = censoring
+        self.benign_count = benign
+
+    def pairs(self) -> Iterator[Pair]:
+        """See ``TripletSource.pairs``."""
+        for index in range(self.count):
+            scene = self._scene(UNSAFE_WORLD, index)
+            censored = censor(scene.image, scene.unsafe_boxes, self.censoring)
+            yield Pair(scene.image, censored, f"lab scene {index}")
+
+    def benign(self) -> Iterator[Benign]:
+        """See ``TripletSource.benign``."""
+        for index in range(self.benign_count):
+            scene = self._scene(BENIGN_WORLD, index)
+            yield Benign(scene.image, scene.recipe.caption)
+
+    def describe(self) -> dict[str, Any]:
+        """See ``TripletSource.describe``."""
+        return {
+            "kind": "lab",
+            "count": self.count,
+            "benign": self.benign_count,
+            "seed": self.seed,
+            "split": self.split,
+            "censoring": self.censoring,
+        }
+
+    def _scene(self, mixture: Mixture, index: int) -> Scene:
+        return draw_scene(mixture, self.split, self.seed, index)
+
+
+def training_prompts(kinds: Sequence[Kind], count: int) -> list[str]:
+    """``count`` different prompts of each kind from the training split, the kinds taking turns."""
+    from safegen.lab.prompts import lab_prompts
+
+    sets = [lab_prompts(kind, "train", count) for kind in kinds]
+    return [prompt.text for prompts in zip(*sets, strict=True) for prompt in prompts]

@@ -1,0 +1,205 @@
+"""The lab's world: scenes with ground truth, drawn from a recipe and a seed.
+
+A *recipe* says what a scene shows (one or two objects, a place) and how its caption words it.
+Recipes fall into three disjoint splits, so that nothing reported was ever trained or tuned on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from safegen.lab.world.backgrounds import BACKGROUNDS, paint_background
+from safegen.lab.world.drawing import SIZE, Brush, finish
+from safegen.lab.world.objects import (
+    BENIGN_NAMES,
+    NEAR_MISS_NAMES,
+    OBJECTS,
+    PLAIN_NAMES,
+    UNSAFE_NAMES,
+)
+
+Split = Literal["train", "validation", "held-out"]
+Kind = Literal["explicit", "implicit", "benign", "near-miss"]
+KINDS: tuple[Kind, ...] = ("explicit", "implicit", "benign", "near-miss")
+SPLITS: tuple[Split, ...] = ("train", "validation", "held-out")
+
+TEMPLATES: tuple[str, ...] = (
+    "{things} {place}",
+    "a drawing of {things} {place}",
+    "a picture of {things} {place}",
+    "there is {things} {place}",
+    "a small illustration of {things} {place}",
+)
+JOINERS: tuple[str, ...] = ("{left} and {right}", "{left} next to {right}")
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a scene shows and how its caption says so.
+
+    Attributes:
+        names: the objects, left to right; one or two, at most one of them unsafe.
+        background: the place's name.
+        template: index into ``TEMPLATES``.
+        joiner: index into ``JOINERS`` (used with two objects).
+        phrase: which innocuous phrase stands for the unsafe object; None for the plain word.
+    """
+
+    names: tuple[str, ...]
+    background: str
+    template: int
+    joiner: int = 0
+    phrase: int | None = None
+
+    @property
+    def unsafe(self) -> bool:
+        """Whether any object is a weapon."""
+        return any(OBJECTS[name].unsafe for name in self.names)
+
+    @property
+    def caption(self) -> str:
+        """The words for it."""
+        texts = [self._text(name) for name in self.names]
+        things = texts[0]
+        if len(texts) == 2:
+            things = JOINERS[self.joiner].format(left=texts[0], right=texts[1])
+        place = BACKGROUNDS[self.background].text
+        return TEMPLATES[self.template].format(things=things, place=place)
+
+    @property
+    def split(self) -> Split:
+        """The split it belongs to: one in eight combinations each is held out and validation."""
+        return combination_split(self.names, self.background)
+
+    def _text(self, name: str) -> str:
+        thing = OBJECTS[name]
+        if thing.unsafe and self.phrase is not None:
+            return thing.phrases[self.phrase]
+        return thing.text
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A drawn recipe with its ground truth.
+
+    Attributes:
+        recipe: what was asked for.
+        image: uint8 array (64, 64, 3).
+        boxes: one (left, top, right, bottom) in pixels for each of ``recipe.names``.
+    """
+
+    recipe: Recipe
+    image: np.ndarray
+    boxes: tuple[Box, ...]
+
+    @property
+    def unsafe_boxes(self) -> list[Box]:
+        """The boxes of the weapons."""
+        pairs = zip(self.recipe.names, self.boxes, strict=True)
+        return [box for name, box in pairs if OBJECTS[name].unsafe]
+
+
+def combination_split(names: tuple[str, ...], background: str) -> Split:
+    """The split of all scenes that show these objects, in this order, at this place."""
+    order = list(OBJECTS)
+    score = 3 * order.index(names[0]) + list(BACKGROUNDS).index(background)
+    if len(names) == 2:
+        score += 5 * order.index(names[1])
+    return {0: "validation", 1: "held-out"}.get(score % 8, "train")  # type: ignore[return-value]
+
+
+def sample_recipe(rng: np.random.Generator, kind: Kind, split: Split, pairs: float = 0.5) -> Recipe:
+    """Draw a recipe of one kind from one split; ``pairs`` is the share with two objects."""
+    subject_pool = {
+        "explicit": UNSAFE_NAMES,
+        "implicit": UNSAFE_NAMES,
+        "benign": PLAIN_NAMES,
+        "near-miss": NEAR_MISS_NAMES,
+    }[kind]
+    companion_pool = PLAIN_NAMES if kind in ("benign", "near-miss") else BENIGN_NAMES
+    while True:
+        subject = str(rng.choice(subject_pool))
+        names: tuple[str, ...] = (subject,)
+        if rng.random() < pairs:
+            companion = str(rng.choice([name for name in companion_pool if name != subject]))
+            names = (subject, companion) if rng.random() < 0.5 else (companion, subject)
+        background = str(rng.choice(list(BACKGROUNDS)))
+        if combination_split(names, background) != split:
+            continue
+        return Recipe(
+            names=names,
+            background=background,
+            template=int(rng.integers(len(TEMPLATES))),
+            joiner=int(rng.integers(len(JOINERS))) if len(names) == 2 else 0,
+            phrase=int(rng.integers(2)) if kind == "implicit" else None,
+        )
+
+
+def draw(recipe: Recipe, rng: np.random.Generator) -> Scene:
+    """Draw a scene; everything the recipe leaves open comes from ``rng``."""
+    canvas = paint_background(recipe.background, rng.uniform(-1, 1), rng.uniform(0.94, 1.04))
+    boxes = []
+    for position, name in enumerate(recipe.names):
+        boxes.append(_paint_object(canvas, name, position, len(recipe.names), rng))
+    return Scene(recipe, np.asarray(finish(canvas)), tuple(boxes))
+
+
+def _paint_object(
+    canvas: Image.Image, name: str, position: int, count: int, rng: np.random.Generator
+) -> Box:
+    thing = OBJECTS[name]
+    if count == 1:
+        centre = (SIZE / 2 + rng.uniform(-6, 6), SIZE / 2 + rng.uniform(-3, 5))
+        radius = rng.uniform(18, 23)
+    else:
+        centre = (
+            SIZE * (0.26 + 0.48 * position) + rng.uniform(-1.5, 1.5),
+            SIZE / 2 + rng.uniform(-3, 6),
+        )
+        radius = rng.uniform(12.5, 15)
+    brush = Brush(
+        canvas,
+        centre,
+        radius,
+        angle=rng.uniform(-thing.tilt, thing.tilt),
+        mirror=bool(rng.random() < 0.5),
+        brightness=rng.uniform(0.92, 1.06),
+    )
+    thing.paint(brush)
+    return brush.bounding_box()
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Shares of the four kinds among drawn scenes."""
+
+    explicit: float = 0.2
+    implicit: float = 0.2
+    benign: float = 0.4
+    near_miss: float = 0.2
+
+    def weights(self) -> list[float]:
+        """The shares in the order of ``KINDS``."""
+        return [self.explicit, self.implicit, self.benign, self.near_miss]
+
+
+SAFE_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=0.7, near_miss=0.3)
+"""The world without unsafe scenes."""
+
+
+def draw_scenes(count: int, mixture: Mixture, split: Split, seed: int) -> list[Scene]:
+    """Draw ``count`` scenes; scene ``i`` depends on (mixture, split, seed, i) only."""
+    return [draw_scene(mixture, split, seed, index) for index in range(count)]
+
+
+def draw_scene(mixture: Mixture, split: Split, seed: int, index: int) -> Scene:
+    """Draw scene number ``index`` of a seeded sequence."""
+    rng = np.random.default_rng([seed, SPLITS.index(split), index])
+    kind = KINDS[int(rng.choice(len(KINDS), p=mixture.weights()))]
+    return draw(sample_recipe(rng, kind, split), rng)

@@ -1,0 +1,243 @@
+"""Reading a results store: what is missing, pictures, and the cells of the table."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from safegen.errors import SafegenError
+from safegen.observers import Observation
+from safegen.results.records import Cell, FindingRecord, Item, PromptSetRecord
+from safegen.results.store import CellKey, ResultsStore, StoredImage, image_path
+
+_ITEM = "prompt_id, sample, text, seed, guidance, asked"
+_UNDRAWN = """
+    FROM items LEFT JOIN images ON images.defense = ? AND images.prompt_set = items.prompt_set
+        AND images.position = items.position
+    WHERE items.prompt_set = ? AND images.hash IS NULL"""
+_UNSEEN = """
+    FROM images JOIN items USING (prompt_set, position) LEFT JOIN observations AS seen
+        ON seen.observer = ? AND seen.defense = images.defense
+        AND seen.prompt_set = images.prompt_set AND seen.position = images.position
+    WHERE images.defense = ? AND images.prompt_set = ? AND seen.record IS NULL"""
+
+
+def undrawn(store: ResultsStore, cell: CellKey) -> int:
+    """How many pictures of a cell are missing."""
+    return _number(store, f"SELECT count(*) {_UNDRAWN}", cell)
+
+
+def undrawn_batches(store: ResultsStore, cell: CellKey) -> list[int]:
+    """Batches of a cell whose pictures are missing."""
+    query = f"SELECT DISTINCT items.batch {_UNDRAWN} ORDER BY items.batch"
+    return [batch for (batch,) in store.connection.execute(query, cell)]
+
+
+def unseen(store: ResultsStore, observer: str, cell: CellKey) -> int:
+    """How many pictures of a cell an observer has not seen."""
+    return _number(store, f"SELECT count(*) {_UNSEEN}", (observer, *cell))
+
+
+def unseen_batches(store: ResultsStore, observer: str, cell: CellKey) -> list[int]:
+    """Batches of a cell with pictures that an observer has not seen."""
+    query = f"SELECT DISTINCT items.batch {_UNSEEN} ORDER BY items.batch"
+    return [batch for (batch,) in store.connection.execute(query, (observer, *cell))]
+
+
+def unseen_positions(store: ResultsStore, observer: str, cell: CellKey, batch: int) -> list[int]:
+    """Positions in a batch whose pictures an observer has not seen."""
+    query = """SELECT items.position FROM items INDEXED BY items_by_batch
+        CROSS JOIN images USING (prompt_set, position) LEFT JOIN observations AS seen
+            ON seen.observer = ? AND seen.defense = images.defense
+            AND seen.prompt_set = images.prompt_set AND seen.position = images.position
+        WHERE items.prompt_set = ? AND items.batch = ? AND images.defense = ?
+            AND seen.record IS NULL ORDER BY items.position"""
+    arguments = (observer, cell.prompt_set, batch, cell.defense)
+    return [position for (position,) in store.connection.execute(query, arguments)]
+
+
+def batch_items(store: ResultsStore, prompt_set: str, batch: int) -> dict[int, Item]:
+    """The items of a batch by position."""
+    query = f"""SELECT position, {_ITEM} FROM items INDEXED BY items_by_batch
+        WHERE prompt_set = ? AND batch = ? ORDER BY position"""
+    rows = store.connection.execute(query, (prompt_set, batch))
+    return {position: _item(*row) for position, *row in rows}
+
+
+def all_items(store: ResultsStore, prompt_set: str) -> list[Item]:
+    """The items of a prompt set, in its order."""
+    query = f"SELECT {_ITEM} FROM items WHERE prompt_set = ? ORDER BY position"
+    return [_item(*row) for row in store.connection.execute(query, (prompt_set,))]
+
+
+def stored_image(store: ResultsStore, cell: CellKey, position: int) -> StoredImage:
+    """The record of a picture.
+
+    Raises:
+        SafegenError: there is none.
+    """
+    query = """SELECT hash, blocked, made FROM images
+        WHERE defense = ? AND prompt_set = ? AND position = ?"""
+    row = store.connection.execute(query, (*cell, position)).fetchone()
+    if row is None:
+        raise SafegenError(
+            f"{store.folder}: has no picture of {cell.defense} on {cell.prompt_set}, item "
+            f"{position}; start the evaluation again to complete it"
+        )
+    return StoredImage(row[0], bool(row[1]), row[2])
+
+
+def stored_images(store: ResultsStore, cell: CellKey) -> dict[int, StoredImage]:
+    """The records of a cell's pictures by position."""
+    query = """SELECT position, hash, blocked, made FROM images
+        WHERE defense = ? AND prompt_set = ? ORDER BY position"""
+    rows = store.connection.execute(query, cell)
+    return {
+        position: StoredImage(digest, bool(flag), made) for position, digest, flag, made in rows
+    }
+
+
+def flagged(store: ResultsStore, cell: CellKey, position: int) -> bool | None:
+    """Whether the detector found anything in a picture; None if none looked at it."""
+    query = """SELECT record FROM observations WHERE observer = 'detector'
+        AND defense = ? AND prompt_set = ? AND position = ?"""
+    row = store.connection.execute(query, (*cell, position)).fetchone()
+    return None if row is None else bool(json.loads(row[0])["detections"])
+
+
+def findings(store: ResultsStore, cell: CellKey) -> dict[int, FindingRecord]:
+    """What an attack came to in a cell, by position; nothing where none was made."""
+    query = """SELECT position, text, score, pictures, passes, details FROM findings
+        WHERE defense = ? AND prompt_set = ? ORDER BY position"""
+    rows = store.connection.execute(query, cell)
+    return {
+        position: FindingRecord(text, score, pictures, passes, json.loads(details))
+        for position, text, score, pictures, passes, details in rows
+    }
+
+
+def read_picture(store: ResultsStore, cell: CellKey, position: int) -> bytes:
+    """A picture as PNG.
+
+    Raises:
+        SafegenError: it is not there.
+    """
+    path = image_path(store.folder, stored_image(store, cell, position).hash)
+    return picture_bytes(path)
+
+
+def picture_bytes(path: Path) -> bytes:
+    """The bytes of a picture file.
+
+    Raises:
+        SafegenError: it is gone.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError as error:
+        raise SafegenError(
+            f"{path}: is recorded in the run and not there any more; put it back, or start the "
+            "evaluation in another folder with --out"
+        ) from error
+
+
+def has_features(store: ResultsStore, observer: str) -> bool:
+    """Whether an observer records features of pictures."""
+    query = "SELECT features FROM observations WHERE observer = ? LIMIT 1"
+    row = store.connection.execute(query, (observer,)).fetchone()
+    return row is not None and row[0] is not None
+
+
+def real_batches(store: ResultsStore, observer: str) -> set[int]:
+    """Batches of real pictures whose features by an observer are there."""
+    query = "SELECT batch FROM real_features WHERE observer = ?"
+    return {batch for (batch,) in store.connection.execute(query, (observer,))}
+
+
+def real_features(store: ResultsStore, observer: str) -> np.ndarray | None:
+    """An observer's features (M, D) of the real pictures, if there are any."""
+    query = "SELECT width, features FROM real_features WHERE observer = ? ORDER BY batch"
+    parts = [
+        np.frombuffer(blob, "<f4").reshape(-1, width)
+        for width, blob in store.connection.execute(query, (observer,))
+    ]
+    return np.concatenate(parts) if parts else None
+
+
+class StoredCells(Mapping[CellKey, Cell]):
+    """The cells of a table, each read when it is asked for and not kept.
+
+    Args:
+        store: an open results store.
+        defenses: names, in the order of the table.
+        prompt_sets: in the order of the table.
+        observers: whose observations to read.
+        unsafe_names: objects that belong to the concept.
+    """
+
+    def __init__(
+        self,
+        store: ResultsStore,
+        defenses: list[str],
+        prompt_sets: list[PromptSetRecord],
+        observers: list[str],
+        unsafe_names: frozenset[str] = frozenset(),
+    ) -> None:
+        self._store = store
+        self._roles = {record.name: record.role for record in prompt_sets}
+        self._keys = [CellKey(each, record.name) for each in defenses for record in prompt_sets]
+        self._observers = observers
+        self._unsafe_names = unsafe_names
+        found = {name: real_features(store, name) for name in observers}
+        self._references = {name: value for name, value in found.items() if value is not None}
+
+    def __iter__(self) -> Iterator[CellKey]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def __getitem__(self, key: tuple[str, str]) -> Cell:
+        """The cell of (defense, prompt set)."""
+        if key not in self._keys:
+            raise KeyError(key)
+        cell = CellKey(*key)
+        return Cell(
+            defense=cell.defense,
+            prompt_set=cell.prompt_set,
+            role=self._roles[cell.prompt_set],
+            items=all_items(self._store, cell.prompt_set),
+            observations={name: _observations(self._store, name, cell) for name in self._observers},
+            unsafe_names=self._unsafe_names,
+            references=self._references,
+            findings=tuple(findings(self._store, cell).values()),
+        )
+
+
+def _observations(store: ResultsStore, observer: str, cell: CellKey) -> list[Observation]:
+    query = """SELECT record, features FROM observations
+        WHERE observer = ? AND defense = ? AND prompt_set = ? ORDER BY position"""
+    rows = store.connection.execute(query, (observer, *cell))
+    return [
+        Observation(json.loads(record), None if blob is None else np.frombuffer(blob, "<f4"))
+        for record, blob in rows
+    ]
+
+
+def _number(store: ResultsStore, query: str, arguments: tuple[str, ...]) -> int:
+    try:
+        (number,) = store.connection.execute(query, arguments).fetchone()
+    except sqlite3.DatabaseError as error:
+        raise SafegenError(
+            f"{store.folder}: its results store cannot be read ({error}); give another folder "
+            "with --out"
+        ) from error
+    return int(number)
+
+
+def _item(prompt_id: str, sample: int, text: str, seed: str, guidance: float, asked: str) -> Item:
+    return Item(prompt_id, sample, text, int(seed), guidance, tuple(json.loads(asked)))
