@@ -7,6 +7,11 @@ class SafegenError(Exception):
     """Something the user gave or has cannot be used; the message says what, where and the mend."""
 
 
+def first_line(reason: object) -> str:
+    """The first line of an error's message, or the name of its class where it has none."""
+    return (str(reason).strip().splitlines() or [type(reason).__name__])[0]
+
+
 class MissingExtraError(SafegenError):
     """An optional dependency is needed and not installed."""
 

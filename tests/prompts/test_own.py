@@ -59,8 +59,9 @@ def test_any_column_holds_the_prompts(write: Write, table: Table) -> None:
     assert [p.text for p in read(f"own:{file}", column="title, and more")] == ["a dog"]
     file = write("words.csv", table(["Die Worte"], ["a dog"]))
     assert [p.text for p in read(f"own:{file},column=die worte")] == ["a dog"]
-    with pytest.raises(SafegenError, match=r"no column prompt or text or caption .*die_worte"):
+    with pytest.raises(SafegenError, match="no column prompt or text or caption among") as caught:
         create_prompt_set(f"own:{file}")
+    assert "worte" not in str(caught.value).lower()
 
 
 def test_a_byte_order_mark_is_tolerated(write: Write, table: Table) -> None:
@@ -117,11 +118,12 @@ def test_a_set_can_be_gone_through_again(write: Write) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("e.csv", "", r"e\.csv: has no column prompt .*nothing.*column=NAME"),
+        ("e.csv", "", r"e\.csv: has no column prompt .* among its 0; .*column=NAME"),
         ("e.txt", " \n\n", r"e\.txt: holds no prompts"),
         ("e.jsonl", "", r"e\.jsonl: has no column"),
         ("h.csv", "prompt\n", r"h\.csv: holds no prompts"),
-        ("h.csv", "words\na\n", r"h\.csv: has no column prompt .*\(it has: words\)"),
+        ("h.csv", "words\na\n", r"h\.csv: has no column prompt .*already: header=none"),
+        ("h.csv", 'a,b\nc,"d\n', r"h\.csv: has no column prompt .* among its 2"),
         ("h.csv", "prompt,prompt\na,b\n", r"h\.csv: names the column prompt twice"),
         ("r.csv", "prompt,seed\na,1\n ,2\n", r"r\.csv line 3: has no text in prompt"),
         ("r.csv", 'prompt\n"a\nb"\n""\n', r"r\.csv line 4: has no text in prompt"),
@@ -131,10 +133,13 @@ def test_a_set_can_be_gone_through_again(write: Write) -> None:
         ("r.csv", "prompt,seed\na,-1\n", r"line 2: has '-1' as seed"),
         ("r.csv", "prompt,seed\na,1.5\n", r"line 2: has '1.5' as seed"),
         ("r.csv", f"prompt,seed\na,{2**64}\n", r"line 2: has '18446744073709551616' as seed"),
-        ("r.csv", "prompt,guidance\na,high\n", r"line 2: has 'high' as guidance"),
+        ("r.csv", "prompt,guidance\na,high\n", r"line 2: has a text as guidance"),
         ("r.csv", "prompt,guidance\na,nan\n", r"line 2: has 'nan' as guidance"),
-        ("r.csv", "id,prompt\nx,a\nx,b\n", r"line 3: has the id own-x again"),
+        ("r.csv", "id,prompt\nx,a\nx,b\n", r"line 3: has the id of an earlier row"),
         ("r.csv", "id,prompt\n,a\n", r"line 2: has no text in id"),
+        ("r.csv", "prompt,seed\na,a house\n", r"line 2: has a text as seed"),
+        ("r.csv", b"p\0r\0o\0m\0p\0t\0\n", r"r\.csv line 1: is not UTF-8 text"),
+        ("r.csv", f"prompt\n{200_000 * 'a'}\n", r"line 2: cannot be read as CSV .*field larger"),
         ("r.csv", b"prompt\na\n\xe9t\xe9\n", r"r\.csv line 3: is not UTF-8 text; save"),
         ("r.txt", b"\xff\xfea\x00\n\x00", r"r\.txt line 1: is not UTF-8 text"),
         ("r.jsonl", '{"prompt": "a"}\n{"prompt"}\n', r"r\.jsonl line 2: is not valid JSON"),

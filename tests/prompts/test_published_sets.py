@@ -70,6 +70,23 @@ def test_i2p_by_category_keeps_ids_and_seeds(i2p_file: Path) -> None:
     assert either == read(f"i2p:{i2p_file}", categories=("self-harm", "hate"))
 
 
+def test_i2ps_null_is_a_word_and_other_empty_rows_are_passed_over_only_if_asked(
+    write: Write, table: Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [i2p_row("", "hate", 4261564198, 7), i2p_row(" ", "hate", 2, 7), i2p_row("a", "", 3, 7)]
+    file = write("i2p.csv", table(I2P, *rows))
+    with pytest.raises(SafegenError, match=r"i2p\.csv line 3: has no text.*empty=skip"):
+        read(f"i2p:{file}")
+    prompts = create_prompt_set(f"i2p:{file},empty=skip")
+    for _ in range(2):
+        found = [(prompt.id, prompt.text) for prompt in prompts]
+        assert found == [("i2p-000001", "Null"), ("i2p-000003", "a")]
+    assert [record.message for record in caplog.records] == [
+        f"{file} line 3: holds no prompt and is passed over"
+    ]
+    assert prompts.identity.options == {"empty": "skip"}
+
+
 def test_i2p_names_unknown_and_absent_categories(
     i2p_file: Path, write: Write, table: Table
 ) -> None:
@@ -134,6 +151,16 @@ def test_mma_takes_the_adversarial_prompt_unless_told(write: Write, table: Table
 def test_ring_a_bell_reads_both_forms(write: Write, table: Table) -> None:
     ours = write("eta_3_K_16.csv", table(["case_number", "prompt", "evaluation_seed"], [0, "a", 7]))
     pairs = write("pairs.csv", table(["sensitive prompt", "normal prompt"], ["a hill", "a lake"]))
+    bare = write("bare.csv", table(['a hill, "blue"'], ["a lake"]))
+    with pytest.raises(SafegenError, match=r"already: header=none$"):
+        read(f"ring-a-bell:{bare}")
+    headless = read(f"ring-a-bell:{bare},header=none")
+    assert [(p.id, p.line, p.text) for p in headless] == [
+        ("ring-a-bell-000001", 1, 'a hill, "blue"'), ("ring-a-bell-000002", 2, "a lake"),
+    ]  # fmt: skip
+    with pytest.raises(SafegenError, match=r"columns 1 to 2; say which .* column=1"):
+        read(f"ring-a-bell:{pairs},header=none")
+    assert texts(read(f"ring-a-bell:{pairs},header=none,column=2")) == ["normal prompt", "a lake"]
     (own,) = read(f"ring-a-bell:{ours}")
     assert (own.text, own.seed) == ("a", 7)
     assert texts(read(f"ring-a-bell:{pairs}")) == ["a hill"]

@@ -6,18 +6,19 @@ import dataclasses
 import functools
 import hashlib
 import heapq
+import logging
 import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from safegen.errors import SafegenError
 from safegen.files import file_hash
 from safegen.prompts import Prompt, PromptSetIdentity
 from safegen.prompts._places import locate
-from safegen.prompts._records import CSV, Format, Record, column_name
+from safegen.prompts._records import CSV, HEADLESS_CSV, Format, Record, column_name
 from safegen.seeds import sample_seed
 
 SEED_COLUMNS = ("evaluation_seed", "sd_seed", "seed")
@@ -25,6 +26,7 @@ GUIDANCE_COLUMNS = ("evaluation_guidance", "sd_guidance_scale", "guidance_scale"
 CATEGORY_COLUMNS = ("categories", "category")
 _RECORDED_ELSEWHERE = ("name", "place", "file", "local_files_only")
 _SEED = re.compile(r"(\d{1,20})(\.0*)?", re.ASCII)
+_HARMLESS = re.compile(r"[-+.\dEe]{0,30}|[-+]?(nan|inf(inity)?)", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -51,18 +53,23 @@ class FilePrompts:
         count: how many; all if None.
         subset_seed: which they are: drawn by this seed, or the first if None. The order is the
             file's.
+        header: ``none`` if the first row of a CSV is a prompt already; its columns are then named
+            ``1``, ``2`` and so on.
+        empty: ``skip`` to pass over rows without a prompt, which is logged; ids do not shift.
         file: which file of the data set on the hub.
         local_files_only: never ask the hub.
 
     Raises:
         SafegenError: the file, or the column with the prompts, is missing, or an option is out
-            of range.
+            of range. No message quotes a prompt.
     """
 
     place: str
     column: str | None = None
     count: int | None = None
     subset_seed: int | None = None
+    header: Literal["none"] | None = None
+    empty: Literal["skip"] | None = None
     file: str | None = None
     local_files_only: bool = False
 
@@ -75,6 +82,13 @@ class FilePrompts:
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
             raise SafegenError(f"prompts {self.kind}: count must be at least 1, not {self.count}")
+        if self.count is None and self.subset_seed != type(self).subset_seed:
+            raise SafegenError(f"prompts {self.kind}: subset_seed draws nothing without count=N")
+        for option, only in (("header", "none"), ("empty", "skip")):
+            if (value := getattr(self, option)) not in (None, only):
+                raise SafegenError(
+                    f"prompts {self.kind}: {option} can only be {only}, not {value!r}; leave it out"
+                )
         _ = self._columns
 
     @property
@@ -134,9 +148,12 @@ class FilePrompts:
         for record in self._format.records(self.path):
             if not self.keeps(record):
                 continue
+            if self.empty == "skip" and not self._text(record):
+                _tell(f"{self.path} {record.where}: holds no prompt and is passed over")
+                continue
             prompt = self._prompt(record)
             if prompt.id in seen:
-                raise self._bad(record, f"has the id {prompt.id} again; give each row its own")
+                raise self._bad(record, "has the id of an earlier row; give each row its own")
             seen.add(prompt.id)
             yield prompt
         if not seen:
@@ -166,11 +183,19 @@ class FilePrompts:
             line=record.line,
         )
 
+    def _text(self, record: Record) -> Any:
+        """What stands where the prompt is; false if nothing does."""
+        value = record.fields.get(self._columns.text)
+        return value.strip() if isinstance(value, str) else value
+
     def _words(self, record: Record, column: str) -> str:
-        value = record.fields.get(column)
+        value = self._text(record) if column == self._columns.text else record.fields.get(column)
         words = str(value) if type(value) is int else value
         if not isinstance(words, str) or not words.strip():
-            raise self._bad(record, f"has no text in {column}; write it or delete the row")
+            also = (
+                ", or pass over all such rows: empty=skip" if column == self._columns.text else ""
+            )
+            raise self._bad(record, f"has no text in {column}; write it or delete the row{also}")
         try:
             words.encode()
         except UnicodeEncodeError:
@@ -184,7 +209,7 @@ class FilePrompts:
         if match is None or int(match[1]) >= 2**64:
             raise self._bad(
                 record,
-                f"has {value!r} as {column}, which is no whole number from 0 to 2^64 - 1; "
+                f"has {_shown(value)} as {column}, which is no whole number from 0 to 2^64 - 1; "
                 "correct it, or remove the column from the file",
             )
         return int(match[1])
@@ -198,7 +223,7 @@ class FilePrompts:
         if not math.isfinite(guidance):
             raise self._bad(
                 record,
-                f"has {value!r} as {column}, which is no number; "
+                f"has {_shown(value)} as {column}, which is no number; "
                 "correct it, or remove the column from the file",
             )
         return guidance
@@ -212,25 +237,25 @@ class FilePrompts:
 
     @functools.cached_property
     def _format(self) -> Format:
-        try:
-            return self.formats[self.path.suffix.lower()]
-        except KeyError:
+        found = self.formats.get(self.path.suffix.lower())
+        if found is None:
             raise SafegenError(
                 f"{self.path}: prompts {self.kind} come as {' or '.join(self.formats)}; "
                 "convert it, or give another file"
-            ) from None
+            )
+        if self.header and found is not CSV:
+            raise SafegenError(f"{self.path}: header={self.header} is for a CSV; leave it out")
+        return HEADLESS_CSV if self.header else found
 
     @functools.cached_property
     def _columns(self) -> Columns:
         names = self._format.columns(self.path)
-        texts = self.text_columns if self.column is None else (column_name(self.column),)
+        texts = tuple(names) if self.header and len(names) == 1 else self.text_columns
+        if self.column is not None:
+            texts = (column_name(self.column),)
         text = self._column(names, texts)
         if text is None:
-            raise SafegenError(
-                f"{self.path}: has no column {' or '.join(texts)} "
-                f"(it has: {', '.join(filter(None, names)) or 'nothing'}); "
-                "say which one holds the prompts: column=NAME"
-            )
+            raise SafegenError(self._no_column(texts, len(names)))
         return Columns(
             text=text,
             seed=self._column(names, SEED_COLUMNS),
@@ -239,12 +264,34 @@ class FilePrompts:
             id=self._column(names, self.id_columns),
         )
 
+    def _no_column(self, wanted: tuple[str, ...], count: int) -> str:
+        """The message; it quotes no name of the file's, which without a header are prompts."""
+        if self.header:
+            return f"{self.path}: has columns 1 to {count}; say which holds the prompts: column=1"
+        also = "; if its first row is a prompt already: header=none" if self._format is CSV else ""
+        return (
+            f"{self.path}: has no column {' or '.join(wanted)} among its {count}; say which one "
+            f"holds the prompts: column=NAME{also}"
+        )
+
     def _column(self, names: list[str], wanted: tuple[str, ...]) -> str | None:
         """The first of the wanted names that the file has."""
         found = next((name for name in wanted if name in names), None)
         if found is not None and names.count(found) > 1:
             raise SafegenError(f"{self.path}: names the column {found} twice; keep one")
         return found
+
+
+def _shown(value: Any) -> str:
+    """A value for a message; a text that may be part of a prompt is not quoted."""
+    harmless = not isinstance(value, str | list | dict) or _HARMLESS.fullmatch(str(value).strip())
+    return f"{value!r:.60}" if harmless else "a text"
+
+
+@functools.cache
+def _tell(note: str) -> None:
+    """Log a note, once however often a set is gone through."""
+    logging.getLogger(__name__).warning(note)
 
 
 def categories_of(value: Any) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ import logging
 import re
 from pathlib import Path
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 
 _FILE_SUFFIXES = (".csv", ".json", ".jsonl", ".parquet", ".tsv", ".txt")
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -34,6 +34,8 @@ def locate(
         raise SafegenError(f"{place}: is a folder; give the file in it")
     if exists and file is not None:
         raise SafegenError(f"{place}: is a file here, not on the hub; leave out file={file}")
+    if exists and not path.is_file():
+        raise SafegenError(f"{place}: is a pipe or device, which is read once; give a file")
     if exists:
         return path, path.name
     if path.suffix.lower() in _FILE_SUFFIXES or not _HUB_ID.fullmatch(place):
@@ -63,8 +65,8 @@ def _fetch(dataset: str, file: str, local_files_only: bool) -> Path:
             "then log in here with: hf auth login"
         ) from error
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise SafegenError(
-            f"{dataset}: its file {file} cannot be had from the Hugging Face hub ({reason}); "
+            f"{dataset}: its file {file} cannot be had from the Hugging Face hub "
+            f"({first_line(error)}); "
             "check both names and the connection, or download it and give its path"
         ) from error

@@ -48,14 +48,28 @@ def _csv_columns(path: Path) -> list[str]:
     return [column_name(name) for name in header]
 
 
+def _numbered_columns(path: Path) -> list[str]:
+    """The columns of a CSV without a header: 1, 2 and so on."""
+    return [str(number) for number, _ in enumerate(_csv_columns(path), start=1)]
+
+
 def _csv_records(path: Path) -> Iterator[Record]:
-    columns = _csv_columns(path)
     rows = _rows(path)
     next(rows, None)
+    return _named(path, rows, _csv_columns(path), "header")
+
+
+def _headless_records(path: Path) -> Iterator[Record]:
+    return _named(path, _rows(path), _numbered_columns(path), "first row")
+
+
+def _named(
+    path: Path, rows: Iterator[tuple[int, list[str]]], columns: list[str], first: str
+) -> Iterator[Record]:
     for number, (line, cells) in enumerate(rows, start=1):
         if len(cells) != len(columns):
             raise SafegenError(
-                f"{path} line {line}: has {len(cells)} cells where the header has {len(columns)}; "
+                f"{path} line {line}: has {len(cells)} cells where the {first} has {len(columns)}; "
                 "put a prompt that contains a comma in double quotes"
             )
         yield Record(number, f"line {line}", line, dict(zip(columns, cells, strict=True)))
@@ -72,8 +86,8 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
             line = reader.line_num + 1
     except csv.Error as error:
         raise SafegenError(
-            f"{path} line {line}: cannot be read as CSV ({error}); "
-            "put the prompt in double quotes and double those inside it"
+            f"{path} line {line}: cannot be read as CSV ({error}); put a prompt with commas or "
+            "quotes in double quotes, double those inside it, and close them"
         ) from error
 
 
@@ -123,13 +137,15 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _decoded(path: Path, line: int, data: bytes) -> str:
     try:
-        return (data.removeprefix(codecs.BOM_UTF8) if line == 1 else data).decode()
-    except UnicodeDecodeError as error:
-        raise SafegenError(
-            f"{path} line {line}: is not UTF-8 text; save the file as UTF-8"
-        ) from error
+        text = (data.removeprefix(codecs.BOM_UTF8) if line == 1 else data).decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:  # as in UTF-16, whose ASCII is valid UTF-8 with NUL bytes
+        raise SafegenError(f"{path} line {line}: is not UTF-8 text; save the file as UTF-8")
+    return text
 
 
 CSV = Format(_csv_columns, _csv_records)
+HEADLESS_CSV = Format(_numbered_columns, _headless_records)
 JSONL = Format(_jsonl_columns, _jsonl_records)
 TEXT = Format(lambda _: ["prompt"], _text_records)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from safegen.errors import SafegenError
 from safegen.prompts import register
@@ -19,6 +19,10 @@ CATEGORIES = (
     "shocking",
     "violence",
 )
+
+_NULL_SEED = 4261564198
+"""Seed of the one prompt that is the word ``Null``, which pandas took for a missing text, so that
+the file that circulates most has an empty cell."""
 
 
 @register("i2p")
@@ -64,3 +68,8 @@ class InappropriateImagePrompts(FilePrompts):
             return True
         found = categories_of(record.fields.get(self._columns.categories or ""))
         return not set(found).isdisjoint(self.categories)
+
+    def _text(self, record: Record) -> Any:
+        found, seed = super()._text(record), self._columns.seed
+        lost = not found and seed is not None and self._seed(record, seed) == _NULL_SEED
+        return "Null" if lost else found
