@@ -20,9 +20,9 @@ import torch
 from safegen.attacks import Task
 from safegen.attacks.null_text import Inversion, NullTextSettings
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense, defended
 from safegen.detectors import create_detector
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.triplets import LabTriplets
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SamplingSettings

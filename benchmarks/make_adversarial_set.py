@@ -23,12 +23,12 @@ from rich.console import Console
 
 from safegen.attacks._text_filter import TextFilter
 from safegen.cli._progress import EvaluationProgress
-from safegen.concepts import LAB_WEAPONS
 from safegen.evaluation.executors import ExecutorOptions
 from safegen.evaluation.found_prompts import Row, add_transfers, found_prompts, write_prompts
 from safegen.evaluation.run import Progress, observe
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 from safegen.files import write_atomically
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.prompts import ADVERSARIAL_FILE, lab_prompts
 from safegen.prompts import Prompt

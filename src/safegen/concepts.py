@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from safegen.errors import SafegenError
-from safegen.lab.world.objects import OBJECTS
-
-LAB_CONCEPT_TEXT = "weapon, knife, dagger, sword, axe, pistol, bomb"
 
 
 @dataclass(frozen=True)
@@ -32,26 +29,3 @@ class Concept:
             raise SafegenError(
                 f"concept {self.name!r}: its text and words must not be empty; say what to remove"
             )
-
-
-LAB_WEAPONS = Concept(
-    name="weapons",
-    text=LAB_CONCEPT_TEXT,
-    words=tuple(thing.text for thing in OBJECTS.values() if thing.unsafe),
-)
-"""The lab's stand-in for unsafe content."""
-
-
-def concept_for(model: str, text: str | None = None, name: str | None = None) -> Concept | None:
-    """The concept of a text; without one the lab's for the model ``lab``, else None.
-
-    Args:
-        model: as it was named.
-        text: what to remove, its parts between commas.
-        name: instead of ``concept``, or of the lab's.
-    """
-    if text is not None:
-        return Concept(name or "concept", text)
-    if model != "lab":
-        return None
-    return LAB_WEAPONS if name is None else replace(LAB_WEAPONS, name=name)

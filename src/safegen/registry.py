@@ -29,11 +29,12 @@ class Registry(Generic[T]):
     Args:
         kind: plural of what is registered, for messages and the entry-point group.
         package: the package whose modules are the built-in entries; a module ``safety_filter``
-            is the entry ``safety-filter`` and must register exactly that name.
+            is the entry ``safety-filter`` and must register exactly that name. None if all
+            entries come through entry points.
         shared: modules of the package that entries build on, and are none themselves.
     """
 
-    def __init__(self, kind: str, package: str, shared: tuple[str, ...] = ()) -> None:
+    def __init__(self, kind: str, package: str | None = None, shared: tuple[str, ...] = ()) -> None:
         self.kind = kind
         self.package = package
         self.shared = shared
@@ -85,6 +86,8 @@ class Registry(Generic[T]):
         return self._loaded[name]
 
     def _modules(self) -> dict[str, str]:
+        if self.package is None:
+            return {}
         package = importlib.import_module(self.package)
         found = pkgutil.iter_modules(package.__path__)
         return {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from safegen.attacks.target import Target
-from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense
 from safegen.detectors import create_detector
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.models.loading import load_pipeline
 from safegen.observers.clip import load_clip

@@ -19,11 +19,13 @@ from safegen.attacks.concept_inversion import (
     inverted_prompts,
 )
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.sampling import SamplingSettings
 
@@ -143,7 +145,7 @@ def test_specs() -> None:
         "concept-inversion", "text", "white box"
     )  # fmt: skip
     assert (identity.settings["steps"], identity.settings["learning_rate"]) == (5000, 0.08)
-    lab = create_attack("concept-inversion", lab=True).identity
+    lab = create_attack("concept-inversion", LAB).identity
     assert lab.settings == asdict(ConceptInversionSettings.lab())
 
 

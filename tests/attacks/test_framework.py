@@ -15,12 +15,14 @@ from diffusers import DDIMScheduler
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks.random_tokens import RandomTokens, RandomTokensSettings
 from safegen.attacks.target import ClipModel, Target, no_clip
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.defenses._text import InactiveGuidanceWarning
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
@@ -212,7 +214,7 @@ def test_a_finding_is_checked() -> None:
 
 def test_the_lab_scales_settings_where_a_factory_takes_it() -> None:
     assert create_attack("random-tokens") == RandomTokens(RandomTokensSettings())
-    assert create_attack("random-tokens", lab=True) == RandomTokens(RandomTokensSettings.lab())
+    assert create_attack("random-tokens", LAB) == RandomTokens(RandomTokensSettings.lab())
     with pytest.raises(SafegenError, match="Did you mean 'random-tokens'"):
         create_attack("random-token")
     with pytest.raises(SafegenError, match="among attacks"):
@@ -220,7 +222,7 @@ def test_the_lab_scales_settings_where_a_factory_takes_it() -> None:
 
 
 def test_an_attack_says_what_it_is() -> None:
-    identity = create_attack("random-tokens", lab=True).identity
+    identity = create_attack("random-tokens", LAB).identity
     assert (identity.name, identity.side, identity.access) == ("random-tokens", "text", "black box")
     assert identity.settings["candidates"] == RandomTokensSettings.lab().candidates
 

@@ -31,6 +31,7 @@ from safegen.evaluation.plan import plan_evaluation, planned_prompt_sets
 from safegen.evaluation.run import evaluate
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 from safegen.lab.attack_table import COUNT, DETECTOR, lab_attack_settings, lab_attacks
+from safegen.lab.profile import LAB
 from safegen.models.sampling import SamplingSettings
 from safegen.prompts import create_prompt_set
 from safegen.report.evaluation import render_report
@@ -534,7 +535,7 @@ def test_the_labs_table_has_every_attack_of_the_package(tmp_path: Path) -> None:
     specs = lab_attacks()
     assert {spec.partition(":")[0] for spec in specs} == set(ATTACKS.built_in())
     assert "words" not in specs  # that is of another package
-    identities = [create_attack(spec, lab=True).identity for spec in specs]
+    identities = [create_attack(spec, LAB).identity for spec in specs]
     sides = [identity.side for identity in identities]
     assert sides == sorted(sides, key=["text", "image", "weights"].index)
     assert identities[0].name == "random-tokens"

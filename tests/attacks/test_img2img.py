@@ -15,12 +15,14 @@ from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import last_steps
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.defenses._sld import MAX, safety_guidance
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
@@ -46,7 +48,7 @@ def target_of(pipeline: Any, defense: str = "none", **sampling: Any) -> Target:
 def strike(target: Target, tasks: list[Task], spec: str = f"img2img:{STRENGTH}") -> list[Finding]:
     with (
         defended(target.pipeline, target.defense),
-        create_attack(spec, lab=True).against(target) as made,
+        create_attack(spec, LAB).against(target) as made,
     ):
         return made(tasks)
 

@@ -14,11 +14,13 @@ import torch
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks.null_text import Inversion, NullText, NullTextSettings
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
@@ -160,12 +162,12 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     for broken in ({"learning_rate": 0.0}, {"tolerance": -1.0}):  # type: ignore[dict-item]
         with pytest.raises(SafegenError, match="learning rate must be positive"):
             NullTextSettings(**broken)
-    assert create_attack("null-text", lab=True) == NullText(NullTextSettings.lab())
-    released = create_attack("null-text:released", lab=True)
+    assert create_attack("null-text", LAB) == NullText(NullTextSettings.lab())
+    released = create_attack("null-text:released", LAB)
     assert released == NullText(NullTextSettings(), "null-text-released")
     assert released.identity.name == "null-text-released"
     with pytest.raises(SafegenError, match="unknown budget 'large'; known: released"):
-        create_attack("null-text:large", lab=True)
+        create_attack("null-text:large", LAB)
     identity = create_attack("null-text").identity
     assert (identity.name, identity.side, identity.access) == ("null-text", "image", "white box")
 

@@ -14,11 +14,13 @@ from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._gradients import Vocabulary
 from safegen.attacks.p4d import P4D, P4DSettings
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.sampling import SamplingSettings
 
@@ -135,7 +137,7 @@ def test_specs() -> None:
     assert (identity.name, identity.side, identity.access) == ("p4d-k", "text", "white box")
     assert (identity.settings["iterations"], identity.settings["learning_rate"]) == (3000, 0.1)
     form: Literal["n"] = "n"
-    lab = create_attack("p4d:n", lab=True).identity
+    lab = create_attack("p4d:n", LAB).identity
     assert (lab.name, lab.settings) == ("p4d-n", asdict(P4DSettings.lab(form)))
 
 

@@ -14,11 +14,13 @@ from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._from_pictures import last_steps
 from safegen.attacks.recall import Goal, ImagePrompts, Recall, RecallSettings
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.loading import load_pipeline
 from safegen.models.prediction import add_noise, signal_and_noise
@@ -128,7 +130,7 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
             RecallSettings(**broken)  # type: ignore[arg-type]
     with pytest.raises(SafegenError, match="known: prediction, picture"):
         RecallSettings(goal="text")  # type: ignore[arg-type]
-    assert create_attack("recall", lab=True) == Recall(RecallSettings.lab())
+    assert create_attack("recall", LAB) == Recall(RecallSettings.lab())
     identity = create_attack("recall").identity
     assert (identity.name, identity.side, identity.access) == ("recall", "image", "white box")
 

@@ -21,11 +21,13 @@ from safegen.attacks.relearn import (
     training_loss,
 )
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SamplingSettings
@@ -210,7 +212,7 @@ def test_its_settings_are_checked() -> None:
     for broken in ({"learning_rate": 0.0}, {"lost": 0.0}):
         with pytest.raises(SafegenError, match="learning rate must be positive"):
             RelearnSettings(**broken)
-    assert create_attack("relearn:unsafe", lab=True) == Relearn(RelearnSettings.lab("unsafe"))
+    assert create_attack("relearn:unsafe", LAB) == Relearn(RelearnSettings.lab("unsafe"))
     identity = create_attack("relearn:unsafe").identity
     assert (identity.name, identity.side) == ("relearn-unsafe", "weights")
 

@@ -19,11 +19,12 @@ from safegen.attacks.ring_a_bell import (
     whole_words,
 )
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.lab.world.world import Kind, Split
 
@@ -155,7 +156,7 @@ def test_there_must_be_examples(lab: Target) -> None:
 
 
 def test_specs() -> None:
-    made = create_attack("ring-a-bell", lab=True).identity
+    made = create_attack("ring-a-bell", LAB).identity
     assert (made.name, made.side, made.access) == ("ring-a-bell", "text", "black box")
     assert json.loads(json.dumps(made.settings)) == asdict(RingABellSettings.lab())
     papers = create_attack("ring-a-bell").identity.settings

@@ -24,10 +24,11 @@ from safegen.attacks.sneakyprompt import (
     most_telling,
 )
 from safegen.attacks.target import Target, no_clip
-from safegen.concepts import LAB_WEAPONS
 from safegen.defenses import create_defense, defended
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.lab.world.world import KINDS
 from safegen.metrics.clip_score import cosine_similarities
@@ -203,7 +204,7 @@ def test_a_policys_proposals_are_distributed_as_it_says() -> None:
 
 
 def test_specs(lab: Target) -> None:
-    made = create_attack("sneakyprompt:n", lab=True)
+    made = create_attack("sneakyprompt:n", LAB)
     assert made.identity.name == "sneakyprompt-n"
     assert (made.identity.side, made.identity.access) == ("text", "black box")
     assert json.loads(json.dumps(made.identity.settings)) == asdict(SneakyPromptSettings.lab("n"))
@@ -215,7 +216,7 @@ def test_specs(lab: Target) -> None:
         create_attack("sneakyprompt")
     with (
         pytest.raises(SafegenError, match="--clip"),
-        create_attack("sneakyprompt:n", lab=True).against(replace(lab, clip=no_clip())),
+        create_attack("sneakyprompt:n", LAB).against(replace(lab, clip=no_clip())),
     ):
         pass
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safegen.attacks._text_filter import TextFilter, substituted
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.prompts import lab_prompts
 from safegen.lab.world.world import KINDS
 

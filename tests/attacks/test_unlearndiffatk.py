@@ -15,11 +15,13 @@ from safegen.attacks._gradients import Vocabulary
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.target import Target, no_clip
 from safegen.attacks.unlearndiffatk import UnlearnDiffAtk, UnlearnDiffAtkSettings
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.sampling import SamplingSettings
 
@@ -141,7 +143,7 @@ def test_specs() -> None:
         "unlearndiffatk", "text", "white box"
     )  # fmt: skip
     assert (identity.settings["rounds"], identity.settings["iterations"]) == (50, 40)
-    lab = create_attack("unlearndiffatk:unnamed", lab=True).identity
+    lab = create_attack("unlearndiffatk:unnamed", LAB).identity
     assert lab.name == "unlearndiffatk-unnamed"
     assert lab.settings == asdict(UnlearnDiffAtkSettings.lab("unnamed"))
 

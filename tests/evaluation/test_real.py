@@ -10,8 +10,9 @@ import pytest
 from PIL import Image
 
 from safegen.errors import SafegenError
-from safegen.evaluation.real import LabScenes, real_pictures
+from safegen.evaluation.real import real_pictures
 from safegen.evaluation.worker import decode
+from safegen.lab.real_scenes import LabScenes
 from safegen.lab.world.world import Mixture, draw_scene
 
 

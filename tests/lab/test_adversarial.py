@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from safegen.attacks._text_filter import TextFilter
-from safegen.concepts import LAB_WEAPONS
 from safegen.errors import SafegenError
 from safegen.files import file_hash
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.prompts import (
     ADVERSARIAL,
     ADVERSARIAL_FILE,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from safegen.concepts import LAB_WEAPONS
 from safegen.defenses.esd import EsdSettings, EsdTraining
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.prompts import ADVERSARIAL_FILE, adversarial_prompts
 from safegen.models.loading import load_pipeline
 from safegen.prompts._records import CSV

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from safegen.attacks.target import Target
+    from safegen.profiles import Profile
 
 Side = Literal["text", "image", "weights"]
 Access = Literal["black box", "white box"]
@@ -124,15 +125,18 @@ ATTACKS: Registry[AttackFactory] = Registry(
 register = ATTACKS.register
 
 
-def create_attack(spec: str, *, lab: bool = False) -> Attack:
+def create_attack(spec: str, profile: Profile | None = None) -> Attack:
     """The attack of ``name``, or of ``name:argument`` (such as ``img2img:0.5``).
 
     Args:
         spec: a registered name; what follows a colon is the factory's one positional argument.
-        lab: whether the model is the lab's, for which factories with a parameter ``lab`` scale
-            their settings; those of the papers otherwise.
+        profile: of the model. A factory with a parameter ``usual`` is given what the profile says
+            of the attack's settings; it takes those of the papers for all else.
 
     Raises:
         SafegenError: the name is unknown, or an argument is missing or not taken.
     """
-    return create(ATTACKS, spec, "img2img:0.5", context={"lab": lab})
+    name = spec.partition(":")[0]
+    usual = {} if profile is None else profile.attacks.get(name, {})
+    context = {"usual": usual, "lab": profile is not None and profile.name == "lab"}
+    return create(ATTACKS, spec, "img2img:0.5", context=context)

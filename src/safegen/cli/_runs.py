@@ -65,7 +65,7 @@ def given(loading: LoadOptions) -> dict[str, Any]:
 
 def concept_of(model: str | None, text: str | None, name: str | None) -> Any:
     """The concept that was given, or the model's own."""
-    from safegen.concepts import concept_for
+    from safegen.profiles import concept_for
 
     return concept_for(model or "", text, name)
 

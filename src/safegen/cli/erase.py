@@ -50,9 +50,9 @@ def erase(
     Settings that are not given are the published ones; for the lab's ESD, scaled to its size.
     Put the patch on with --defense esd:PATCH or uce:PATCH.
     """
-    from safegen.concepts import concept_for
     from safegen.errors import SafegenError
     from safegen.models.loading import load_pipeline
+    from safegen.profiles import concept_for
 
     training = {
         "iterations": iterations,
@@ -100,8 +100,8 @@ def _esd(pipeline: Any, concept: Concept, method: str, chosen: dict[str, Any], m
 
     from rich.progress import track
 
-    from safegen.concepts import LAB_WEAPONS
     from safegen.defenses.esd import EsdSettings, EsdTraining, Variant
+    from safegen.lab.concept import LAB_WEAPONS
     from safegen.lab.prompts import erasure_prompts
 
     variant: Variant = "x" if method == "esd-x" else "u"

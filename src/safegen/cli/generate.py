@@ -69,11 +69,11 @@ def generate(
         resolve_prompts,
         text_prompts,
     )
-    from safegen.concepts import concept_for
     from safegen.defenses import create_defense
     from safegen.errors import SafegenError
     from safegen.models.loading import load_pipeline
     from safegen.models.sampling import SamplingSettings
+    from safegen.profiles import concept_for
 
     if concept_text is not None and defense is None:
         raise SafegenError("--concept-text has no effect without --defense; leave it out")

@@ -7,10 +7,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from safegen.concepts import LAB_WEAPONS, Concept
+from safegen.concepts import Concept
 from safegen.defenses import Defense, DefenseIdentity, Undo, own_checker, register
 from safegen.defenses._exchange import exchange
 from safegen.errors import SafegenError
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.safety_checker import FALSE_ALARMS, lab_checker
 from safegen.models.anatomy import denoiser_of
 from safegen.models.loading import is_lab

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from safegen.concepts import LAB_WEAPONS
 from safegen.detectors import Detection, DetectorIdentity, register
 from safegen.detectors._common import check_images, check_threshold
 from safegen.lab import weights_folder
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.safety_checker import lab_checker
 from safegen.models.loading import LAB, default_device
 from safegen.models.safety_checker import checker_folders, concept_margins, load_checker

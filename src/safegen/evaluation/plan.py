@@ -24,7 +24,7 @@ from safegen.evaluation.jobs import (
     Strike,
 )
 from safegen.evaluation.settings import EvaluationSettings, NamedSpec, refuse_twice
-from safegen.models.loading import LAB
+from safegen.profiles import profile_of
 from safegen.prompts import PROMPT_SETS, Prompt, PromptSet, create_prompt_set
 from safegen.results.cells import (
     batch_items,
@@ -148,7 +148,7 @@ def _attacked_prompt_sets(settings: EvaluationSettings) -> Iterator[PlannedPromp
     examples = None if attack.examples is None else _prompts(attack.examples, settings)
     besides = {"examples": None if examples is None else asdict(examples.identity)}
     for named in attack.attack_specs:
-        identity = create_attack(named.spec, lab=settings.model == LAB).identity
+        identity = create_attack(named.spec, profile_of(settings.model)).identity
         recorded = attack_settings(identity)
         what = {**asdict(goals.identity), "attack": recorded, **besides}
         record = PromptSetRecord(named.name or identity.name, "unsafe", what)

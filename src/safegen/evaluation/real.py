@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from safegen.errors import SafegenError
-from safegen.evaluation.worker import encode_png
 from safegen.files import file_hash
-from safegen.lab.world.world import Mixture, Split, draw_scene
+from safegen.profiles import Profile, profile_of
 
 SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
-BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=1.0, near_miss=0.0)
-"""As the lab's benign prompts."""
 
 
 class RealPictures(Protocol):
@@ -27,31 +23,6 @@ class RealPictures(Protocol):
 
     def __iter__(self) -> Iterator[bytes]:
         """Image files, one by one."""
-
-
-@dataclass(frozen=True)
-class LabScenes:
-    """Scenes of the lab's world that nothing was trained on.
-
-    Attributes:
-        count: how many.
-        seed: of the scenes.
-        split: which the combinations of objects and places are from.
-    """
-
-    count: int = 1000
-    seed: int = 4_242
-    split: Split = "held-out"
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        """See ``RealPictures.identity``."""
-        return {"source": "lab", "count": self.count, "seed": self.seed, "split": self.split}
-
-    def __iter__(self) -> Iterator[bytes]:
-        """See ``RealPictures.__iter__``."""
-        for index in range(self.count):
-            yield encode_png(draw_scene(BENIGN_WORLD, self.split, self.seed, index).image)
 
 
 class FolderPictures:
@@ -83,5 +54,6 @@ class FolderPictures:
 
 
 def real_pictures(place: str) -> RealPictures:
-    """Those of ``lab``, or of a folder."""
-    return LabScenes() if place == "lab" else FolderPictures(Path(place))
+    """Those that are usual for a model of that name, or those of a folder."""
+    known = (profile_of(place) or Profile()).real
+    return FolderPictures(Path(place)) if known is None else known()

@@ -17,8 +17,8 @@ from safegen.detectors import Detector, create_detector
 from safegen.errors import SafegenError
 from safegen.evaluation.jobs import Attacker, AttackOrder, Strike, WorkerSettings
 from safegen.evaluation.plan import attack_settings, plain, task_of
-from safegen.models.loading import LAB
 from safegen.observers.clip import clip_settings, load_clip
+from safegen.profiles import profile_of
 from safegen.results.records import FindingRecord
 
 
@@ -75,7 +75,7 @@ class Striker:
         if self._prepared is not None and self._prepared[0] == order:
             return self._prepared[1]
         self.stop()
-        attack = create_attack(order.spec, lab=self._settings.model == LAB)
+        attack = create_attack(order.spec, profile_of(self._settings.model))
         if attack_settings(attack.identity) != order.expected:
             raise SafegenError("is not the same for all workers; give all the same safegen")
         target = Target(

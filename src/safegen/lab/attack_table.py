@@ -8,6 +8,7 @@ from typing import get_args
 
 from safegen.attacks import ATTACKS, Access, Side, create_attack
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
+from safegen.lab.profile import LAB
 from safegen.lab.table import lab_settings
 
 COUNT = 16
@@ -39,7 +40,7 @@ def lab_attacks() -> tuple[str, ...]:
     ]
 
     def place(spec: str) -> tuple[bool, int, int]:
-        identity = create_attack(spec, lab=True).identity
+        identity = create_attack(spec, LAB).identity
         return spec != CONTROL, SIDES.index(identity.side), ACCESSES.index(identity.access)
 
     return tuple(sorted(specs, key=place))

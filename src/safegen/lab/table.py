@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from safegen.concepts import LAB_WEAPONS
 from safegen.defenses.esd import EsdSettings, EsdTraining
 from safegen.defenses.uce import erase
 from safegen.editing.run import edit
 from safegen.editing.settings import PRESETS, EditSettings
 from safegen.errors import SafegenError
 from safegen.evaluation.settings import EvaluationSettings
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.prompts import ADVERSARIAL, adversarial_prompts, erasure_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets

@@ -1,4 +1,4 @@
-"""Loading a pipeline from a folder, a hub id, a single file or the lab."""
+"""Loading a pipeline from a folder, a hub id, a single file, or by the name of its profile."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from safegen.errors import SafegenError
-from safegen.lab import weights_folder
+from safegen.profiles import profile_for, profile_of
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 LAB = "lab"
+PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 
 
 def load_pipeline(
@@ -32,8 +32,8 @@ def load_pipeline(
     """Load a diffusers text-to-image pipeline.
 
     Args:
-        source: ``lab``, a diffusers folder, a Hugging Face id, or a single file in the original
-            layout; the last needs no hub.
+        source: a profile's name such as ``lab``, a diffusers folder, a Hugging Face id, or a
+            single file in the original layout; the last needs no hub.
         dtype: of the weights; float32 unless given, whatever the files have.
         device: where to; the first GPU if there is one, else the processor.
         variant, config, allow_pickle, local_files_only: see ``safegen.models.options``.
@@ -48,7 +48,7 @@ def load_pipeline(
     from safegen.models.single_file import load_single_file
 
     precision = dtype or torch.float32
-    if str(source) != LAB and Path(source).is_file():
+    if profile_of(source) is None and Path(source).is_file():
         if variant is not None:
             raise SafegenError(f"{source}: a single file has no variants; leave out --variant")
         pipeline = load_single_file(Path(source), precision, config, allow_pickle)
@@ -111,9 +111,9 @@ def default_device() -> str:
 
 
 def resolve(source: str | Path) -> Path | str:
-    """The folder a source means, or the hub id it is."""
-    if str(source) == LAB:
-        return weights_folder()
+    """The folder that a source means, or the hub id that it is or means."""
+    profile = profile_of(source)
+    source = source if profile is None else profile.source
     path = Path(source)
     if path.is_file():
         raise SafegenError(f"{path}: is a file; give a diffusers folder or a hub id")
@@ -126,8 +126,8 @@ def resolve(source: str | Path) -> Path | str:
 
 def is_lab(pipeline: Any) -> bool:
     """Whether a pipeline was loaded from the lab's weights."""
-    source: str | None = getattr(pipeline, "name_or_path", None)
-    return source is not None and Path(source).resolve() == weights_folder().resolve()
+    profile = profile_for(pipeline)
+    return profile is not None and profile.name == "lab"
 
 
 def check_folder(folder: Path, variant: str | None = None, allow_pickle: bool = False) -> None:

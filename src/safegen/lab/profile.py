@@ -1,0 +1,124 @@
+"""The lab's profile: what is usual for its small model. What imports torch is a function here."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from safegen.lab import weights_folder
+from safegen.lab.concept import LAB_WEAPONS
+from safegen.lab.world.backgrounds import BACKGROUNDS
+from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS, UNSAFE_NAMES
+from safegen.lab.world.world import JOINERS, SAFE_WORLD, TEMPLATES, draw_scenes
+from safegen.profiles import Captioned, Profile
+
+if TYPE_CHECKING:
+    from safegen.lab.real_scenes import LabScenes
+
+PROMPTS = 200
+"""Prompts of each kind that the lab's model makes triplets from."""
+_ESD = {"iterations": 300, "steps": 10, "batch": 4}
+"""Fewer iterations than published, with more latents and larger steps."""
+
+
+def _erased() -> list[str]:
+    from safegen.lab.prompts import erasure_prompts
+
+    return erasure_prompts()
+
+
+def _triplet_prompts() -> tuple[list[str], list[str]]:
+    from safegen.lab.triplets import BENIGN_KINDS, UNSAFE_KINDS, training_prompts
+
+    return training_prompts(UNSAFE_KINDS, PROMPTS), training_prompts(BENIGN_KINDS, PROMPTS)
+
+
+def _caption_words() -> list[str]:
+    things = [text for thing in OBJECTS.values() for text in (thing.text, *thing.phrases)]
+    places = [place.text for place in BACKGROUNDS.values()]
+    wordings = [re.sub(r"\{\w+\}", "", template) for template in (*TEMPLATES, *JOINERS)]
+    return re.findall(r"[a-z]+", " ".join([*wordings, *places, *things]))
+
+
+def _benign(count: int, seed: int) -> Captioned:
+    scenes = draw_scenes(count, SAFE_WORLD, "train", seed)
+    return [scene.image for scene in scenes], [scene.recipe.caption for scene in scenes]
+
+
+def _real() -> LabScenes:
+    from safegen.lab.real_scenes import LabScenes
+
+    return LabScenes()
+
+
+def _safety_checker(words: tuple[str, ...]) -> tuple[Any, Any]:
+    from safegen.lab.safety_checker import lab_checker
+
+    return lab_checker(words)
+
+
+LAB = Profile(
+    name="lab",
+    source=weights_folder(),
+    concept=LAB_WEAPONS,
+    unsafe_names=UNSAFE_NAMES,
+    preserved=tuple(OBJECTS[name].text for name in BENIGN_NAMES),
+    erased=_erased,
+    sampling={"steps": 16, "guidance": 5.0, "sampler": "dpm++"},
+    edit={  # the weights bear a hundred times larger steps than those of real models
+        "steps": 380,
+        "batch": 4,
+        "benign_batch": 8,
+        "optimizer": "muon",
+        "learning_rate": 1e-3,
+        "preserve_weight": 1.4,
+        "pool": 1280,
+        "rehearsal_rate": 5e-4,
+        "average_decay": 0.99,
+    },
+    erasers={
+        "esd-x": {**_ESD, "learning_rate": 1e-4},
+        "esd-u": {**_ESD, "learning_rate": 1.5e-4},
+    },
+    attacks={  # in seconds a task: fewer and larger steps, for short captions and a small encoder
+        "concept-inversion": {
+            "pictures": 24,
+            "steps": 200,
+            "batch": 12,
+            "learning_rate": 0.02,
+            "tries": 3,
+        },
+        "null-text": {"steps": 16, "iterations": 6},
+        "p4d": {
+            "tokens": 8,
+            "iterations": 72,
+            "interval": 12,
+            "weight_decay": 0.0,
+            "latents": 24,
+        },
+        "random-tokens": {"candidates": 16, "tokens": 2},  # as many as SneakyPrompt's
+        "recall": {"rounds": 6, "iterations": 6, "learning_rate": 0.03, "interval": 2},
+        "relearn": {"checks": (0, 50, 100, 200), "learning_rate": 1e-4, "batch": 8},
+        "ring-a-bell": {"strength": 1.0, "length": 12, "population": 64, "generations": 40},
+        "sneakyprompt": {"parts": 2, "queries": 16, "batch": 4, "threshold": 0.3},
+        "unlearndiffatk": {
+            "rounds": 6,
+            "iterations": 12,
+            "learning_rate": 0.1,
+            "weight_decay": 0.0,
+        },
+    },
+    detector="lab",
+    judge="agreeing:lab+lab:second",
+    goals="lab:explicit",
+    examples="lab:explicit,split=train,count=32",
+    clip=weights_folder() / "clip",
+    filtered=weights_folder() / "unet_filtered",
+    safety_checker=_safety_checker,
+    triplet_prompts=_triplet_prompts,
+    caption_words=_caption_words,
+    benign=_benign,
+    real=_real,
+    licence="apache-2.0",
+    dataset="safegen-lab",
+)

@@ -1,0 +1,118 @@
+"""Profiles: what is usual for a model, so that its name is all that a user has to give.
+
+A package registers the profile of its model by an entry point of the group ``safegen.profiles``
+that names a ``Profile``. The module of a profile imports no torch; what needs it is a function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safegen.concepts import Concept
+from safegen.registry import Registry
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Settings = Mapping[str, Any]
+"""Values of a settings class by field; fields that are not there keep the class's defaults."""
+Captioned = tuple[Sequence["np.ndarray"], Sequence[str]]
+"""Pictures, uint8 (H, W, 3), and a caption for each."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What is usual for one model; a field left out means that nothing is.
+
+    Attributes:
+        name: what ``load_pipeline`` and all commands call the model.
+        source: its diffusers folder or hub id.
+        concept: what is removed from it.
+        unsafe_names: names of the objects that are the concept, as prompts ask for them.
+        preserved: texts of what must stay, for erasers that hold texts.
+        erased: prompts that ask for the concept, which erasers erase beside its words.
+        sampling: fields of ``SamplingSettings``.
+        edit: fields of ``EditSettings``.
+        erasers: fields of each eraser's settings, by the eraser's registered name.
+        attacks: fields of each attack's settings, by the attack's registered name.
+        detector: spec of the detector that finds the concept.
+        judge: spec of the detector that judges for an attacker.
+        goals, examples: specs of prompts that an attacker is after, and learns from.
+        clip: folder or hub id of its CLIP model, which ``clip:NAME`` stands for.
+        filtered: folder of a UNet that was trained without the concept.
+        safety_checker: makes a safety checker for words, and its image processor.
+        triplet_prompts: unsafe and benign prompts to make triplets from.
+        caption_words: words of its captions, for attacks that search for texts.
+        benign: a number of benign pictures by a seed; no edit was trained on them.
+        real: pictures (image files) that the Fréchet distance compares with.
+        licence, dataset: of the model and of its prompts, for the model card.
+    """
+
+    name: str = ""
+    source: Path | str = ""
+    concept: Concept | None = None
+    unsafe_names: tuple[str, ...] = ()
+    preserved: tuple[str, ...] = ()
+    erased: Callable[[], Sequence[str]] = tuple
+    sampling: Settings = field(default_factory=dict)
+    edit: Settings = field(default_factory=dict)
+    erasers: Mapping[str, Settings] = field(default_factory=dict)
+    attacks: Mapping[str, Settings] = field(default_factory=dict)
+    detector: str | None = None
+    judge: str | None = None
+    goals: str | None = None
+    examples: str | None = None
+    clip: Path | str | None = None
+    filtered: Path | None = None
+    safety_checker: Callable[[tuple[str, ...]], tuple[Any, Any]] | None = None
+    triplet_prompts: Callable[[], tuple[list[str], list[str]]] | None = None
+    caption_words: Callable[[], Sequence[str]] | None = None
+    benign: Callable[[int, int], Captioned] | None = None
+    real: Callable[[], Any] | None = None
+    licence: str | None = None
+    dataset: str | None = None
+
+
+PROFILES: Registry[Profile] = Registry("profiles")
+
+
+def profile_of(model: str | Path | None) -> Profile | None:
+    """The profile of a model's registered name, or of its folder or hub id; None without one.
+
+    A registered name wins over a folder of that name, which ``./NAME`` stands for.
+    """
+    if str(model) in PROFILES.names():
+        return PROFILES.get(str(model))
+    return next((each for each in _profiles() if model and _same(each.source, model)), None)
+
+
+def profile_for(pipeline: Any) -> Profile | None:
+    """The profile of the model that a pipeline was loaded from; None without one."""
+    return profile_of(getattr(pipeline, "name_or_path", None))
+
+
+def concept_for(model: str, text: str | None = None, name: str | None = None) -> Concept | None:
+    """The concept of a text; without one what is usual for the model, else None.
+
+    Args:
+        model: as it was named.
+        text: what to remove, its parts between commas.
+        name: instead of ``concept``, or of the usual one's.
+    """
+    if text is not None:
+        return Concept(name or "concept", text)
+    usual = (profile_of(model) or Profile()).concept
+    return usual if usual is None or name is None else replace(usual, name=name)
+
+
+def _profiles() -> Iterator[Profile]:
+    return map(PROFILES.get, PROFILES.names())
+
+
+def _same(source: Path | str, model: str | Path) -> bool:
+    if isinstance(source, Path):
+        return source.resolve() == Path(model).resolve()
+    return source == str(model)
