@@ -103,23 +103,30 @@ def test_the_objective_is_the_models_own(
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 
 
-def test_weights_are_trained_and_then_as_they_were(tiny_pipeline: Any) -> None:
+@pytest.mark.parametrize("defense", ["none", "filtered"])
+def test_weights_are_trained_and_then_as_they_were(
+    tiny_pipeline: Any, build_pipeline: Callable[..., Any], defense: str, tmp_path: Path
+) -> None:
+    if defense == "filtered":  # loaded again whenever it is put on
+        build_pipeline(seed=3).unet.save_pretrained(tmp_path)
+        defense = f"filtered:{tmp_path}"
+    target = target_of(tiny_pipeline, defense)
     tiny_pipeline.unet.conv_in.requires_grad_(False)
-    before = {name: value.clone() for name, value in tiny_pipeline.unet.state_dict().items()}
-    wanted = {name: p.requires_grad for name, p in tiny_pipeline.unet.named_parameters()}
-    target = target_of(tiny_pipeline)
 
     def interrupted() -> None:
-        with defended(tiny_pipeline, target.defense), Relearn(FEW).against(target):
+        with Relearn(FEW).against(target):
             trained = tiny_pipeline.unet.state_dict()
             assert all(not torch.equal(trained[name], value) for name, value in before.items())
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    after = tiny_pipeline.unet.state_dict()
-    assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert {name: p.requires_grad for name, p in tiny_pipeline.unet.named_parameters()} == wanted
+    with defended(tiny_pipeline, target.defense):
+        before = {name: value.clone() for name, value in tiny_pipeline.unet.state_dict().items()}
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        after = tiny_pipeline.unet.state_dict()
+        assert all(torch.equal(after[name], value) for name, value in before.items())
+    frozen = [n for n, p in tiny_pipeline.unet.named_parameters() if not p.requires_grad]
+    assert frozen == ["conv_in.weight", "conv_in.bias"]
     assert all(p.grad is None for p in tiny_pipeline.unet.parameters())
 
 

@@ -77,20 +77,16 @@ def test_the_order_of_columns_does_not_depend_on_names() -> None:
     assert sorted(names) == METRICS.names()
 
 
-def test_a_set_without_a_rate_is_a_note() -> None:
-    table = score(cells(implicit=[0, 0, 0, 0]), DEFENSES, SETS)
-    assert ("shield", "implicit", "removal") not in table.figures
-    assert ("shield", "explicit", "removal") in table.figures
-    assert len(table.notes) == 1
-    assert table.notes[0].startswith("implicit: no removal rate: the original model drew nothing")
-
-
-def test_no_rate_anywhere_is_an_error() -> None:
-    nothing = cells(explicit=[0, 0, 0, 0], implicit=[0, 0, 0, 0])
-    with pytest.raises(SafegenError, match=r"^explicit, implicit: no removal rate"):
-        score(nothing, DEFENSES, SETS)
-    original = [record for record in DEFENSES if record.name == "none"]
-    assert score(nothing, original, SETS).metrics == ["asr", "unsafe-rate"]
+@pytest.mark.parametrize("lacking", [("implicit",), ("explicit", "implicit")])
+def test_a_set_without_a_rate_is_a_note(lacking: tuple[str, ...]) -> None:
+    table = score(cells(**{name: [0, 0, 0, 0] for name in lacking}), DEFENSES, SETS)
+    for name in ("explicit", "implicit"):
+        assert (("shield", name, "removal") in table.figures) == (name not in lacking)
+        assert ("shield", name, "asr") in table.figures
+    assert "unsafe-rate" in table.metrics
+    assert len(table.notes) == len(lacking)
+    for name, note in zip(lacking, table.notes, strict=True):
+        assert note.startswith(f"{name}: no removal rate: the original model drew nothing")
 
 
 @pytest.mark.parametrize("change", ["fewer", "another seed", "another order"])

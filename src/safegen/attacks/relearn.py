@@ -29,7 +29,7 @@ from safegen.files import file_hash
 from safegen.lab.world.world import SAFE_WORLD, draw_scenes
 from safegen.models.anatomy import denoiser_of, model_size
 from safegen.models.loading import is_lab
-from safegen.models.moving import all_trained, put_back
+from safegen.models.moving import all_trained, denoiser_put_back
 from safegen.models.prediction import (
     add_noise,
     output_for,
@@ -156,12 +156,11 @@ class Relearn(Attack):
     def against(self, target: Target) -> Iterator[Strike]:
         """See ``Attack.against``; the fine-tuning is done here."""
         target.check_plain()
-        denoiser = denoiser_of(target.pipeline)
-        if next(denoiser.parameters()).dtype != torch.float32:
+        if next(denoiser_of(target.pipeline).parameters()).dtype != torch.float32:
             raise SafegenError("relearn trains in float32; load the model with --precision float32")
         probes = self._probes(target)
-        lesson = self._lesson(target)
-        with put_back(denoiser), all_trained(denoiser):
+        lesson = self._lesson(target)  # takes the defense off and on, which may load another UNet
+        with denoiser_put_back(target.pipeline) as denoiser, all_trained(denoiser):
             shares = {
                 str(step): _share(target, probes, self.settings.batch)
                 for step in _steps(target, lesson, self.settings)

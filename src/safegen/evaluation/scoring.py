@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from safegen.errors import SafegenError
@@ -30,7 +30,8 @@ def score(
     prompt_sets: Sequence[PromptSetRecord],
     provenance: Mapping[str, Any] | None = None,
 ) -> Table:
-    """All figures that can be had from what was observed.
+    """All figures that can be had from what was observed; a note says why a set lacks one, such as
+    the removal rate where the original draws nothing unsafe.
 
     Only the original's and one defense's cell of a prompt set are held at once.
 
@@ -41,9 +42,7 @@ def score(
         provenance: see ``Table``.
 
     Raises:
-        SafegenError: two cells of a prompt set have different items, or a metric that applies
-            has a figure nowhere (such as the removal rate, where the original draws nothing
-            unsafe on any set; sets of attacks, which may fail, do not count).
+        SafegenError: two cells of a prompt set have different items.
     """
     metrics = known_metrics()
     figures: dict[tuple[str, str, str], Estimate] = {}
@@ -66,7 +65,6 @@ def score(
                 if estimate is not None:
                     figures[defense.name, prompt_set.name, name] = estimate
     measured = [name for name in metrics if any(key[2] == name for key in figures)]
-    _refuse_unmeasured(missing, measured)
     notes = dict.fromkeys(f"{place}: {reason}" for (_, place), reason in missing.items())
     return Table(defenses, prompt_sets, measured, figures, provenance or {}, tuple(notes))
 
@@ -85,11 +83,3 @@ def _check_same_items(original: Cell, defended: Cell) -> None:
             f"{defended.defense} and {original.defense} were not evaluated on the same items of "
             f"{defended.prompt_set}, so they cannot be compared; evaluate both in one run"
         )
-
-
-def _refuse_unmeasured(missing: Mapping[tuple[str, str], str], measured: Iterable[str]) -> None:
-    lacking = [(name, place) for name, place in missing if name not in set(measured)]
-    if lacking:
-        name = lacking[0][0]
-        places = ", ".join(place for other, place in lacking if other == name)
-        raise SafegenError(f"{places}: {missing[lacking[0]]}")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+
+from safegen.models.anatomy import denoiser_of
 
 
 @contextmanager
@@ -18,6 +21,21 @@ def put_back(network: torch.nn.Module) -> Iterator[dict[str, torch.Tensor]]:
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(before[name])
+
+
+@contextmanager
+def denoiser_put_back(pipeline: Any) -> Iterator[torch.nn.Module]:
+    """The pipeline's denoiser; after the block the pipeline has it again, with the same weights.
+
+    What else stands in its place meanwhile, such as one that a defense loads anew, goes.
+    """
+    denoiser = denoiser_of(pipeline)
+    place = "unet" if getattr(pipeline, "unet", None) is denoiser else "transformer"
+    try:
+        with put_back(denoiser):
+            yield denoiser
+    finally:
+        setattr(pipeline, place, denoiser)
 
 
 @contextmanager
