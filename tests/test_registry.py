@@ -10,7 +10,7 @@ import pytest
 
 import safegen
 from safegen.errors import SafegenError
-from safegen.registry import Registry, create
+from safegen.registry import Registry, Spec, create
 
 NUMBERS = itertools.count()
 ENTRY = """
@@ -112,18 +112,48 @@ def test_the_package_found_twice_on_the_path_is_one(
     assert registry.get("plugged")() == "from elsewhere"
 
 
-def test_a_spec_is_a_name_and_one_argument(registry: AnyRegistry) -> None:
+def test_a_spec_is_a_name_an_argument_and_options(registry: AnyRegistry) -> None:
     @registry.register("made")
-    def make(place: str = "here", *, size: int = 1, colour: str = "red") -> str:
-        return f"{place} {size} {colour}"
+    def make(
+        place: str = "here",
+        *,
+        size: int | None = 1,
+        colour: str = "red",
+        share: float | None = None,
+        sure: bool = False,
+        parts: tuple[str, ...] = (),
+    ) -> str:
+        told = [share] * (share is not None) + [sure] * sure + [*parts]
+        return " ".join(map(str, [place, size, colour, *told]))
+
+    @registry.register("around")
+    def around(spec: Spec) -> str:
+        return f"({spec})"
 
     assert create(registry, "made", "made:there") == "here 1 red"
     assert create(registry, "made:a:b=c", "made:there", {"size": 2}) == "a:b=c 2 red"
     context = {"colour": "blue", "unknown": 1}
     assert create(registry, "made", "made:there", context=context) == "here 1 blue"
+    for spec, expected in (
+        ("made:a,size=3", "a 3 red"),
+        ("made,size=all,share=0.5,sure=true,parts=x + y", "here None red 0.5 True x y"),
+        ("made:a, b=c,d:e,colour=blue", "a, b=c,d:e 1 blue"),
+        ("around:made:a,size=3", "(made:a,size=3)"),
+    ):
+        assert create(registry, spec, "made:there") == expected
+    assert create(registry, "made,size=3", "made:there", {"size": 2}) == "here 2 red"
     for spec, options, message in (
         ("made:", {}, "nothing follows the colon; what made needs follows a colon, as in made:th"),
         ("made", {"weight": 1}, "unexpected keyword argument 'weight'"),
+        ("made,sise=3", {}, "unknown option 'sise'; did you mean 'size'[?] known: size, colour"),
+        ("made,place=x", {}, "unknown option 'place'"),
+        ("made,size=3,size=4", {}, "gives size twice"),
+        ("made,size=few", {}, "size must be a whole number, or all, not 'few'"),
+        ("made,share=nan", {}, "share must be a finite number, not 'nan'"),
+        ("made,sure=yes", {}, "sure must be true or false, not 'yes'"),
+        ("made,parts=x+", {}, "parts must be one or more joined by [+], not 'x[+]'"),
+        ("safety-filter,x=1", {}, "unknown option 'x'; known: none"),
+        ("around,x=1", {}, "missing a required argument: 'spec'"),
         ("safety-filter:x", {}, "too many positional arguments"),
     ):
         with pytest.raises(SafegenError, match=message):

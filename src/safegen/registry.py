@@ -10,17 +10,31 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
+import math
 import pkgutil
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
 from importlib.metadata import EntryPoint, entry_points
-from types import MappingProxyType
-from typing import Any, Generic, TypeVar, cast
+from types import MappingProxyType, NoneType, UnionType
+from typing import (
+    Any,
+    Generic,
+    NewType,
+    TypeVar,
+    Union,
+    cast,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 from safegen.errors import SafegenError
 
 T = TypeVar("T")
 Component = TypeVar("Component")
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
+_OPTION = re.compile(r"(.*),([a-z_]+)=([^,]*)", re.DOTALL)
 
 
 class Registry(Generic[T]):
@@ -114,6 +128,13 @@ class Registry(Generic[T]):
 
 
 AnyRegistry = Registry[Any]
+Spec = NewType("Spec", str)
+"""An argument that is itself a spec, which options belong to: ``detector:lab,threshold=0.3``."""
+
+
+def name_of(spec: str) -> str:
+    """The registered name that a spec begins with."""
+    return re.split("[:,]", spec, maxsplit=1)[0]
 
 
 def create(
@@ -123,31 +144,112 @@ def create(
     options: Mapping[str, Any] = _NOTHING,
     context: Mapping[str, Any] = _NOTHING,
 ) -> Component:
-    """What the factory of ``name``, or of ``name:argument``, makes.
+    """What the factory of a spec makes: ``name:argument,option=value``, all but the name optional.
+
+    Options become numbers, truth values or tuples (``a+b``) where the factory's annotations say
+    so, and ``all`` becomes None where a whole number may be None.
 
     Args:
         registry: of factories.
         spec: a registered name; what follows a colon is the factory's one positional argument.
         example: a spec with an argument, for the message.
-        options: keyword arguments that the factory must take.
-        context: further keyword arguments, for factories that have such parameters.
+        options: keyword arguments that the factory must take; they win over the spec's.
+        context: further keyword arguments, for factories that have such parameters; no spec can
+            give them.
 
     Raises:
-        SafegenError: the name is unknown, or the argument or an option is missing or not taken.
+        SafegenError: the name or an option is unknown, an option's value is of the wrong kind, or
+            the argument is missing or not taken.
     """
-    name, colon, argument = spec.partition(":")
+    name = name_of(spec)
     factory = registry.get(name)
     signature = inspect.signature(factory)
-    known = {key: value for key, value in context.items() if key in signature.parameters}
-    positional = (argument,) if argument else ()
-    keywords = {**options, **known}
+    where = f"{registry.kind} {spec!r}"
+    argument, texts = _parse(where, spec, factory)
+    told = {key: value for key, value in context.items() if key in signature.parameters}
+    keywords = {**_values(where, factory, texts, context), **options, **told}
+    positional = () if argument is None else (argument,)
     try:
-        if colon and not argument:
+        if argument == "":
             raise TypeError("nothing follows the colon")
         signature.bind(*positional, **keywords)
     except TypeError as error:
         raise SafegenError(
-            f"{spec!r} among {registry.kind}: {error}; what {name} needs follows a colon, "
-            f"as in {example}"
+            f"{where}: {error}; what {name} needs follows a colon, as in {example}"
         ) from error
     return factory(*positional, **keywords)
+
+
+def _parse(where: str, spec: str, factory: Callable[..., Any]) -> tuple[str | None, dict[str, str]]:
+    """A spec's argument, and its options, which are parted from it from the right."""
+    first = next(iter(inspect.signature(factory).parameters.values()), None)
+    options: dict[str, str] = {}
+    if first is None or first.annotation not in (Spec, "Spec"):
+        while match := _OPTION.fullmatch(spec):
+            spec, option, value = match.groups()
+            if option in options:
+                raise SafegenError(f"{where}: gives {option} twice; keep one")
+            options[option] = value
+    _, colon, argument = spec.partition(":")
+    return argument if colon else None, options
+
+
+def _values(
+    where: str, factory: Callable[..., Any], texts: Mapping[str, str], context: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The options of a spec as the factory takes them."""
+    if not texts:
+        return {}
+    parameters = list(inspect.signature(factory).parameters.values())
+    if parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
+        del parameters[0]  # the argument
+    known = [each.name for each in parameters if each.name not in context]
+    for option in texts:
+        if option not in known:
+            close = difflib.get_close_matches(option, known, n=1)
+            hint = f"did you mean {close[0]!r}? known" if close else "known"
+            raise SafegenError(
+                f"{where}: unknown option {option!r}; {hint}: {', '.join(known) or 'none'}"
+            )
+    made = inspect.isclass(factory) and not is_dataclass(factory)
+    hints = get_type_hints(factory.__init__ if made else factory)
+    return {
+        option: _value(f"{where}: {option}", text, hints.get(option))
+        for option, text in texts.items()
+    }
+
+
+def _value(where: str, text: str, hint: Any) -> Any:
+    """An option's text as the type that the factory's annotation asks for."""
+    if get_origin(hint) is tuple:
+        parts = tuple(part.strip() for part in text.split("+"))
+        if not all(parts):
+            raise SafegenError(f"{where} must be one or more joined by +, not {text!r}")
+        return parts
+    union = get_origin(hint) in (Union, UnionType)
+    kinds = get_args(hint) if union else (hint,)
+    for kind, (what, read) in _READERS.items():
+        if kind not in kinds:
+            continue
+        also = ", or all" if kind is int and NoneType in kinds else ""
+        if also and text == "all":
+            return None
+        try:
+            return read(text)
+        except (ValueError, KeyError):
+            raise SafegenError(f"{where} must be {what}{also}, not {text!r}") from None
+    return text
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError
+    return value
+
+
+_READERS: Mapping[Any, tuple[str, Callable[[str], Any]]] = {
+    bool: ("true or false", {"true": True, "false": False}.__getitem__),
+    int: ("a whole number", int),
+    float: ("a finite number", _finite),
+}

@@ -122,8 +122,8 @@ def test_what_is_recorded(classifier: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("", "say which of its labels count as unsafe"),
-        (",unsafe=", "say which of its labels count as unsafe"),
+        ("", "say once which of its labels count as unsafe"),
+        (",unsafe=", "unsafe must be one or more joined by [+], not ''"),
         (",unsafe=nsfw+nsfw", "name each class once"),
         (",unsafe=porn", "porn are not among those of .*: drawing, nsfw, hentai"),
     ],

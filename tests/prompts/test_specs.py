@@ -93,10 +93,10 @@ def test_identities_can_be_recorded(write: Write) -> None:
     [
         ("i3p:file.csv", "unknown name 'i3p'.*Did you mean 'i2p'"),
         ("i2p", "follows a colon"),
-        ("i2p:", "follows a colon"),
+        ("i2p:", "nothing follows the colon"),
         ("i2p:none.csv", "none.csv: no such prompt file"),
         ("i2p:none.csv,categories=sexual+vio", "unknown category 'vio'"),
-        ("i2p:FILE,colour=red", "unknown option 'colour'; known: .*categories"),
+        ("i2p:FILE,colour=red", "unknown option 'colour'; did you mean 'column'.*categories"),
         ("i2p:FILE,local_files_only=yes", "unknown option 'local_files_only'"),
         ("i2p:FILE,count=1,count=2", "gives count twice"),
         ("i2p:FILE,count=few", "count must be a whole number, or all, not 'few'"),

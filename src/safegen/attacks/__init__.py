@@ -12,7 +12,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from safegen.registry import Registry, create
+from safegen.registry import Registry, create, name_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -136,7 +136,6 @@ def create_attack(spec: str, profile: Profile | None = None) -> Attack:
     Raises:
         SafegenError: the name is unknown, or an argument is missing or not taken.
     """
-    name = spec.partition(":")[0]
-    usual = {} if profile is None else profile.attacks.get(name, {})
+    usual = {} if profile is None else profile.attacks.get(name_of(spec), {})
     context = {"usual": usual, "lab": profile is not None and profile.name == "lab"}
     return create(ATTACKS, spec, "img2img:0.5", context=context)

@@ -16,7 +16,7 @@ from typing import Any
 
 from safegen.concepts import Concept
 from safegen.errors import SafegenError
-from safegen.registry import Registry, create
+from safegen.registry import Registry, create, name_of
 
 Undo = Callable[[], None]
 _APPLIED = "_safegen_defenses"
@@ -216,7 +216,7 @@ def _filters(defense: Defense) -> bool:
 
 
 def _create_one(spec: str, concept: Concept | None, local_files_only: bool) -> Defense:
-    name = spec.partition(":")[0]
+    name = name_of(spec)
     takes = inspect.signature(DEFENSES.get(name)).parameters.get("concept")
     if takes is not None and takes.default is inspect.Parameter.empty and concept is None:
         raise SafegenError(

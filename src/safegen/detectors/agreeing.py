@@ -18,6 +18,7 @@ from safegen.detectors import (
     register,
 )
 from safegen.errors import SafegenError
+from safegen.registry import Spec
 
 
 class AgreeingDetector:
@@ -63,7 +64,7 @@ def _agreed(first: list[Detection], *others: list[Detection]) -> list[Detection]
 
 
 @register("agreeing")
-def agreeing(specs: str, *, local_files_only: bool = False) -> AgreeingDetector:
+def agreeing(specs: Spec, *, local_files_only: bool = False) -> AgreeingDetector:
     """The detectors of several specs joined by ``+``, each at its own threshold.
 
     A ``+`` parts two specs only where a detector's name follows, so that one within a spec, as in
@@ -73,7 +74,7 @@ def agreeing(specs: str, *, local_files_only: bool = False) -> AgreeingDetector:
         SafegenError: there is but one, or one cannot be made.
     """
     names = "|".join(re.escape(name) for name in DETECTORS.names())
-    parts = re.split(rf"\+(?=(?:{names})(?:[:+]|$))", specs)
+    parts = re.split(rf"\+(?=(?:{names})(?:[:,+]|$))", specs)
     return AgreeingDetector(
         [create_detector(part, local_files_only=local_files_only) for part in parts]
     )

@@ -18,8 +18,6 @@ from safegen.errors import SafegenError
 from safegen.models.loading import default_device, quieten
 from safegen.models.weights import content_hash, model_folder, weight_files, weights_hash
 
-_UNSAFE = ",unsafe="
-
 
 @dataclass(frozen=True)
 class TransformersSettings:
@@ -103,23 +101,12 @@ class TransformersDetector:
         return sorted(found, key=lambda detection: -detection.score)
 
 
-def read_settings(argument: str) -> TransformersSettings:
-    """Settings from ``MODEL,unsafe=LABEL+LABEL``, or from a JSON file with their fields.
-
-    A model's path in a JSON file is relative to the file's folder.
+def read_settings(file: Path) -> TransformersSettings:
+    """Settings from a JSON file with their fields; a model's path is relative to the file's folder.
 
     Raises:
-        SafegenError: the unsafe labels are missing, or the file or a field is not as it must be.
+        SafegenError: the file or a field is not as it must be.
     """
-    file = Path(argument)
-    if file.suffix.lower() != ".json":
-        model, _, labels = argument.partition(_UNSAFE)
-        if not labels:
-            raise SafegenError(
-                f"detector transformers:{argument}: say which of its labels count as unsafe: "
-                f"transformers:{model}{_UNSAFE}LABEL+LABEL"
-            )
-        return TransformersSettings(model, tuple(filter(None, labels.split("+"))))
     values = read_fields(file, TransformersSettings, ("model", "unsafe_labels"), ("unsafe_labels",))
     try:
         beside = file.parent / values["model"]
@@ -131,10 +118,24 @@ def read_settings(argument: str) -> TransformersSettings:
 
 @register("transformers")
 def transformers(
-    argument: str, *, threshold: float | None = None, local_files_only: bool = False
+    model: str,
+    *,
+    unsafe: tuple[str, ...] = (),
+    threshold: float | None = None,
+    local_files_only: bool = False,
 ) -> TransformersDetector:
-    """The classifier of a folder or hub id, or that a JSON file describes."""
-    settings = read_settings(argument)
+    """The classifier of a folder or hub id, or that a JSON file describes.
+
+    Raises:
+        SafegenError: the unsafe labels are missing, or the file says them already.
+    """
+    described = Path(model).suffix.lower() == ".json"
+    if described == bool(unsafe):
+        raise SafegenError(
+            f"detector transformers:{model}: say once which of its labels count as unsafe, in a "
+            f"settings file, or with transformers:{model},unsafe=LABEL+LABEL"
+        )
+    settings = read_settings(Path(model)) if described else TransformersSettings(model, unsafe)
     if threshold is not None:
         settings = replace(settings, threshold=threshold)
     return TransformersDetector(settings, local_files_only=local_files_only)

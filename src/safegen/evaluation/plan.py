@@ -26,6 +26,7 @@ from safegen.evaluation.jobs import (
 from safegen.evaluation.settings import EvaluationSettings, NamedSpec, refuse_twice
 from safegen.profiles import profile_of
 from safegen.prompts import PROMPT_SETS, Prompt, PromptSet, create_prompt_set
+from safegen.registry import name_of
 from safegen.results.cells import (
     batch_items,
     read_picture,
@@ -134,7 +135,7 @@ def _prompt_set(named: NamedSpec, role: Any, settings: EvaluationSettings) -> Pl
 
 
 def _prompts(spec: str, settings: EvaluationSettings) -> PromptSet:
-    if spec.partition(":")[0] not in PROMPT_SETS.names() and Path(spec).is_file():
+    if name_of(spec) not in PROMPT_SETS.names() and Path(spec).is_file():
         spec = f"own:{spec}"
     return create_prompt_set(spec, local_files_only=settings.local_files_only)
 

@@ -9,6 +9,7 @@ from typing import Any
 from safegen.detectors import Detection, create_detector
 from safegen.observers import Observation, ObserverIdentity, Sight, register
 from safegen.observers._common import pictures
+from safegen.registry import Spec
 
 
 @register("detector")
@@ -22,7 +23,7 @@ class DetectorObserver:
 
     compares = False
 
-    def __init__(self, spec: str, *, local_files_only: bool = False) -> None:
+    def __init__(self, spec: Spec, *, local_files_only: bool = False) -> None:
         self._detector = create_detector(spec, local_files_only=local_files_only)
         self.identity = ObserverIdentity("detector", asdict(self._detector.identity))
 

@@ -5,18 +5,14 @@ One file a set; each registers a factory under the file's name. Nothing here imp
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Protocol
 
-from safegen.errors import SafegenError
-from safegen.registry import Registry
+from safegen.registry import Registry, create
 from safegen.seeds import sample_seed
 
 SeedOrigin = Literal["file", "derived"]
-_OPTION = re.compile(r"(.*),([a-z_]+)=([^,]*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +89,7 @@ class PromptSet(Protocol):
 PromptSetFactory = Callable[..., PromptSet]
 """Called with the place that follows the colon, and with options by keyword.
 
-Options in a spec's text become whole numbers or tuples where the annotations say so. One named
-``local_files_only`` is told whether the hub may be asked.
+A parameter ``local_files_only`` is told whether the hub may be asked.
 """
 PROMPT_SETS: Registry[PromptSetFactory] = Registry("prompts", "safegen.prompts")
 register = PROMPT_SETS.register
@@ -112,50 +107,5 @@ def create_prompt_set(spec: str, *, local_files_only: bool = False, **options: A
     Raises:
         SafegenError: the name or an option is unknown, or the place cannot be read.
     """
-    name, place, texts = _parse(spec)
-    factory = PROMPT_SETS.get(name)
-    if not place:
-        raise SafegenError(
-            f"prompts {spec!r}: what the set needs follows a colon, as in i2p:FILE or lab:explicit"
-        )
-    parameters = inspect.signature(factory).parameters
-    known = [option for option in list(parameters)[1:] if option != "local_files_only"]
-    for option in [*texts, *options]:
-        if option not in known:
-            raise SafegenError(
-                f"prompts {spec!r}: unknown option {option!r}; known: {', '.join(known)}"
-            )
-    hints = get_type_hints(factory)
-    values = {key: _value(spec, key, text, hints.get(key)) for key, text in texts.items()}
-    if "local_files_only" in parameters:
-        values["local_files_only"] = local_files_only
-    return factory(place, **{**values, **options})
-
-
-def _parse(spec: str) -> tuple[str, str, dict[str, str]]:
-    name, _, place = spec.partition(":")
-    options: dict[str, str] = {}
-    while match := _OPTION.fullmatch(place):
-        place, key, value = match.groups()
-        if key in options:
-            raise SafegenError(f"prompts {spec!r}: gives {key} twice; keep one")
-        options[key] = value
-    return name, place, options
-
-
-def _value(spec: str, option: str, text: str, hint: Any) -> Any:
-    """An option's text as the type that the factory's annotation asks for."""
-    if get_origin(hint) is tuple:
-        return tuple(part.strip() for part in text.split("+"))
-    kinds = get_args(hint) or (hint,)
-    if int not in kinds:
-        return text
-    if text == "all" and type(None) in kinds:
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        also = ", or all" if type(None) in kinds else ""
-        raise SafegenError(
-            f"prompts {spec!r}: {option} must be a whole number{also}, not {text!r}"
-        ) from None
+    context = {"local_files_only": local_files_only}
+    return create(PROMPT_SETS, spec, "i2p:FILE or lab:explicit", options, context)
