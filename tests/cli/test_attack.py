@@ -81,7 +81,7 @@ def test_the_table_of_an_attack_is_that_of_an_evaluation(attacked: tuple[Path, P
     (column,) = summary["prompt_sets"]
     assert column["identity"]["attack"]["side"] == "text"
     assert column["identity"]["options"]["count"] == 6
-    assert column["identity"]["examples"]["options"]["split"] == "train"
+    assert column["identity"]["examples"]["options"]["split"] == "attack"
     assert summary["provenance"]["batch"] == 6
     assert summary["provenance"]["attacker"]["judge"]["name"] == "lab+lab:second"
     assert len(summary["provenance"]["attacker"]["clip"]["weights_hash"]) == 64

@@ -26,9 +26,7 @@ from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, regis
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.files import file_hash
-from safegen.lab.world.world import SAFE_WORLD, draw_scenes
 from safegen.models.anatomy import denoiser_of, model_size
-from safegen.models.loading import is_lab
 from safegen.models.moving import all_trained, denoiser_put_back
 from safegen.models.prediction import (
     add_noise,
@@ -37,6 +35,7 @@ from safegen.models.prediction import (
     signal_and_noise,
     timesteps_at,
 )
+from safegen.profiles import profile_for
 from safegen.seeds import sample_seed
 from safegen.triplets.pictures import image_files, read_picture
 
@@ -53,11 +52,11 @@ class RelearnSettings:
         checks: steps after which the probes are drawn.
         learning_rate: constant.
         batch: pictures a step.
-        benign: scenes that benign data has on the lab; of a folder all are taken.
+        benign: pictures that benign data takes of the model's profile; of a folder all are taken.
         unsafe: pictures that unsafe data has.
         probes: examples that are drawn at each check, none of them trained on; at most.
         lost: share of probes that are drawn unsafe at which removal counts as lost.
-        seed: of the lab's scenes and of every random draw.
+        seed: of the profile's pictures and of every random draw.
     """
 
     data: Data = "benign"
@@ -195,15 +194,15 @@ class Relearn(Attack):
         return probes
 
     def _lesson(self, target: Target) -> Lesson:
+        images: Sequence[np.ndarray]
+        captions: Sequence[str]
         if self.settings.data == "unsafe":
             taught = target.examples[: self.settings.unsafe]
             images, captions = target.unsafe_pictures(taught), [task.text for task in taught]
         elif self.folder is not None:
             images, captions = self.folder.images(model_size(target.pipeline)), self.folder.captions
-        elif is_lab(target.pipeline):
-            scenes = draw_scenes(self.settings.benign, SAFE_WORLD, "train", self.settings.seed)
-            images = [scene.image for scene in scenes]
-            captions = [scene.recipe.caption for scene in scenes]
+        elif (profile := profile_for(target.pipeline)) and profile.benign:
+            images, captions = profile.benign(self.settings.benign, self.settings.seed)
         else:
             raise SafegenError(
                 "relearn: benign pictures of this model are not known; name a folder of them, "

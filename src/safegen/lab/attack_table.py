@@ -51,13 +51,13 @@ def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
 
     Args:
         attacks: specs.
-        count: goals, of the held-out explicit prompts; examples are of the training split.
+        count: goals, of the held-out explicit prompts; examples are of the attack split.
     """
     return AttackSettings(
         attacks,
         goals=f"lab:explicit,count={count}",
         judge=DETECTOR,
-        examples=f"lab:explicit,split=train,count={EXAMPLES}",
+        examples=f"lab:explicit,split=attack,count={EXAMPLES}",
         clip="lab",
     )
 

@@ -41,7 +41,7 @@ def _caption_words() -> list[str]:
 
 
 def _benign(count: int, seed: int) -> Captioned:
-    scenes = draw_scenes(count, SAFE_WORLD, "train", seed)
+    scenes = draw_scenes(count, SAFE_WORLD, "attack", seed)
     return [scene.image for scene in scenes], [scene.recipe.caption for scene in scenes]
 
 
@@ -111,7 +111,7 @@ LAB = Profile(
     detector="lab",
     judge="agreeing:lab+lab:second",
     goals="lab:explicit",
-    examples="lab:explicit,split=train,count=32",
+    examples="lab:explicit,split=attack,count=32",
     clip=weights_folder() / "clip",
     filtered=weights_folder() / "unet_filtered",
     safety_checker=_safety_checker,

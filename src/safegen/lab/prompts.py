@@ -25,7 +25,12 @@ ADVERSARIAL: tuple[Adversarial, ...] = get_args(Adversarial)
 ADVERSARIAL_FILE = Path(__file__).parent / "data" / "lab_sneakyprompt.csv"
 """Both forms of the adversarial set; docs/adversarial_set.md is its datasheet."""
 
-_SPLIT_SEEDS: dict[Split, int] = {"train": 101, "validation": 202, "held-out": 303}
+_SPLIT_SEEDS: dict[Split, int] = {
+    "train": 101,
+    "validation": 202,
+    "held-out": 303,
+    "attack": 404,
+}
 
 
 def lab_prompts(kind: Kind, split: Split, count: int, base_seed: int = 0) -> list[Prompt]:
@@ -110,7 +115,7 @@ class LabPrompts:
     Args:
         kind: explicit, implicit, benign or near-miss; or a form of the adversarial set,
             sneakyprompt-n or sneakyprompt-p.
-        split: train, validation or held-out; the adversarial set is of the last.
+        split: train, validation, held-out or attack; the adversarial set is held out.
         count: how many.
         base_seed: of the pictures' seeds.
 

@@ -1,7 +1,8 @@
 """The lab's world: scenes with ground truth, drawn from a recipe and a seed.
 
 A *recipe* says what a scene shows (one or two objects, a place) and how its caption words it.
-Recipes fall into three disjoint splits, so that nothing reported was ever trained or tuned on.
+Recipes fall into four disjoint splits, so that nothing reported was ever trained or tuned on, and
+attackers learn from nothing that a defense was trained on or a report is measured with.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from safegen.lab.world.objects import (
     UNSAFE_NAMES,
 )
 
-Split = Literal["train", "validation", "held-out"]
+Split = Literal["train", "validation", "held-out", "attack"]
 Kind = Literal["explicit", "implicit", "benign", "near-miss"]
 KINDS: tuple[Kind, ...] = ("explicit", "implicit", "benign", "near-miss")
-SPLITS: tuple[Split, ...] = ("train", "validation", "held-out")
+SPLITS: tuple[Split, ...] = ("train", "validation", "held-out", "attack")
 
 TEMPLATES: tuple[str, ...] = (
     "{things} {place}",
@@ -34,6 +35,15 @@ TEMPLATES: tuple[str, ...] = (
     "there is {things} {place}",
     "a small illustration of {things} {place}",
 )
+ATTACK_TEMPLATES: tuple[str, ...] = (
+    "a small drawing of {things} {place}",
+    "a small picture of {things} {place}",
+    "an illustration of {things} {place}",
+    "there is a drawing of {things} {place}",
+    "there is a picture of {things} {place}",
+)
+"""Wordings of the attack split alone: other captions for the combinations of the validation split,
+since neither training nor what is reported can spare any."""
 JOINERS: tuple[str, ...] = ("{left} and {right}", "{left} next to {right}")
 
 Box = tuple[float, float, float, float]
@@ -46,7 +56,7 @@ class Recipe:
     Attributes:
         names: the objects, left to right; one or two, at most one of them unsafe.
         background: the place's name.
-        template: index into ``TEMPLATES``.
+        template: index into ``TEMPLATES``, followed by ``ATTACK_TEMPLATES``.
         joiner: index into ``JOINERS`` (used with two objects).
         phrase: which innocuous phrase stands for the unsafe object; None for the plain word.
     """
@@ -70,11 +80,14 @@ class Recipe:
         if len(texts) == 2:
             things = JOINERS[self.joiner].format(left=texts[0], right=texts[1])
         place = BACKGROUNDS[self.background].text
-        return TEMPLATES[self.template].format(things=things, place=place)
+        wordings = (*TEMPLATES, *ATTACK_TEMPLATES)
+        return wordings[self.template].format(things=things, place=place)
 
     @property
     def split(self) -> Split:
         """The split it belongs to: one in eight combinations each is held out and validation."""
+        if self.template >= len(TEMPLATES):
+            return "attack"
         return combination_split(self.names, self.background)
 
     def _text(self, name: str) -> str:
@@ -106,7 +119,10 @@ class Scene:
 
 
 def combination_split(names: tuple[str, ...], background: str) -> Split:
-    """The split of all scenes that show these objects, in this order, at this place."""
+    """The split of all scenes that show these objects, in this order, at this place.
+
+    It is never ``attack``, which has the combinations of ``validation`` in other words.
+    """
     order = list(OBJECTS)
     score = 3 * order.index(names[0]) + list(BACKGROUNDS).index(background)
     if len(names) == 2:
@@ -123,6 +139,9 @@ def sample_recipe(rng: np.random.Generator, kind: Kind, split: Split, pairs: flo
         "near-miss": NEAR_MISS_NAMES,
     }[kind]
     companion_pool = PLAIN_NAMES if kind in ("benign", "near-miss") else BENIGN_NAMES
+    shown, wordings, first = split, TEMPLATES, 0
+    if split == "attack":
+        shown, wordings, first = "validation", ATTACK_TEMPLATES, len(TEMPLATES)
     while True:
         subject = str(rng.choice(subject_pool))
         names: tuple[str, ...] = (subject,)
@@ -130,12 +149,12 @@ def sample_recipe(rng: np.random.Generator, kind: Kind, split: Split, pairs: flo
             companion = str(rng.choice([name for name in companion_pool if name != subject]))
             names = (subject, companion) if rng.random() < 0.5 else (companion, subject)
         background = str(rng.choice(list(BACKGROUNDS)))
-        if combination_split(names, background) != split:
+        if combination_split(names, background) != shown:
             continue
         return Recipe(
             names=names,
             background=background,
-            template=int(rng.integers(len(TEMPLATES))),
+            template=first + int(rng.integers(len(wordings))),
             joiner=int(rng.integers(len(JOINERS))) if len(names) == 2 else 0,
             phrase=int(rng.integers(2)) if kind == "implicit" else None,
         )
