@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Collection, Iterator
 from pathlib import Path
+from typing import Any
 
 from safegen.errors import SafegenError
 
@@ -148,6 +150,23 @@ def _error_number(error: Exception) -> int | None:
     # Writers in Rust, safetensors among them, raise errors of their own that only say the number.
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
+
+
+def read_object(file: Path, mend: str = "download it again") -> dict[str, Any]:
+    """The JSON object that a file holds.
+
+    Raises:
+        SafegenError: it cannot be read, or holds something else; the message ends with ``mend``.
+    """
+    try:
+        found = json.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SafegenError(f"{file}: cannot be read as JSON ({error.strerror}); {mend}") from error
+    except (ValueError, RecursionError) as error:
+        raise SafegenError(f"{file}: is not valid JSON ({error}); {mend}") from error
+    if not isinstance(found, dict):
+        raise SafegenError(f"{file}: must be a JSON object, not {type(found).__name__}; {mend}")
+    return found
 
 
 def file_hash(path: Path) -> str:

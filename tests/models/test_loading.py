@@ -32,9 +32,33 @@ def test_folder_that_is_no_pipeline(tmp_path: Path) -> None:
         load_pipeline(tmp_path)
 
 
-def test_index_that_is_no_json(folder: Path) -> None:
-    (folder / "model_index.json").write_text("{")
-    with pytest.raises(SafegenError, match=r"model_index\.json: not valid JSON"):
+@pytest.mark.parametrize(
+    "file", ["model_index.json", "unet/config.json", "scheduler/scheduler_config.json"]
+)
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [("{", "is not valid JSON"), (99_999 * "[", "is not"), ("[1]", "not list"), ("null", "not No")],
+)
+def test_configurations_that_are_no_objects(
+    folder: Path, file: str, content: str, message: str
+) -> None:
+    (folder / file).write_text(content)
+    with pytest.raises(SafegenError, match=rf"{file}: .*{message}.*; download it again"):
+        load_pipeline(folder)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"unet": "UNet2DConditionModel"}, {"unet": [None, None]}, {"unet": []}, {"vae": 3},
+        {"vae": [None, None]}, {"vae": ["diffusers"]}, {"vae": ["diffusers", "Nothing"]},
+        {"scheduler": ["torch", 5]}, {"_class_name": 5}, {"_class_name": "Nothing"},
+    ],
+)  # fmt: skip
+def test_index_with_entries_of_another_kind(folder: Path, entry: dict[str, Any]) -> None:
+    index = folder / "model_index.json"
+    index.write_text(json.dumps(json.loads(index.read_text()) | entry))
+    with pytest.raises(SafegenError, match=f"^{folder}: [^\n]*$"):
         load_pipeline(folder)
 
 

@@ -106,6 +106,22 @@ def test_code_in_a_pickle_is_never_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("content", [[1, 2], torch.ones(2), {"state_dict": [torch.ones(1)]}, 3])
+def test_a_pickle_without_weights_by_name(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "odd.CKPT")
+    with pytest.raises(SafegenError, match=r"odd\.CKPT: holds a \w+ instead of weights by name"):
+        load_pipeline(tmp_path / "odd.CKPT", allow_pickle=True)
+
+
+@pytest.mark.parametrize("content", ["[1]", '"text"', "null", "{"])
+def test_a_configuration_that_is_no_object(
+    checkpoint: Checkpoint, tmp_path: Path, content: str
+) -> None:
+    (tmp_path / "model_index.json").write_text(content)
+    with pytest.raises(SafegenError, match=r"model_index\.json: .* JSON.*; give another --config"):
+        load_pipeline(checkpoint.file, config=str(tmp_path))
+
+
 def test_missing_weights_are_an_error(checkpoint: Checkpoint, tmp_path: Path) -> None:
     tensors = load_file(checkpoint.file)
     del tensors[f"{UNET}out.2.weight"]

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import SafetensorError, safe_open
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
+from safegen.files import read_object
 from safegen.profiles import profile_for, profile_of
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 LAB = "lab"
 PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
+_NEEDED = {"scheduler", "text_encoder", "tokenizer", "vae"}
 
 
 def load_pipeline(
@@ -74,19 +75,25 @@ def _load_parts(
     if isinstance(location, Path):
         check_folder(location, variant, allow_pickle)
     try:
-        return DiffusionPipeline.from_pretrained(
+        pipeline = DiffusionPipeline.from_pretrained(
             str(location),
             dtype=dtype,
             variant=variant,
             use_safetensors=None if allow_pickle else True,
             local_files_only=local_files_only or isinstance(location, Path),
         )
-    except (OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except Exception as error:  # what the parts raise on a broken configuration has no base
         raise SafegenError(
-            f"{source}: cannot be loaded as a diffusers pipeline ({reason}); "
+            f"{source}: cannot be loaded as a diffusers pipeline ({first_line(error)}); "
             "give a diffusers folder or hub id with safetensors weights"
         ) from error
+    found = [name for name, part in pipeline.components.items() if part is not None]
+    if not {*found} >= _NEEDED or not {"unet", "transformer"} & {*found}:
+        raise SafegenError(
+            f"{source}: has only {', '.join(found) or 'no parts'}; a text-to-image pipeline needs "
+            f"a unet or transformer, and {', '.join(sorted(_NEEDED))}"
+        )
+    return pipeline
 
 
 def quieten() -> None:
@@ -144,23 +151,22 @@ def check_folder(folder: Path, variant: str | None = None, allow_pickle: bool = 
             f"{folder}: no model_index.json, so it is no diffusers pipeline; "
             "give the folder that save_pretrained wrote"
         )
-    try:
-        parts: dict[str, Any] = json.loads(index.read_text())
-    except ValueError as error:
-        raise SafegenError(f"{index}: not valid JSON ({error}); download it again") from error
+    parts = read_object(index)
     denoiser = next((part for part in ("unet", "transformer") if part in parts), None)
     if denoiser is None or not (folder / denoiser / "config.json").is_file():
         raise SafegenError(
             f"{folder}: has no UNet (no {denoiser or 'unet'}/config.json); "
             "a text-to-image pipeline needs one"
         )
-    names = [name for name, value in parts.items() if isinstance(value, list) and value[0]]
-    for name in names:
-        _check_part(folder / name, allow_pickle)
+    for name, value in parts.items():
+        if isinstance(value, list) and any(value):
+            _check_part(folder / name, allow_pickle)
     _check_variant(folder / denoiser, variant)
 
 
 def _check_part(part: Path, allow_pickle: bool) -> None:
+    for file in part.glob("*config.json"):
+        read_object(file)
     tensors = list(part.glob("*.safetensors"))
     if not tensors and not allow_pickle:
         refuse_pickles(part)

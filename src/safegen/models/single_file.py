@@ -7,14 +7,14 @@ folder that the user names.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors import safe_open
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
+from safegen.files import read_object
 from safegen.models.loading import PICKLE_SUFFIXES, check_safetensors
 from safegen.models.shipped import CONFIGS, FOLDER, shipped_tokenizers
 
@@ -97,7 +97,7 @@ def recognise(shapes: Shapes, path: Path) -> str:
 
 def _shapes(path: Path, allow_pickle: bool) -> Shapes:
     """Shapes of all weights by name; of a safetensors file only the header is read."""
-    if path.suffix in PICKLE_SUFFIXES:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
         return _pickled_shapes(path, allow_pickle)
     check_safetensors(path)
     with safe_open(path, framework="np") as file:
@@ -105,8 +105,6 @@ def _shapes(path: Path, allow_pickle: bool) -> Shapes:
 
 
 def _pickled_shapes(path: Path, allow_pickle: bool) -> Shapes:
-    import pickle
-
     import torch
 
     if not allow_pickle:
@@ -116,34 +114,33 @@ def _pickled_shapes(path: Path, allow_pickle: bool) -> Shapes:
         )
     try:
         state = torch.load(path, map_location="meta", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # bytes that are no pickle raise almost anything
         raise SafegenError(
             f"{path}: holds more than weights, which is not read even with --allow-pickle, or is "
             "truncated; convert it to safetensors"
         ) from error
-    while "state_dict" in state:
+    while isinstance(state, dict) and "state_dict" in state:
         state = state["state_dict"]
-    return {name: tuple(value.shape) for name, value in state.items() if hasattr(value, "shape")}
+    if not isinstance(state, dict):
+        raise SafegenError(
+            f"{path}: holds a {type(state).__name__} instead of weights by name; give a whole "
+            "checkpoint of Stable Diffusion 1.x, 2.x or XL"
+        )
+    return {str(name): tuple(each.shape) for name, each in state.items() if hasattr(each, "shape")}
 
 
 def _index(folder: Path) -> dict[str, Any]:
     path = folder / "model_index.json"
-    try:
-        index: dict[str, Any] = json.loads(path.read_text())
-    except FileNotFoundError as error:
+    if not path.is_file():
         raise SafegenError(
             f"--config {folder}: no model_index.json; give a diffusers folder with the "
             f"configuration of the file, or one of: {', '.join(CONFIGS)}"
-        ) from error
-    except ValueError as error:
-        raise SafegenError(f"{path}: not valid JSON ({error}); download it again") from error
-    return index
+        )
+    return read_object(path, f"give another --config, or one of: {', '.join(CONFIGS)}")
 
 
 def _load(path: Path, folder: Path, dtype: torch.dtype, tokenizers: dict[str, Any]) -> Any:
     import diffusers
-    from diffusers.loaders.single_file_utils import SingleFileComponentError
-    from safetensors import SafetensorError
 
     kind = str(_index(folder).get("_class_name"))
     pipeline: Any = getattr(diffusers, kind, None)
@@ -166,12 +163,9 @@ def _load(path: Path, folder: Path, dtype: torch.dtype, tokenizers: dict[str, An
             f"{path}: lacks weights that the configuration {folder.name} has; download it again, "
             "or give the diffusers folder with its own configuration: --config FOLDER"
         ) from error
-    except (
-        OSError, ValueError, KeyError, RuntimeError, SafetensorError, SingleFileComponentError,
-    ) as error:  # fmt: skip
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # what the parts raise on a broken configuration has no base
         raise SafegenError(
-            f"{path}: cannot be loaded with the configuration {folder.name} ({reason}); "
+            f"{path}: cannot be loaded with the configuration {folder.name} ({first_line(error)}); "
             "give the diffusers folder with its own configuration: --config FOLDER"
         ) from error
 
