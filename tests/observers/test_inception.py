@@ -75,9 +75,11 @@ def test_missing_and_damaged_files_are_told(
         create_observer(f"inception:{tmp_path}")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # where nobody listens
-    with pytest.raises(SafegenError, match=r"cannot download .*put the file into") as caught:
-        create_observer("inception")
-    assert "\n" not in str(caught.value)
+    for offline in (False, True):
+        with pytest.raises(SafegenError, match=r"cannot download .*put the file into") as caught:
+            create_observer("inception", local_files_only=offline)
+        assert "\n" not in str(caught.value)
+        assert ("no download is allowed" in str(caught.value)) == offline
     assert list((tmp_path / "home").rglob("*.pt")) == []
 
 

@@ -126,7 +126,10 @@ def test_what_cannot_be_compared_is_refused(weights_file: Path) -> None:
             observer.observe([sight])
 
 
-def test_other_files_are_refused(weights_file: Path, linear: Weights, tmp_path: Path) -> None:
+def test_other_files_are_refused(
+    weights_file: Path, linear: Weights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     torch.save(linear, tmp_path / "other.pth")
     (tmp_path / "torn.pth").write_bytes(weights_file.read_bytes()[:1000])
     for name, message in (
@@ -136,6 +139,8 @@ def test_other_files_are_refused(weights_file: Path, linear: Weights, tmp_path: 
     ):
         with pytest.raises(SafegenError, match=message):
             create_observer(f"lpips:{tmp_path / name}")
+    with pytest.raises(SafegenError, match=r"no download is allowed.*put the file into"):
+        create_observer("lpips", local_files_only=True)
 
 
 @pytest.mark.skipif(find_spec("lpips") is not None, reason="the package lpips is installed")

@@ -14,7 +14,7 @@ from PIL import Image
 
 from safegen.detectors import Box, Detection, DetectorIdentity, register
 from safegen.detectors._common import check_images, check_threshold, read_fields
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 from safegen.files import file_hash
 
 Activation = Literal["none", "softmax", "sigmoid"]
@@ -265,9 +265,8 @@ def _open_session(model: Path) -> Any:
     try:
         return onnxruntime.InferenceSession(str(model), options, providers=providers)
     except Exception as error:  # onnxruntime's errors share no narrower base
-        reason = str(error).strip().splitlines()[0]
         raise SafegenError(
-            f"{model}: onnxruntime cannot open it ({reason}); download or export it again"
+            f"{model}: onnxruntime cannot open it ({first_line(error)}); get it again"
         ) from error
 
 

@@ -14,7 +14,7 @@ from PIL import Image
 from safegen.detectors import Detection, DetectorIdentity, register
 from safegen.detectors._common import check_images, check_threshold, read_fields
 from safegen.detectors.onnx import Activation, activate
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 from safegen.models.loading import default_device, quieten
 from safegen.models.weights import content_hash, model_folder, weight_files, weights_hash
 
@@ -154,7 +154,7 @@ def _load(folder: Path) -> tuple[Any, Any]:
         )
         processor = AutoImageProcessor.from_pretrained(folder, backend="pil", **here)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise _not_loaded(folder, str(error).strip().splitlines()[0]) from error
+        raise _not_loaded(folder, first_line(error)) from error
     if info["missing_keys"]:
         # transformers would fill them with random weights.
         raise _not_loaded(folder, f"it lacks {len(info['missing_keys'])} weights of its class")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 from safegen.models.clip_features import ImageNormalisation
 from safegen.models.weights import weight_files
 
@@ -89,7 +89,7 @@ def load_checker(folder: Path) -> tuple[Any, Any]:
         )
         processor = CLIPImageProcessorPil.from_pretrained(processor_place, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
-        raise _not_loaded(folder, str(error).strip().splitlines()[0]) from error
+        raise _not_loaded(folder, first_line(error)) from error
     if info["missing_keys"]:
         # transformers would fill them with random weights.
         raise _not_loaded(folder, f"it lacks {len(info['missing_keys'])} weights of a checker")

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 from safegen.files import file_hash
 from safegen.models.loading import PICKLE_SUFFIXES, check_safetensors
 
@@ -109,8 +109,8 @@ def _from_hub(source: str, fetch: Callable[[], str]) -> str:
     try:
         return fetch()
     except (OSError, ValueError, HfHubHTTPError) as error:
-        reason = str(error).strip().splitlines()[0]
         raise SafegenError(
-            f"{source}: is no folder here and cannot be had from the Hugging Face hub ({reason}); "
-            "check the name and the connection, or download it and give its folder"
+            f"{source}: is no folder here and cannot be had from the Hugging Face hub "
+            f"({first_line(error)}); check the name and the connection, or download it and give "
+            "its folder"
         ) from error

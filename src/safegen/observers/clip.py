@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 from safegen.lab import weights_folder
 from safegen.metrics.clip_score import cosine_similarities
 from safegen.models.anatomy import fingerprint
@@ -142,8 +142,7 @@ def _load_normalisation(source: str, offline: bool) -> ImageNormalisation:
 
 
 def _not_loaded(source: str | Path, reason: object) -> SafegenError:
-    line = str(reason).strip().splitlines()[0]
     return SafegenError(
-        f"{source}: cannot be loaded as a CLIP model ({line}); give a folder or hub id of a "
-        "transformers CLIPModel with safetensors weights, tokenizer and preprocessor_config.json"
+        f"{source}: cannot be loaded as a CLIP model ({first_line(reason)}); give a folder or hub id of "
+        "a transformers CLIPModel with safetensors weights, tokenizer and preprocessor_config.json"
     )

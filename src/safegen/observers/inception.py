@@ -32,17 +32,18 @@ class InceptionObserver:
     Args:
         folder: that has clean-fid's ``inception-2015-12-05.pt``; without it the file is
             downloaded once.
+        local_files_only: never download it.
     """
 
     compares = False
 
-    def __init__(self, folder: str | None = None) -> None:
+    def __init__(self, folder: str | None = None, *, local_files_only: bool = False) -> None:
         try:
             from cleanfid.inception_torchscript import InceptionV3W
             from cleanfid.resize import build_resizer
         except ImportError as error:
             raise MissingExtraError("the observer inception", "fid") from error
-        weights = (Path(folder) if folder else _downloaded()) / WEIGHTS
+        weights = (Path(folder) if folder else _downloaded(local_files_only)) / WEIGHTS
         if not weights.is_file():
             raise SafegenError(f"{folder}: has no {WEIGHTS}; give the folder that has it")
         try:
@@ -70,13 +71,15 @@ class InceptionObserver:
         return [Observation(features=row) for row in found]
 
 
-def _downloaded() -> Path:
+def _downloaded(offline: bool) -> Path:
     """The folder with the weights, which clean-fid downloads if they are not there."""
     from cleanfid.downloads_helper import check_download_inception, inception_url
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if not (folder / WEIGHTS).is_file():
         try:
+            if offline:
+                raise OSError("no download is allowed")
             folder.mkdir(parents=True, exist_ok=True)
             # Aside, since another worker may be downloading it as well.
             with tempfile.TemporaryDirectory(dir=folder) as aside:

@@ -35,16 +35,17 @@ class LpipsObserver:
 
     Args:
         alexnet: file with torchvision's weights of AlexNet; without it they are downloaded once.
+        local_files_only: never download them.
     """
 
     compares = True
 
-    def __init__(self, alexnet: str | None = None) -> None:
+    def __init__(self, alexnet: str | None = None, *, local_files_only: bool = False) -> None:
         package = find_spec("lpips")
         if package is None or not package.submodule_search_locations:
             raise MissingExtraError("the observer lpips", "lpips")
         linear = Path(package.submodule_search_locations[0]) / "weights" / "v0.1" / "alex.pth"
-        weights = _read(Path(alexnet)) if alexnet else _downloaded()
+        weights = _read(Path(alexnet)) if alexnet else _downloaded(local_files_only)
         self._network = Lpips()
         try:
             self._network.load(weights, _read(linear))
@@ -153,13 +154,15 @@ def _read(file: Path) -> dict[str, Any]:
     return found
 
 
-def _downloaded() -> dict[str, Any]:
+def _downloaded(offline: bool) -> dict[str, Any]:
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
     try:
+        if offline and not (folder / ALEXNET.rpartition("/")[2]).is_file():
+            raise OSError("no download is allowed")
         found: dict[str, Any] = torch.hub.load_state_dict_from_url(
             ALEXNET, map_location="cpu", check_hash=True, progress=False, weights_only=True
         )
     except (OSError, RuntimeError) as error:
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
         raise SafegenError(
             f"the observer lpips cannot download {ALEXNET} ({error}); put the file into {folder}"
         ) from error
