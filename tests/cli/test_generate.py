@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from safegen.cli import app
+from safegen.cli._generation import _pictures
 from safegen.errors import SafegenError
 from safegen.lab.prompts import lab_prompts
 from safegen.models.anatomy import fingerprint, self_attention_names
@@ -151,6 +152,66 @@ def test_pictures_that_a_filter_blocks_are_marked(tmp_path: Path) -> None:
         assert entry["blocked"] == black
 
 
+def test_an_earlier_runs_pictures_are_replaced_and_no_others(
+    tiny_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "[out]"
+    run(tiny_folder, out, "--prompt", "a cat", "--samples", "3")
+    (out / "notes.txt").write_text("mine")
+    manifest = run(tiny_folder, out, "--prompt", "the snow", "--samples", "2")
+    assert manifest["complete"]
+    assert [image["file"] for image in manifest["images"]] == ["00000-00.png", "00000-01.png"]
+    assert {file.name for file in out.iterdir()} == {
+        "00000-00.png", "00000-01.png", "manifest.json", "notes.txt",
+    }  # fmt: skip
+
+
+def test_an_interrupted_run_says_what_it_holds(
+    tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    whole = run(tiny_folder, out, "--prompt", "a cat", "--samples", "3")
+
+    def torn(*arguments: Any) -> Any:
+        yield next(_pictures(*arguments))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("safegen.cli._generation._pictures", torn)
+        command = ["generate", str(tiny_folder), "--out", str(out), "--prompt", "the snow"]
+        assert CliRunner().invoke(app, [*command, "--samples", "2"]).exit_code == 130
+    manifest = json.loads((out / "manifest.json").read_text())
+    assert not manifest["complete"]
+    assert {file.name for file in out.iterdir()} == {"00000-00.png", "manifest.json"}
+    assert run(tiny_folder, out, "--prompt", "a cat", "--samples", "3") == whole
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"00000-00.png": ""},
+            r"out/00000-00\.png: is there, and no manifest lists it; give --out",
+        ),
+        ({"manifest.json": "[]"}, r"manifest\.json: must be a JSON object, not list; give --out"),
+        ({"manifest.json": "{}"}, r"manifest\.json: is no manifest of pictures; give --out"),
+        ({"manifest.json": '{"images": [{"file": "../keep.png"}]}'}, "is no manifest of pictures"),
+        ({"manifest.json": '{"images": [{"file": 3}]}'}, "is no manifest of pictures"),
+    ],
+)
+def test_files_of_others_are_not_replaced(
+    tmp_path: Path, files: dict[str, str], message: str
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    for name, content in files.items():
+        (out / name).write_text(content)
+    command = ["generate", "./no-model", "--out", str(out), "--prompt", "a"]
+    with pytest.raises(SafegenError, match=message):
+        CliRunner().invoke(app, command, catch_exceptions=False)
+    assert {file.name: file.read_text() for file in out.iterdir()} == files
+
+
 def test_a_defense_is_checked_before_the_model_is_loaded(tmp_path: Path) -> None:
     command = ["generate", "./no-model", "--prompt", "a", "--out", str(tmp_path / "out")]
     for options, message in (
@@ -168,7 +229,7 @@ def test_a_defense_is_checked_before_the_model_is_loaded(tmp_path: Path) -> None
         ("i3p:x.csv", "Did you mean 'i2p'"),
         ("i2p:none.csv", r"none\.csv: no such prompt file"),
         ("none.txt", r"none\.txt: no such prompt file"),
-        ("i2p:FILE", "prompt i2p-000001 has guidance 0.5.*--guidance"),
+        ("i2p:FILE", "prompt 1 has guidance 0.5.*--guidance"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_before_the_model_is_loaded(

@@ -48,6 +48,18 @@ def test_agrees_with_the_pipelines_own_call(tiny_pipeline: Any) -> None:
     np.testing.assert_array_equal(ours, (theirs * 255).round().astype(np.uint8))
 
 
+def test_what_schedule_and_memory_cannot_hold_is_refused_before_drawing(
+    tiny_pipeline: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SafegenError, match=r"steps must be at most 1000, .* not 1001"):
+        list(generate(tiny_pipeline, REQUESTS, SamplingSettings(steps=1001)))
+    # Each picture takes at least 2 tensors (8, 16, 16) of 4 bytes.
+    monkeypatch.setattr("safegen.models.sampling._free_memory", lambda _: 3 * 16384 + 1)
+    assert len(_pictures(tiny_pipeline, REQUESTS, 3)) == 4
+    with pytest.raises(SafegenError, match=r"4 pictures at once .* give a batch of at most 3"):
+        _pictures(tiny_pipeline, REQUESTS, 32)
+
+
 def test_the_scheduler_is_put_back(tiny_pipeline: Any) -> None:
     scheduler = tiny_pipeline.scheduler
     _pictures(tiny_pipeline, REQUESTS[:1], 1, sampler="dpm++")
@@ -62,7 +74,13 @@ def test_seeds_are_stable_and_differ(text: str, sample: int, base: int) -> None:
     assert 0 <= seed < 2**48
 
 
-@pytest.mark.parametrize("how", [{"steps": 0}, {"guidance": 0.5}, {"sampler": "magic"}])
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"steps": 0}, {"guidance": 0.5}, {"guidance": float("nan")}, {"guidance": float("inf")},
+        {"sampler": "magic"},
+    ],
+)  # fmt: skip
 def test_bad_settings_are_refused(how: dict[str, Any]) -> None:
     with pytest.raises(SafegenError):
         SamplingSettings(**how)

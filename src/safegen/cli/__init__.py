@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 import typer
@@ -12,6 +13,9 @@ from safegen.version import __version__
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
+_RESUMED = (["demo"], ["edit"], ["evaluate"], ["attack"], ["lab", "build"])
+"""Commands that go on where they were."""
+_OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|std::bad_alloc", re.IGNORECASE)
 
 app = typer.Typer(
     name="safegen",
@@ -59,6 +63,11 @@ def main() -> None:
         reason = error.strerror or str(error)
         sys.stderr.write(f"safegen: {place}{reason}; free space or check the permissions\n")
         sys.exit(2)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
+            raise
+        sys.stderr.write("safegen: out of memory; give a smaller --batch or free some memory\n")
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(_interrupted())
     except SystemExit as end:
@@ -69,5 +78,8 @@ def main() -> None:
 
 def _interrupted() -> int:
     """Tell the user, and give the exit code."""
-    sys.stderr.write("safegen: interrupted; the same command goes on where it was\n")
+    given = sys.argv[1:]
+    resumed = any(given[: len(command)] == command for command in _RESUMED)
+    next_time = "goes on where it was" if resumed else "begins anew"
+    sys.stderr.write(f"safegen: interrupted; the same command {next_time}\n")
     return INTERRUPTED

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +17,19 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from safegen.errors import SafegenError
-from safegen.files import write_atomically
+from safegen.files import read_object, write_atomically
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate_samples
 from safegen.prompts import PROMPT_SETS, Prompt, PromptSetIdentity, create_prompt_set
+from safegen.prompts._places import locate
+from safegen.prompts._records import TEXT
 from safegen.seeds import sample_seed
 from safegen.version import __version__
 
 if TYPE_CHECKING:
     from safegen.defenses import Defense
+
+MANIFEST = "manifest.json"
+_PICTURE = re.compile(r"\d+-\d+\.png", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -38,13 +45,8 @@ class ImageJob:
 
 def read_prompts(path: Path) -> list[str]:
     """The non-empty lines of a text file."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError as error:
-        raise SafegenError(f"{path}: no such prompt file; check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SafegenError(f"{path}: cannot be read as UTF-8 text ({error})") from error
-    prompts = [line.strip() for line in lines if line.strip()]
+    file, _ = locate(str(path), None, None, local_files_only=True)
+    prompts = [record.fields["prompt"] for record in TEXT.records(file)]
     if not prompts:
         raise SafegenError(f"{path}: holds no prompt; write one a line")
     return prompts
@@ -56,13 +58,15 @@ def text_prompts(texts: Iterable[str]) -> list[Prompt]:
 
 
 def list_prompts(
-    source: str, *, local_files_only: bool = False
+    source: str | None, *, local_files_only: bool = False
 ) -> tuple[list[Prompt], PromptSetIdentity | None]:
     """The prompts of a text file with one a line, or of a prompt set such as ``i2p:FILE``.
 
     Returns:
         The prompts, and what to record of the set; None for a text file.
     """
+    if source is None:
+        return [], None
     name, colon, _ = source.partition(":")
     if colon and (name in PROMPT_SETS.names() or not Path(source).exists()):
         prompts = create_prompt_set(source, local_files_only=local_files_only)
@@ -98,7 +102,7 @@ def resolve_prompts(
         scale = own if guidance is None else guidance
         if scale < 1:
             raise SafegenError(
-                f"prompt {prompt.id} has guidance {scale:g}, and at least 1 is needed; "
+                f"prompt {number + 1} has guidance {scale:g}, and at least 1 is needed; "
                 "correct it, or give one for all with --guidance"
             )
         for sample in range(samples):
@@ -144,6 +148,36 @@ def png_with_parameters(
     return buffer.getvalue()
 
 
+def earlier_pictures(folder: Path, names: Collection[str]) -> list[Path]:
+    """The pictures of an earlier run in a folder: those that its manifest lists.
+
+    Raises:
+        SafegenError: the manifest is not one of ours, or a picture that would be replaced is not
+            in it.
+    """
+    another = "give --out another folder, or move it away"
+    if folder.exists() and not folder.is_dir():
+        raise SafegenError(f"{folder}: is a file; give --out a folder")
+    manifest, listed = folder / MANIFEST, set()
+    if manifest.exists():
+        entries = read_object(manifest, another).get("images")
+        try:
+            listed = {_plain(entry["file"]) for entry in entries}
+        except (TypeError, KeyError, ValueError) as error:
+            raise SafegenError(f"{manifest}: is no manifest of pictures; {another}") from error
+    for name in sorted(names):
+        if name not in listed and os.path.lexists(folder / name):
+            raise SafegenError(f"{folder / name}: is there, and no manifest lists it; {another}")
+    return [folder / name for name in sorted(listed) if os.path.lexists(folder / name)]
+
+
+def _plain(name: str) -> str:
+    """A picture's name, which leads nowhere else."""
+    if _PICTURE.fullmatch(name) is None:
+        raise ValueError(name)
+    return name
+
+
 def generate_files(
     pipeline: Any,
     jobs: Sequence[ImageJob],
@@ -154,11 +188,13 @@ def generate_files(
     batch: int,
     origin: Mapping[str, Any],
     defense: Defense | None = None,
+    stale: Sequence[Path] = (),
 ) -> Iterator[Path]:
-    """Write every picture, then ``manifest.json``; yields each picture's path.
+    """Write every picture, with ``manifest.json`` before the first and after the last.
 
-    Pictures of one guidance are made together, so the order is not that of the jobs. The patch
-    and, over it, the defense are put on the pipeline and stay on.
+    Yields each picture's path. Pictures of one guidance are made together, so the order is not
+    that of the jobs. The patch and, over it, the defense are put on the pipeline and stay on.
+    What is ``stale`` is removed when the first picture has been drawn.
     """
     from safegen.models.anatomy import denoiser_of, fingerprint
     from safegen.patches.patch import Patch, apply
@@ -168,11 +204,7 @@ def generate_files(
         apply(pipeline, Patch.load(patch))
     if defense is not None:
         defense.apply(pipeline)
-    blocked = {}
-    for job, picture, flag in _pictures(pipeline, jobs, settings, batch):
-        write_atomically(folder / job.name, picture)
-        blocked[job.name] = flag
-        yield folder / job.name
+    blocked: dict[str, bool] = {}
     manifest = {
         "model": model,
         "fingerprint": base,
@@ -181,9 +213,25 @@ def generate_files(
         "settings": asdict(settings),
         **origin,
         "version": __version__,
-        "images": [_entry(job, blocked[job.name]) for job in jobs],
     }
-    write_atomically(folder / "manifest.json", json.dumps(manifest, indent=2) + "\n")
+    for job, picture, flag in _pictures(pipeline, jobs, settings, batch):
+        if not blocked:
+            _write_manifest(folder, manifest, jobs, blocked)
+            for path in stale:
+                path.unlink(missing_ok=True)
+        write_atomically(folder / job.name, picture)
+        blocked[job.name] = flag
+        yield folder / job.name
+    _write_manifest(folder, manifest, jobs, blocked)
+
+
+def _write_manifest(
+    folder: Path, about: dict[str, Any], jobs: Sequence[ImageJob], blocked: Mapping[str, bool]
+) -> None:
+    """Say what the folder holds, or will: until all is drawn, ``complete`` is false."""
+    images = [_entry(job, blocked.get(job.name)) for job in jobs]
+    content = {**about, "complete": len(blocked) == len(jobs), "images": images}
+    write_atomically(folder / MANIFEST, json.dumps(content, indent=2) + "\n")
 
 
 def _pictures(
@@ -198,7 +246,7 @@ def _pictures(
             yield job, png_with_parameters(sample.image, sample.request, how), sample.blocked
 
 
-def _entry(job: ImageJob, blocked: bool) -> dict[str, Any]:
+def _entry(job: ImageJob, blocked: bool | None) -> dict[str, Any]:
     """A picture's place in the manifest."""
     return {
         "file": job.name,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +13,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+from safegen.cli._console import Console
 
 SECONDS_BETWEEN_LINES = 30.0
 
@@ -24,11 +25,11 @@ class EvaluationProgress:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[detail]}", style="dim"),
+            TextColumn("{task.fields[detail]}", style="dim", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -55,4 +56,4 @@ class EvaluationProgress:
         late = time.monotonic() - self._told > SECONDS_BETWEEN_LINES
         if not self._console.is_terminal and (late or done == total):
             self._told = time.monotonic()
-            self._console.print(f"{phase}: {done} of {total}  {detail}", highlight=False)
+            self._console.print(f"{phase}: {done} of {total}  {detail}")

@@ -12,8 +12,7 @@ import typer
 from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from safegen.cli._console import Console
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.requirements import Requirement
     from safegen.evaluation.settings import EvaluationSettings

@@ -36,8 +36,7 @@ from safegen.cli.loading import takes_load_options
 from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
+    from safegen.cli._console import Console
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.found_prompts import Saving
     from safegen.evaluation.settings import AttackSettings, EvaluationSettings
@@ -151,8 +150,7 @@ def attack(
     Results, table and report are those of 'safegen evaluate'. The same command goes on with a run
     that was interrupted; one with further attacks or defenses adds them.
     """
-    from rich.console import Console
-
+    from safegen.cli._console import Console
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.requirements import Requirement
     from safegen.lab.attack_table import DETECTOR

@@ -30,8 +30,7 @@ def demo(
     """Make the lab model lose the ability to draw weapons, and write the evidence."""
     from dataclasses import replace
 
-    from rich.console import Console
-
+    from safegen.cli._console import Console
     from safegen.cli._edit_progress import EditProgress
     from safegen.editing.settings import EditSettings
     from safegen.lab.demo import DemoSettings, run_demo, start_folder

@@ -249,8 +249,9 @@ def _print_verdict(memory: EditMemory) -> None:
 
 
 def _print_plan(plan: EditPlan) -> None:
-    from rich.console import Console
     from rich.table import Table
+
+    from safegen.cli._console import Console
 
     share = plan.trained / plan.total
     typer.echo(f"trained weights: {plan.trained:,} of {plan.total:,} ({share:.1%})")

@@ -95,8 +95,7 @@ def evaluate(
     The same command goes on with a run that was interrupted; one with further defenses or prompt
     sets adds them, and draws only what is new.
     """
-    from rich.console import Console
-
+    from safegen.cli._console import Console
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.requirements import Requirement
 

@@ -244,8 +244,7 @@ def _show(
     parts: LowRankPatch, ranks: Ranks, dtype: Any, pipeline: Any, measure: int | None
 ) -> None:
     """The table of ranks, and what a LoRA cannot hold."""
-    from rich.console import Console
-
+    from safegen.cli._console import Console
     from safegen.report.ranks import rank_table
 
     Console().print(rank_table(parts, ranks, dtype, pipeline, measure))

@@ -48,9 +48,9 @@ def check(
     scenes: Annotated[int, typer.Option(help="Real scenes for the recognisers.", min=1)] = 2000,
 ) -> None:
     """Measure the lab against its quality floors on fresh seeds; exit code 1 if one is missed."""
-    from rich.console import Console
     from rich.table import Table
 
+    from safegen.cli._console import Console
     from safegen.detectors import create_detector
     from safegen.lab.check import check_lab
     from safegen.models.loading import load_pipeline

@@ -276,8 +276,9 @@ def _write(pipeline: Any, source: TripletSource, out: Path, censored_out: Path |
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[Pair], None], Callable[[Benign], None]]]:
     """Counters on the terminal, one for each stream; gone when done."""
-    from rich.console import Console
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+    from safegen.cli._console import Console
 
     columns = TextColumn("{task.description}"), TextColumn("{task.completed}"), TimeElapsedColumn()
     console = Console(stderr=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from safegen.errors import SafegenError
@@ -59,8 +61,8 @@ class SamplingSettings:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise SafegenError(f"steps must be at least 1, not {self.steps}")
-        if self.guidance < 1:
-            raise SafegenError(f"guidance must be at least 1, not {self.guidance}")
+        if not 1 <= self.guidance < math.inf:
+            raise SafegenError(f"guidance must be at least 1 and finite, not {self.guidance}")
         if self.sampler not in SAMPLERS:
             raise SafegenError(f"unknown sampler {self.sampler!r}; known: {', '.join(SAMPLERS)}")
 
@@ -115,6 +117,7 @@ def generate_samples(
     Hidden states of a text encoder (N, L, D) take the place of the requests' prompts.
     """
     scheduler = pipeline.scheduler
+    _check_sizes(pipeline, min(batch_size, len(requests)), settings)
     pipeline.scheduler = sampler_for(scheduler, settings.sampler)
     try:
         for start in range(0, len(requests), batch_size):
@@ -123,6 +126,37 @@ def generate_samples(
             yield from draw_batch(pipeline, requests[rows], settings, hidden=states)
     finally:
         pipeline.scheduler = scheduler
+
+
+def _check_sizes(pipeline: Any, batch: int, settings: SamplingSettings) -> None:
+    """Refuse what the noise schedule or the memory cannot hold, before anything is drawn."""
+    longest = pipeline.scheduler.config.num_train_timesteps
+    if settings.steps > longest:
+        raise SafegenError(
+            f"steps must be at most {longest}, the length of the model's noise schedule, "
+            f"not {settings.steps}"
+        )
+    config = pipeline.vae.config
+    widths = config.get("decoder_block_out_channels") or config.get("block_out_channels")
+    saving = [getattr(pipeline.vae, name, False) for name in ("use_slicing", "use_tiling")]
+    if not widths or any(saving):
+        return
+    height, width = (given or model_size(pipeline) for given in (settings.height, settings.width))
+    # The last layer of the decoder has its input and its output in memory, of all pictures.
+    needed = 2 * batch * widths[0] * height * width * pipeline.vae.dtype.itemsize
+    free = _free_memory(pipeline.device)
+    if needed > free:
+        raise SafegenError(
+            f"{batch} pictures at once take more than {needed >> 20:,} MiB, and "
+            f"{free >> 20:,} MiB are free; give a batch of at most {batch * free // needed}"
+        )
+
+
+def _free_memory(device: torch.device) -> int:
+    """Bytes that can be had on a device."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
+    return psutil.virtual_memory().available + psutil.swap_memory().free
 
 
 def sampler_for(scheduler: Any, name: str) -> Any:

@@ -143,6 +143,7 @@ def _load_normalisation(source: str, offline: bool) -> ImageNormalisation:
 
 def _not_loaded(source: str | Path, reason: object) -> SafegenError:
     return SafegenError(
-        f"{source}: cannot be loaded as a CLIP model ({first_line(reason)}); give a folder or hub id of "
-        "a transformers CLIPModel with safetensors weights, tokenizer and preprocessor_config.json"
+        f"{source}: cannot be loaded as a CLIP model ({first_line(reason)}); give a folder or hub "
+        "id of a transformers CLIPModel with safetensors weights, tokenizer and "
+        "preprocessor_config.json"
     )

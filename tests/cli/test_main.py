@@ -1,0 +1,61 @@
+"""What every command does with an error, an interrupt and a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.table import Table
+
+from safegen import cli
+from safegen.cli._console import Console
+
+Safegen = Callable[..., tuple[int, str, str]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "next_time"),
+    [
+        (["edit"], "goes on where it was"), (["lab", "build"], "goes on where it was"),
+        (["generate"], "begins anew"), (["triplets"], "begins anew"), (["lab", "check"], "begins"),
+    ],
+)  # fmt: skip
+def test_an_interrupt_is_130_and_says_what_the_same_command_does(
+    safegen: Safegen, monkeypatch: pytest.MonkeyPatch, arguments: list[str], next_time: str
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "app", interrupted)
+    code, _, said = safegen(*arguments)
+    assert code == 130
+    assert said.startswith(f"safegen: interrupted; the same command {next_time}")
+
+
+@pytest.mark.parametrize("message", ["[enforce] DefaultCPUAllocator: can't allocate memory", None])
+def test_memory_that_is_not_there_is_one_line(
+    safegen: Safegen, monkeypatch: pytest.MonkeyPatch, message: str | None
+) -> None:
+    def greedy() -> None:
+        raise MemoryError if message is None else RuntimeError(message)
+
+    monkeypatch.setattr(cli, "app", greedy)
+    assert safegen() == (
+        2, "", "safegen: out of memory; give a smaller --batch or free some memory\n",
+    )  # fmt: skip
+
+
+def test_the_console_prints_names_literally_and_folds_none(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    name = f"{tmp_path}/[red]:smile:/{40 * 'long '}.html"
+    console = Console()
+    console.print(f"report: {name}")
+    table: Any = Table("[b]", title="[i]")
+    table.add_row("[/]")
+    console.print(table)
+    said = capsys.readouterr().out
+    assert said.startswith(f"report: {name}\n")
+    assert all(text in said for text in ("[b]", "[i]", "[/]"))
