@@ -143,6 +143,7 @@ def create(
     example: str,
     options: Mapping[str, Any] = _NOTHING,
     context: Mapping[str, Any] = _NOTHING,
+    usual: Mapping[str, Any] = _NOTHING,
 ) -> Component:
     """What the factory of a spec makes: ``name:argument,option=value``, all but the name optional.
 
@@ -156,6 +157,7 @@ def create(
         options: keyword arguments that the factory must take; they win over the spec's.
         context: further keyword arguments, for factories that have such parameters; no spec can
             give them.
+        usual: keyword arguments that the spec's options win over.
 
     Raises:
         SafegenError: the name or an option is unknown, an option's value is of the wrong kind, or
@@ -167,7 +169,7 @@ def create(
     where = f"{registry.kind} {spec!r}"
     argument, texts = _parse(where, spec, factory)
     told = {key: value for key, value in context.items() if key in signature.parameters}
-    keywords = {**_values(where, factory, texts, context), **options, **told}
+    keywords = {**usual, **_values(where, factory, texts, context), **options, **told}
     positional = () if argument is None else (argument,)
     try:
         if argument == "":

@@ -59,7 +59,7 @@ def safegen_patch(build_pipeline: Callable[..., Any]) -> Patch:
 
 
 def train_esd(pipeline: Any, variant: Any) -> Patch:
-    settings = EsdSettings(variant, iterations=3, learning_rate=1e-2, steps=3, batch=2)
+    settings = EsdSettings(variant=variant, iterations=3, learning_rate=1e-2, steps=3, batch=2)
     training = EsdTraining(pipeline, KNIVES, settings)
     for _ in training.run():
         pass

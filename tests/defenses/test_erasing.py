@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from safegen.cli import app
 from safegen.concepts import Concept
+from safegen.defenses import create_defense
 from safegen.defenses.esd import EsdSettings, EsdTraining, esd_target, trained_names
 from safegen.defenses.uce import UceSettings, closed_form, erase
 from safegen.errors import SafegenError
@@ -39,7 +40,7 @@ def test_closed_form_is_the_papers_equation() -> None:
 
 
 def test_uce_turns_the_word_into_the_guide_and_holds_the_preserved(tiny_pipeline: Any) -> None:
-    from safegen.defenses._text import encode_text
+    from safegen.models.conditioning import encode_text
 
     before = fingerprint(tiny_pipeline.unet)
     settings = UceSettings(guide="snow", preserve_scale=1.0, regularisation=1e-4)
@@ -71,7 +72,7 @@ def test_esd_changes_only_what_it_should_and_its_loss_falls(
     variant: Any, tiny_pipeline: Any, knives: Concept
 ) -> None:
     before = {n: p.clone() for n, p in tiny_pipeline.unet.state_dict().items()}
-    settings = EsdSettings(variant, iterations=40, learning_rate=3e-3, steps=4, batch=4)
+    settings = EsdSettings(variant=variant, iterations=40, learning_rate=3e-3, steps=4, batch=4)
     training = EsdTraining(tiny_pipeline, knives, settings)
     with pytest.raises(SafegenError, match="has not ended"):
         training.patch()
@@ -144,7 +145,9 @@ def test_the_published_settings_are_the_defaults() -> None:
     settings = EsdSettings()
     assert (settings.iterations, settings.learning_rate, settings.steps) == (1000, 1e-5, 50)
     assert (settings.negative_guidance, settings.start_guidance, settings.batch) == (1, 3, 1)
-    assert UceSettings() == UceSettings(" ", 1.0, 0.1, 0.5)
+    assert UceSettings() == UceSettings(
+        guide=" ", erase_scale=1.0, preserve_scale=0.1, regularisation=0.5
+    )
 
 
 def test_what_does_not_fit_is_refused(build_pipeline: Callable[..., Any], knives: Concept) -> None:
@@ -166,32 +169,84 @@ def test_concepts() -> None:
             Concept("nothing", text)
 
 
-@pytest.mark.parametrize("method", ["esd-x", "esd-u", "uce"])
-def test_the_command_writes_a_patch(method: str, tiny_folder: Path, tmp_path: Path) -> None:
+SHIFT = """
+from safegen.defenses.erasing import load_patch_defense, patch_metadata
+from safegen.patches.patch import Patch
+
+class Shift:
+    def __init__(self, *, amount: float = 1.0):
+        self.amount = amount
+
+    def erase(self, pipeline, concept, on_progress):
+        on_progress(1, 1)
+        name, weight = next(iter(pipeline.unet.named_parameters()))
+        settings = {"words": list(concept.words), "amount": self.amount}
+        metadata = patch_metadata(pipeline, "shift", concept.name, settings)
+        return Patch({name: self.amount + 0 * weight.detach()}, metadata)
+
+def shift(patch):
+    return load_patch_defense("shift", patch)
+"""
+SHIFT_ENTRIES = """
+[safegen.erasers]
+shift = shift_of_weights:Shift
+[safegen.defenses]
+shift = shift_of_weights:shift
+"""
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("esd-x,iterations=2,steps=2", {"variant": "x", "iterations": 2, "batch": 1}),
+        ("esd-u,iterations=2,steps=2", {"variant": "u", "learning_rate": 1e-5}),
+        ("uce,preserved=a cat+a house", {"guide": " ", "preserved": ["a cat", "a house"]}),
+        ("shift,amount=2", {"amount": 2.0}),
+    ],
+)
+def test_the_command_writes_the_patch_of_any_eraser(
+    method: str,
+    settings: dict[str, Any],
+    tiny_folder: Path,
+    tmp_path: Path,
+    installed: Callable[..., Any],
+) -> None:
     out = tmp_path / "patch.safetensors"
-    options = [] if method == "uce" else ["--iterations", "2", "--steps", "2"]
-    arguments = ["erase", str(tiny_folder), "--method", method, "--out", str(out), *options]
-    result = CliRunner().invoke(app, [*arguments, "--concept-text", "knife", "--concept", "blades"])
-    assert result.exit_code == 0, result.output
-    patch = Patch.load(out)
-    assert patch.metadata["method"] == method
-    assert patch.metadata["settings"]["words"] == ["knife"]
+    arguments = ["erase", str(tiny_folder), "--method", method, "--out", str(out)]
+    with installed("shift_of_weights", SHIFT, SHIFT_ENTRIES):
+        named = ["--concept-text", "knife", "--concept", "blades"]
+        result = CliRunner().invoke(app, [*arguments, *named])
+        assert result.exit_code == 0, result.output
+        patch = Patch.load(out)
+        name = method.partition(",")[0]
+        assert create_defense(f"{name.partition('-')[0]}:{out}").identity.name == name
+    assert patch.metadata["method"] == name
+    recorded = patch.metadata["settings"]
+    assert recorded == {**recorded, **settings, "words": ["knife"]}
     assert patch.metadata["concept"] == "blades"
 
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("method", "message"),
     [
-        (["--method", "sed"], "unknown method 'sed'"),
-        (["--method", "uce"], "say what to erase"),
-        (["--method", "uce", "--steps", "3"], "uce solves without training; leave out steps"),
-        (["--method", "esd-x", "--preserve", "a cat"], "--preserve goes with"),
+        ("sed", "unknown name 'sed' among erasers"),
+        ("uce", "say what to erase"),
+        ("uce,steps=3", "unknown option 'steps'; known: guide, erase_scale"),
+        ("esd-x,steps=few", "steps must be a whole number, not 'few'"),
+        ("esd-x:PATCH", "too many positional arguments"),
     ],
 )
 def test_the_command_says_what_is_wrong(
-    options: list[str], message: str, tiny_folder: Path, tmp_path: Path
+    method: str, message: str, tiny_folder: Path, tmp_path: Path
 ) -> None:
-    arguments = ["erase", str(tiny_folder), *options, "--out", str(tmp_path / "p.safetensors")]
+    arguments = [
+        "erase",
+        str(tiny_folder),
+        "--method",
+        method,
+        "--out",
+        str(tmp_path / "p.safetensors"),
+    ]
     result = CliRunner().invoke(app, arguments)
     assert isinstance(result.exception, SafegenError)
     assert message in str(result.exception)

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from safegen.defenses.esd import EsdSettings
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.evaluation.plan import plan_evaluation
@@ -20,7 +19,7 @@ from safegen.lab.table import (
 )
 
 EDIT = EditSettings(steps=3, batch=1, pool=4, checkpoint_every=1)
-ESD = EsdSettings(iterations=1, steps=2, batch=1)
+ESD = "esd-x,iterations=1,steps=2,batch=1"
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_an_interrupted_edit_goes_on(run_folder: Path, tmp_path: Path) -> None:
         for name, preset in VARIANTS.items()
         for step in range(1, EDIT.preset(preset).steps + 1)
     ]
-    assert steps == [("safegen", 2), ("safegen", 3), *variants, ("esd-x", 1)]
+    assert steps == [("safegen", 2), ("safegen", 3), *variants, ("esd-x", 1), ("uce", 1)]
     for name in PATCHES:
         assert patch_path(tmp_path, name).read_bytes() == patch_path(run_folder, name).read_bytes()
 

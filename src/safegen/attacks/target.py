@@ -13,11 +13,11 @@ import torch
 from safegen.attacks import Task
 from safegen.concepts import Concept
 from safegen.defenses import Defense, defended
-from safegen.defenses._text import encode_text
 from safegen.detectors import Detector
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.autoencoder import encode_pixels
+from safegen.models.conditioning import encode_text
 from safegen.models.prediction import clean_latent, prediction_of, signal_and_noise
 from safegen.models.sampling import ImageRequest, Sample, SamplingSettings, generate_samples
 from safegen.observers.clip import ClipModel as ClipModel

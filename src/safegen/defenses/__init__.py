@@ -147,7 +147,7 @@ class Stack(Defense):
 
 
 DefenseFactory = Callable[..., Defense]
-DEFENSES: Registry[DefenseFactory] = Registry("defenses", "safegen.defenses")
+DEFENSES: Registry[DefenseFactory] = Registry("defenses", "safegen.defenses", shared=("erasing",))
 register = DEFENSES.register
 
 

@@ -16,14 +16,10 @@ import torch
 
 from safegen.concepts import Concept
 from safegen.defenses import Defense, DefenseIdentity, Undo
-from safegen.defenses._text import (
-    InactiveGuidanceWarning,
-    TextCondition,
-    encode_text,
-    on_encode_prompt,
-)
+from safegen.defenses._text import InactiveGuidanceWarning, on_encode_prompt
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
+from safegen.models.conditioning import TextCondition, encode_text
 
 
 @dataclass(frozen=True)

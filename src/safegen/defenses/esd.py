@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,22 +13,24 @@ from torch.func import functional_call
 
 from safegen.concepts import Concept
 from safegen.defenses import register
-from safegen.defenses._patched import (
+from safegen.defenses.erasing import (
+    OnProgress,
     PatchDefense,
     load_patch_defense,
     patch_metadata,
     text_parameters,
 )
-from safegen.defenses._text import encode_text
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
+from safegen.models.conditioning import encode_text
 from safegen.patches.patch import Patch
+from safegen.profiles import Profile, profile_for
 
 Variant = Literal["x", "u"]
 _NOT_IN_U = ("time_embedding.", "conv_norm_out.", "conv_out.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EsdSettings:
     """Settings of the training; the defaults are the published ones.
 
@@ -61,12 +63,6 @@ class EsdSettings:
                 raise SafegenError(f"ESD: {name} must be at least 1, not {getattr(self, name)}")
         if self.learning_rate <= 0 or self.negative_guidance <= 0:
             raise SafegenError("ESD: learning rate and negative guidance must be positive")
-
-    @classmethod
-    def lab(cls, variant: Variant = "x") -> EsdSettings:
-        """Scaled to the lab's small model: fewer iterations with more latents and larger steps."""
-        rate = 1e-4 if variant == "x" else 1.5e-4
-        return cls(variant=variant, iterations=300, learning_rate=rate, steps=10, batch=4)
 
 
 @dataclass(frozen=True)
@@ -254,6 +250,31 @@ def _check(denoiser: torch.nn.Module) -> None:
         )
     if next(denoiser.parameters()).dtype != torch.float32:
         raise SafegenError("ESD trains in float32; load the pipeline with dtype=torch.float32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EsdX(EsdSettings):
+    """The eraser ``esd-x``, which trains cross-attention."""
+
+    variant: Variant = field(default="x", init=False)
+
+    def erase(
+        self, pipeline: Any, concept: Concept, on_progress: OnProgress = lambda *_: None
+    ) -> Patch:
+        """See ``Eraser.erase``; what is usual for the model is erased with its usual prompts."""
+        known = profile_for(pipeline) or Profile()
+        own = known.concept is not None and known.concept.words == concept.words
+        training = EsdTraining(pipeline, concept, self, known.erased() if own else ())
+        for record in training.run():
+            on_progress(record.iteration, record.iterations)
+        return training.patch()
+
+
+@dataclass(frozen=True, kw_only=True)
+class EsdU(EsdX):
+    """The eraser ``esd-u``, which trains all but cross-attention."""
+
+    variant: Variant = field(default="u", init=False)
 
 
 @register("esd")

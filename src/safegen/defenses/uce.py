@@ -10,19 +10,21 @@ import torch
 
 from safegen.concepts import Concept
 from safegen.defenses import register
-from safegen.defenses._patched import (
+from safegen.defenses.erasing import (
+    OnProgress,
     PatchDefense,
     load_patch_defense,
     patch_metadata,
     text_parameters,
 )
-from safegen.defenses._text import encode_text
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
+from safegen.models.conditioning import encode_text
 from safegen.patches.patch import Patch
+from safegen.profiles import Profile, profile_for
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UceSettings:
     """Settings of the edit; the defaults are those of the paper's released code.
 
@@ -131,6 +133,26 @@ def _last_token(pipeline: Any, text: str) -> int:
     tokenizer = pipeline.tokenizer
     tokens = tokenizer(text, truncation=True, max_length=tokenizer.model_max_length)
     return len(tokens.input_ids) - 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Uce(UceSettings):
+    """The eraser ``uce``.
+
+    Attributes:
+        preserved: texts that are held as they are; those that are usual for the model if empty.
+    """
+
+    preserved: tuple[str, ...] = ()
+
+    def erase(
+        self, pipeline: Any, concept: Concept, on_progress: OnProgress = lambda *_: None
+    ) -> Patch:
+        """See ``Eraser.erase``."""
+        known = profile_for(pipeline) or Profile()
+        patch = erase(pipeline, concept, self.preserved or known.preserved, self)
+        on_progress(1, 1)
+        return patch
 
 
 @register("uce")

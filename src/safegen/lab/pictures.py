@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from safegen.lab.profile import LAB
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 from safegen.prompts import Prompt
 
-SAMPLING = SamplingSettings(steps=16, guidance=5.0, sampler="dpm++")
+SAMPLING = SamplingSettings(**LAB.sampling)
 
 
 def draw_prompts(pipeline: Any, prompts: Sequence[Prompt]) -> list[np.ndarray]:

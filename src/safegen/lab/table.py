@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from safegen.defenses.esd import EsdSettings, EsdTraining
-from safegen.defenses.uce import erase
+from safegen.defenses.erasing import create_eraser
 from safegen.editing.run import edit
 from safegen.editing.settings import PRESETS, EditSettings
 from safegen.errors import SafegenError
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
-from safegen.lab.prompts import ADVERSARIAL, adversarial_prompts, erasure_prompts
+from safegen.lab.profile import LAB
+from safegen.lab.prompts import ADVERSARIAL, adversarial_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
-from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS, UNSAFE_NAMES
+from safegen.lab.world.objects import UNSAFE_NAMES
 from safegen.models.loading import load_pipeline
 from safegen.patches.patch import Patch
+from safegen.registry import name_of
 
 COUNT = 64
 """Prompts of each kind."""
@@ -79,7 +80,7 @@ def patch_path(folder: Path, name: str) -> Path:
 def make_patches(
     folder: Path,
     edit_settings: EditSettings | None = None,
-    esd_settings: EsdSettings | None = None,
+    esd: str = "esd-x",
     triplets: int = PAIRS,
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
@@ -90,7 +91,7 @@ def make_patches(
         folder: of the run.
         edit_settings: of safegen's edit, and but for what presets change of its variants; the
             lab's if None.
-        esd_settings: of ESD; the lab's if None.
+        esd: spec of the eraser ``esd-x``, with settings that are not the lab's.
         triplets: unsafe pairs that the edit learns from, with ``BENIGN_SHARE`` benign
             pictures to each.
         say: told what is made.
@@ -100,7 +101,6 @@ def make_patches(
     if not missing:
         return
     pipeline = load_pipeline("lab")
-    benign = [OBJECTS[name].text for name in BENIGN_NAMES]
 
     def safegen(name: str, preset: str | None = None) -> Patch:
         settings = (edit_settings or EditSettings.lab()).preset(preset)
@@ -113,21 +113,15 @@ def make_patches(
             on_record=lambda record: on_progress(name, record.step, record.steps),
         )
 
-    def esd_x() -> Patch:
-        settings = esd_settings or EsdSettings.lab()
-        training = EsdTraining(pipeline, LAB_WEAPONS, settings, erasure_prompts())
-        for record in training.run():
-            on_progress("esd-x", record.iteration, record.iterations)
-        return training.patch()
-
-    def uce() -> Patch:
-        return erase(pipeline, LAB_WEAPONS, benign)
+    def erased(spec: str) -> Patch:
+        eraser = create_eraser(spec, LAB)
+        return eraser.erase(pipeline, LAB_WEAPONS, partial(on_progress, name_of(spec)))
 
     makers: dict[str, Callable[[], Patch]] = {
         "safegen": partial(safegen, "safegen"),
         **{name: partial(safegen, name, preset) for name, preset in VARIANTS.items()},
-        "esd-x": esd_x,
-        "uce": uce,
+        "esd-x": partial(erased, esd),
+        "uce": partial(erased, "uce"),
     }
     for name in missing:
         say(f"making the patch {name}")

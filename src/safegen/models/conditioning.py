@@ -74,6 +74,40 @@ class TextCondition:
 
 
 @torch.no_grad()
+def encode_text(
+    pipeline: Any, text: str | list[str], device: torch.device | str | None = None, **options: Any
+) -> TextCondition:
+    """Encode texts as the pipeline encodes prompts, past any hold that a defense has on its calls.
+
+    Args:
+        pipeline: a diffusers pipeline with ``encode_prompt``.
+        text: the words; those of each text where it is a list.
+        device: where to; the pipeline's own if None.
+        options: passed on to ``encode_prompt``, such as ``clip_skip``.
+    """
+    check_takes_text(pipeline)
+    encoded = type(pipeline).encode_prompt(
+        pipeline,
+        prompt=text,
+        device=device or pipeline.device,
+        num_images_per_prompt=1,
+        do_classifier_free_guidance=False,
+        **options,
+    )
+    pooled = encoded[2] if len(encoded) > 2 else None
+    return TextCondition(encoded[0], added={} if pooled is None else {POOLED: pooled})
+
+
+def check_takes_text(pipeline: Any) -> None:
+    """Refuse a pipeline that encodes no prompts."""
+    if not hasattr(type(pipeline), "encode_prompt"):
+        raise SafegenError(
+            f"{type(pipeline).__name__} has no encode_prompt, so defenses that work with text "
+            "cannot be put on it; use a Stable Diffusion pipeline"
+        )
+
+
+@torch.no_grad()
 def encode_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> TextCondition:
     """Prompts as the pipeline's own call encodes them, float32, for pictures of the model's size.
 

@@ -1,14 +1,20 @@
-"""Defenses that are a patch: weights edited beforehand, put on from a file."""
+"""Erasers, baselines that edit weights by a concept's text, and the defenses from their patches.
+
+An eraser is one file with its settings, a factory for the patch it makes, which an entry point of
+the group ``safegen.erasers`` names, and a defense that puts the patch on (``load_patch_defense``).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from safegen.concepts import Concept
 from safegen.defenses import Defense, DefenseIdentity, Undo
 from safegen.errors import SafegenError
 from safegen.files import file_hash
@@ -16,7 +22,43 @@ from safegen.models.anatomy import denoiser_of, fingerprint
 from safegen.patches.patch import Patch
 from safegen.patches.patch import apply as apply_patch
 from safegen.patches.patch import remove as remove_patch
+from safegen.profiles import Profile
+from safegen.registry import Registry, create, name_of
 from safegen.version import __version__
+
+OnProgress = Callable[[int, int], None]
+"""Told the iterations done and in all."""
+
+
+class Eraser(Protocol):
+    """Makes a patch that erases a concept."""
+
+    def erase(
+        self, pipeline: Any, concept: Concept, on_progress: OnProgress = lambda *_: None
+    ) -> Patch:
+        """The patch; the pipeline is left as it was.
+
+        Raises:
+            SafegenError: the method does not fit the pipeline.
+        """
+
+
+EraserFactory = Callable[..., Eraser]
+ERASERS: Registry[EraserFactory] = Registry("erasers")
+
+
+def create_eraser(spec: str, profile: Profile | None = None) -> Eraser:
+    """The eraser of ``name``, or of ``name,option=value`` (such as ``esd-x,iterations=500``).
+
+    Args:
+        spec: a registered name, and settings of the method.
+        profile: of the model; its settings of the eraser take the place of the published ones.
+
+    Raises:
+        SafegenError: the name or an option is unknown, or an option's value is none.
+    """
+    usual = {} if profile is None else profile.erasers.get(name_of(spec), {})
+    return create(ERASERS, spec, "esd-x,iterations=500", usual=usual)
 
 
 @dataclass(frozen=True)
