@@ -13,7 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -56,22 +56,22 @@ def variants() -> Iterator[Variant]:
     default, empty = EditSettings.lab(), Mixture()
     yield Variant("default", default)
     yield Variant(
-        "paper objective, else default", replace(default, objective="paper", guidance=1.0)
+        "paper objective, else default", default.changed(objective="paper", guidance_scale=1.0)
     )
     yield Variant("paper objective, published settings", EditSettings.paper())
     yield Variant(
-        "empty prompt only", replace(default, redirect_mixture=empty, preserve_mixture=empty)
+        "empty prompt only", default.changed(redirect_mixture=empty, preserve_mixture=empty)
     )
     yield Variant(
         "mixed texts, no adversaries",
-        replace(default, redirect_mixture=Mixture(empty=0.0, random=1.0)),
+        default.changed(redirect_mixture=Mixture(empty=0.0, random=1.0)),
     )
-    yield Variant("single predictions only", replace(default, guided_weight=0.0))
-    yield Variant("guided predictions ten times", replace(default, guided_weight=10.0))
-    yield Variant("whole unsafe pictures only", replace(default, strengths=(1.0, 1.0)))
-    yield Variant("no patchwork", replace(default, patchwork=0.0))
-    yield Variant("noise preservation", replace(default, preservation="noise"))
-    yield Variant("AdamW instead of Muon", replace(default, optimizer="adamw"))
+    yield Variant("single predictions only", default.changed(guided_weight=0.0))
+    yield Variant("guided predictions ten times", default.changed(guided_weight=10.0))
+    yield Variant("whole unsafe pictures only", default.changed(interpolation_range=(1.0, 1.0)))
+    yield Variant("no patchwork", default.changed(cutmix=0.0))
+    yield Variant("noise preservation", default.changed(preserve_target="noise"))
+    yield Variant("AdamW instead of Muon", default.changed(optimizer="adamw"))
     for name in PRESETS:
         yield Variant(f"{name} preset", default.preset(name))
     yield Variant("10 triplets", default, 10)

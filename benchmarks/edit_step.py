@@ -46,13 +46,13 @@ from safegen.editing.settings import (
     EditSettings,
     GradientCheckpointing,
     Mixture,
-    Precision,
 )
 from safegen.editing.trainer import Edit
 from safegen.files import write_atomically
 from safegen.models.anatomy import fingerprint, self_attention_names
 from safegen.models.conditioning import TextCondition
 from safegen.models.loading import load_pipeline, quieten
+from safegen.models.options import Precision
 from safegen.models.shipped import FOLDER, shipped_tokenizers
 
 KERNELS = re.compile(
@@ -73,38 +73,38 @@ class Variant:
     """
 
     ours: bool
-    precision: Precision = "no"
+    precision: Precision = "fp32"
     checkpointing: GradientCheckpointing = "none"
 
 
 VARIANTS = {
-    "reference": Variant(False, "no", "full"),
+    "reference": Variant(False, "fp32", "full"),
     "ours": Variant(True),
     "ours-bf16": Variant(True, "bf16"),
     "ours-bf16-selective": Variant(True, "bf16", "selective"),
     "ours-bf16-full": Variant(True, "bf16", "full"),
     "reference-bf16": Variant(False, "bf16", "full"),
-    "reference-unchecked": Variant(False, "no", "none"),
-    "ours-selective": Variant(True, "no", "selective"),
-    "ours-full": Variant(True, "no", "full"),
+    "reference-unchecked": Variant(False, "fp32", "none"),
+    "ours-selective": Variant(True, "fp32", "selective"),
+    "ours-full": Variant(True, "fp32", "full"),
 }
 DEFAULT = tuple(VARIANTS)[:5]
 EDITS = {
     "float32": EditSettings(),
     **{f"float32, {name}": EditSettings().preset(name) for name in PRESETS},
-    "bf16": EditSettings(precision="bf16"),
-    "bf16, selective checkpointing": EditSettings(
+    "bf16": EditSettings.of(precision="bf16"),
+    "bf16, selective checkpointing": EditSettings.of(
         precision="bf16", gradient_checkpointing="selective"
     ),
-    "bf16, full checkpointing": EditSettings(precision="bf16", gradient_checkpointing="full"),
-    "bf16, LoRA of rank 16, selective": EditSettings(
+    "bf16, full checkpointing": EditSettings.of(precision="bf16", gradient_checkpointing="full"),
+    "bf16, LoRA of rank 16, selective": EditSettings.of(
         precision="bf16", gradient_checkpointing="selective", lora_rank=16
     ),
-    "bf16, one text, selective": EditSettings(
+    "bf16, one text, selective": EditSettings.of(
         precision="bf16",
         gradient_checkpointing="selective",
-        batch=1,
-        guidance=1.0,
+        unsafe_batch=1,
+        guidance_scale=1.0,
         redirect_mixture=Mixture(),
         preserve_mixture=Mixture(),
     ),
@@ -121,7 +121,7 @@ class Reference:
         from diffusers.training_utils import EMAModel
 
         self.accelerator = Accelerator(mixed_precision=variant.precision, cpu=True)
-        half = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+        half = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
         self.dtype = half[variant.precision]
         self.pictures = pictures
         self.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
@@ -174,13 +174,13 @@ def our_step(pipeline: Any, latent: torch.Size, batch: int, variant: Variant) ->
     """A step of ``Edit`` with as much to learn from as the reference's."""
     unsafe, censored, benign = torch.randn(3, batch, *latent).unbind()
     triplets = TripletLatents(unsafe, censored, benign, (), fingerprint(pipeline.vae))
-    settings = EditSettings(
+    settings = EditSettings.of(
         steps=10**6,
-        batch=batch,
-        preservation="noise",
+        unsafe_batch=batch,
+        preserve_target="noise",
         redirect_mixture=Mixture(),
         preserve_mixture=Mixture(),
-        guidance=1.0,
+        guidance_scale=1.0,
         precision=variant.precision,
         gradient_checkpointing=variant.checkpointing,
     )
@@ -223,7 +223,7 @@ def build(model: str, size: int | None, half: bool) -> Any:
 def measure(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
     """Times in seconds, peaks in bytes, and the kernels' share, in this process."""
     quieten()
-    half = variant.ours and variant.precision != "no"
+    half = variant.ours and variant.precision != "fp32"
     pipeline = build(arguments.model, arguments.size, half)
     side, batch = pipeline.unet.config.sample_size, arguments.batch
     pixels = side * pipeline.vae_scale_factor

@@ -154,7 +154,7 @@ def edited(pipeline: Any, folder: Path, name: str) -> Patch:
     if not path.exists():
         print(f"editing: {name}", flush=True)
         latents = encode_triplets(pipeline, LabTriplets(PAIRS, seed=0, benign=BENIGN_SHARE * PAIRS))
-        settings = replace(EditSettings.lab(), checkpoint_every=25)
+        settings = EditSettings.lab().changed(checkpoint_every=25)
         patch = edit(pipeline, latents, settings, concept=CONCEPT, run_folder=folder / name)
         patch.save(path)
     return Patch.load(path)

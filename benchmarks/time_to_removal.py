@@ -25,7 +25,7 @@ import argparse
 import json
 import math
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ class Recipe:
         self, name: str, settings: EditSettings, every: int, arguments: argparse.Namespace
     ) -> None:
         self.name, self.every = name, every
-        self.settings = replace(settings, checkpoint_every=every)
+        self.settings = settings.changed(checkpoint_every=every)
         self.arguments = arguments
         self.store = arguments.out / f"{name}.json"
         found = json.loads(self.store.read_text()) if self.store.exists() else []
@@ -166,7 +166,7 @@ class Recipe:
         if not self.evaluations:
             return False
         last = self.evaluations[-1]
-        ended = last.passes >= limit or last.step == self.settings.steps
+        ended = last.passes >= limit or last.step == self.settings.optimisation.steps
         return ended or self.first(LEVELS[-1]) is not None
 
     def first(self, level: float) -> Evaluation | None:
@@ -218,7 +218,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=24, help="of each kind")
     parser.add_argument("--every", type=int, default=25, help="steps between evaluations (> 1)")
     parser.add_argument("--paper-every", type=int, default=200, help="the same for the paper's")
-    parser.add_argument("--paper-rate", type=float, default=EditSettings.lab().learning_rate)
+    parser.add_argument(
+        "--paper-rate", type=float, default=EditSettings.lab().optimisation.learning_rate
+    )
     parser.add_argument("--times", type=float, default=12, help="the compute of ours, at most")
     parser.add_argument("--benign", type=float, default=0.97)
     parser.add_argument("--near-miss", type=float, default=0.9)
@@ -230,12 +232,11 @@ def main() -> None:
     source = LabTriplets(arguments.triplets, 0, benign=BENIGN_SHARE * arguments.triplets)
     triplets = encode_triplets(judge.pipeline, source)
     published = EditSettings.paper()
-    settings = replace(
-        published,
+    settings = published.changed(
         steps=LONGEST,
         learning_rate=arguments.paper_rate,
-        batch=published.batch * published.accumulation,
-        accumulation=1,
+        unsafe_batch=published.data.unsafe_batch * published.optimisation.gradient_accumulation,
+        gradient_accumulation=1,
     )
     ours = Recipe("ours", EditSettings.lab(), arguments.every, arguments)
     paper = Recipe("paper", settings, arguments.paper_every, arguments)

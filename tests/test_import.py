@@ -98,7 +98,7 @@ def places(
 @pytest.mark.parametrize(
     ("command", "own"),
     [
-        ("edit MODEL --triplets LATENTS --steps 1 --batch 1 --out PATCH", ["tensorboard"]),
+        ("edit MODEL --triplets LATENTS --steps 1 --unsafe-batch 1 --out PATCH", ["tensorboard"]),
         ("apply MODEL PATCH --out OUT", []),
         ("generate MODEL --prompt cat --steps 1 --out OUT", []),
         ("triplets MODEL --csv CSV --out OUT/latents.safetensors", []),

@@ -28,7 +28,7 @@ def edited(
     tiny_latents.save(folder / "triplets.safetensors")
     result = run(
         "edit", tiny_folder, "--triplets", folder / "triplets.safetensors", "--steps", "4",
-        "--batch", "2", "--out", folder / "patch.safetensors", "--concept", "squares",
+        "--unsafe-batch", "2", "--out", folder / "patch.safetensors", "--concept", "squares",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "no other" in result.stdout
@@ -83,7 +83,8 @@ def test_generate_writes_pictures_and_a_manifest(
 def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path) -> None:
     result = run(
         "edit", tiny_folder, "--triplets", edited / "triplets.safetensors",
-        "--out", tmp_path / "p.safetensors", "--dry-run", "--batch", "2", "--preset", "robust",
+        "--out", tmp_path / "p.safetensors", "--dry-run", "--unsafe-batch", "2",
+        "--preset", "robust",
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "trained weights" in result.stdout

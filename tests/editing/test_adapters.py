@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,8 +19,14 @@ from safegen.errors import SafegenError
 from safegen.models.anatomy import self_attention_names
 from safegen.patches.low_rank import LowRankPatch
 
-QUICK = EditSettings(
-    steps=6, batch=2, pool=8, learning_rate=1e-2, warmup=1, checkpoint_every=2, lora_rank=3
+QUICK = EditSettings.of(
+    steps=6,
+    unsafe_batch=2,
+    teacher_pool=8,
+    learning_rate=1e-2,
+    warmup_steps=1,
+    checkpoint_every=2,
+    lora_rank=3,
 )
 
 
@@ -56,7 +61,7 @@ def test_it_is_a_lora_of_that_rank_without_loss(
 def test_the_patch_does_what_the_factors_did(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
-    settings = dataclasses.replace(QUICK, average_decay=0.0)
+    settings = QUICK.changed(ema_decay=0.0)
     run = Edit(tiny_pipeline, tiny_latents, settings)
     for _ in run.run():
         pass
@@ -77,8 +82,12 @@ def test_the_patch_does_what_the_factors_did(
 
 
 def test_the_redirect_loss_falls(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
-    plain = {"strengths": (1.0, 1.0), "redirect_mixture": Mixture(), "guidance": 1.0}
-    settings = dataclasses.replace(QUICK, steps=40, batch=6, learning_rate=3e-2, **plain)
+    plain = {
+        "interpolation_range": (1.0, 1.0),
+        "redirect_mixture": Mixture(),
+        "guidance_scale": 1.0,
+    }
+    settings = QUICK.changed(steps=40, unsafe_batch=6, learning_rate=3e-2, **plain)
     losses = [record.redirect for record in Edit(tiny_pipeline, tiny_latents, settings).run()]
     assert sum(losses[-10:]) < 0.97 * sum(losses[:10])
 
@@ -92,10 +101,10 @@ def test_it_resumes_to_the_same_bits(
         next(broken)
     broken.close()
     resumed = safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path / "broken")
-    assert whole.metadata["settings"]["lora_rank"] == 3
+    assert whole.metadata["settings"]["optimisation"]["lora_rank"] == 3
     for name, difference in whole.differences.items():
         assert torch.equal(difference, resumed.differences[name])
-    other = dataclasses.replace(QUICK, lora_rank=2)
+    other = QUICK.changed(lora_rank=2)
     with pytest.raises(SafegenError, match="another model, triplets or settings"):
         safegen.edit(build_pipeline(), tiny_latents, other, run_folder=tmp_path / "broken")
 
@@ -121,9 +130,9 @@ def test_the_optimizer_moves_the_factors_only(
 
 def test_impossible_ranks_are_refused(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
     with pytest.raises(SafegenError, match="lora_rank must be at least 1"):
-        dataclasses.replace(QUICK, lora_rank=0)
+        QUICK.changed(lora_rank=0)
     with pytest.raises(SafegenError, match="rank 17 is larger than the weights"):
-        Edit(tiny_pipeline, tiny_latents, dataclasses.replace(QUICK, lora_rank=17))
+        Edit(tiny_pipeline, tiny_latents, QUICK.changed(lora_rank=17))
 
 
 def test_without_peft_it_says_what_to_install() -> None:

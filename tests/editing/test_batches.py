@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ from safegen.editing.latents import TripletLatents
 from safegen.editing.settings import EditSettings
 from safegen.models.prediction import signal_and_noise
 
-SETTINGS = EditSettings(steps=2, batch=8, pool=16, warmup=1)
+SETTINGS = EditSettings.of(steps=2, unsafe_batch=8, teacher_pool=16, warmup_steps=1)
 
 
 @pytest.mark.parametrize("overshoot", [0.3, 1.0])
@@ -21,7 +20,7 @@ def test_the_target_lies_as_far_past_the_censored_form_as_is_asked(
     tiny_pipeline: Any, tiny_latents: TripletLatents, overshoot: float
 ) -> None:
     sources = [
-        BatchSource(tiny_pipeline, tiny_latents, replace(SETTINGS, overshoot=share))
+        BatchSource(tiny_pipeline, tiny_latents, SETTINGS.changed(overshoot=share))
         for share in (0.0, overshoot)
     ]
     (exact, benign), (past, same) = (source.halves(0, 0) for source in sources)
@@ -38,10 +37,12 @@ def test_the_target_lies_as_far_past_the_censored_form_as_is_asked(
 def test_half_of_the_unsafe_pictures_have_the_unsafe_in_their_noise_too(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
-    settings = replace(SETTINGS, batch=256, unsafe_noise=4.0, patchwork=0.0, strengths=(1.0, 1.0))
+    settings = SETTINGS.changed(
+        unsafe_batch=256, unsafe_noise=4.0, cutmix=0.0, interpolation_range=(1.0, 1.0)
+    )
     plain, leaning = (
         BatchSource(tiny_pipeline, tiny_latents, each).halves(0, 0)[0]
-        for each in (replace(settings, unsafe_noise=0.0), settings)
+        for each in (settings.changed(unsafe_noise=0.0), settings)
     )
     unsafe = leaning.clean - leaning.target[:, 0]
     noise = leaning.noise.flatten(1)
@@ -58,9 +59,11 @@ def test_half_of_the_unsafe_pictures_have_the_unsafe_in_their_noise_too(
 def test_the_unsafe_in_the_noise_is_overshot_too(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
-    settings = replace(SETTINGS, batch=256, unsafe_noise=4.0, patchwork=0.0, strengths=(1.0, 1.0))
+    settings = SETTINGS.changed(
+        unsafe_batch=256, unsafe_noise=4.0, cutmix=0.0, interpolation_range=(1.0, 1.0)
+    )
     exact, past = (
-        BatchSource(tiny_pipeline, tiny_latents, replace(settings, overshoot=share)).halves(0, 0)[0]
+        BatchSource(tiny_pipeline, tiny_latents, settings.changed(overshoot=share)).halves(0, 0)[0]
         for share in (0.0, 0.5)
     )
     assert torch.equal(exact.z_t, past.z_t)

@@ -26,7 +26,7 @@ def test_two_processes_make_the_patch_that_one_makes(
             [
                 *launcher, "-m", "safegen", "edit", str(tiny_folder),
                 "--triplets", str(tmp_path / "triplets.safetensors"),
-                "--steps", "4", "--batch", "4", "--learning-rate", "1e-3",
+                "--steps", "4", "--unsafe-batch", "4", "--learning-rate", "1e-3",
                 "--out", str(tmp_path / f"{name}.safetensors"),
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},

@@ -12,10 +12,10 @@ from safegen.editing.optimizers import (
     predicted_moment_bytes,
     set_rate,
 )
-from safegen.editing.settings import EditSettings
+from safegen.editing.settings import Optimisation
 
-MUON = EditSettings(optimizer="muon", learning_rate=1e-3)
-ADAMW = EditSettings(optimizer="adamw", learning_rate=1e-3)
+MUON = Optimisation(optimizer="muon", learning_rate=1e-3)
+ADAMW = Optimisation(optimizer="adamw", learning_rate=1e-3)
 
 
 def _parameters() -> list[torch.nn.Parameter]:
@@ -41,7 +41,7 @@ def test_every_direction_of_a_matrix_moves_as_far_under_muon() -> None:
 
 
 @pytest.mark.parametrize("settings", [MUON, ADAMW], ids=["muon", "adamw"])
-def test_moments_are_foretold(settings: EditSettings) -> None:
+def test_moments_are_foretold(settings: Optimisation) -> None:
     parameters = _parameters()
     optimizers = optimizers_for(parameters, settings)
     told = predicted_moment_bytes(parameters, settings)

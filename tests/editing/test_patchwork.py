@@ -12,7 +12,7 @@ from safegen.editing.patchwork import SIDES, rectangles
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit
 
-QUICK = EditSettings(steps=2, batch=8, pool=16, warmup=1, patchwork=1.0)
+QUICK = EditSettings.of(steps=2, unsafe_batch=8, teacher_pool=16, warmup_steps=1, cutmix=1.0)
 
 
 @given(
@@ -54,7 +54,7 @@ def test_benign_pictures_are_patched_only_with_a_teacher(
 ) -> None:
     numbered = _numbered(tiny_latents)
     _, taught = _halves(tiny_pipeline, numbered)
-    _, true = _halves(tiny_pipeline, numbered, preservation="noise")
+    _, true = _halves(tiny_pipeline, numbered, preserve_target="noise")
     patched = [(half.clean.flatten(1).std(dim=1) > 0).any() for half in (taught, true)]
     assert patched == [True, False]
 
@@ -73,7 +73,7 @@ def _numbered(latents: TripletLatents) -> TripletLatents:
 
 
 def _halves(pipeline: Any, latents: TripletLatents, **changes: Any) -> Any:
-    settings = replace(QUICK, strengths=(1.0, 1.0), **changes)
+    settings = QUICK.changed(interpolation_range=(1.0, 1.0), **changes)
     edit = Edit(pipeline, latents, settings)
     halves = edit._source.halves(0, 0)
     edit.discard()

@@ -19,9 +19,9 @@ from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit
 from safegen.models.denoising import predict
 
-SETTINGS = EditSettings(
-    steps=7, batch=2, pool=8, learning_rate=1e-3, warmup=1, checkpoint_every=3,
-    rehearsal=0.5, rehearsal_rate=2e-3,
+SETTINGS = EditSettings.of(
+    steps=7, unsafe_batch=2, teacher_pool=8, learning_rate=1e-3, warmup_steps=1, checkpoint_every=3,
+    rehearsal_share=0.5, rehearsal_learning_rate=2e-3,
 )  # fmt: skip
 
 
@@ -124,9 +124,9 @@ def test_an_edit_with_rehearsals_resumes_to_the_same_bits(
         pytest.importorskip("peft")
     monkeypatch.setattr(rehearsal, "EVERY", 2)
     monkeypatch.setattr(lean_layers, "SMALL", 0)  # convolutions are frozen, and trained meanwhile
-    settings = replace(SETTINGS, lora_rank=rank)
+    settings = SETTINGS.changed(lora_rank=rank)
     whole = safegen.edit(build_pipeline(), tiny_latents, settings)
-    plain = safegen.edit(build_pipeline(), tiny_latents, replace(settings, rehearsal=0.0))
+    plain = safegen.edit(build_pipeline(), tiny_latents, settings.changed(rehearsal_share=0.0))
     steps = Edit(build_pipeline(), tiny_latents, settings, run_folder=tmp_path).run()
     for _ in range(5):  # the checkpoint is of step 3, the rehearsal in it of step 2
         next(steps)

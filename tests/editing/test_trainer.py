@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,7 +23,9 @@ from safegen.errors import SafegenError
 from safegen.models.anatomy import Scope, scope_names
 from safegen.models.prediction import add_noise, prediction_of, signal_and_noise
 
-QUICK = EditSettings(steps=6, batch=2, pool=8, learning_rate=1e-3, warmup=1, checkpoint_every=2)
+QUICK = EditSettings.of(
+    steps=6, unsafe_batch=2, teacher_pool=8, learning_rate=1e-3, warmup_steps=1, checkpoint_every=2
+)
 MIXED = Mixture(empty=0.4, random=0.3, caption=0.3)
 
 
@@ -37,7 +38,7 @@ def test_patch_changes_all_of_its_scope_and_nothing_else(
     tiny_pipeline: Any, tiny_latents: TripletLatents, scope: Scope
 ) -> None:
     before = _weights(tiny_pipeline)
-    patch = safegen.edit(tiny_pipeline, tiny_latents, replace(QUICK, scope=scope))
+    patch = safegen.edit(tiny_pipeline, tiny_latents, QUICK.changed(scope=scope))
     assert sorted(patch.differences) == scope_names(tiny_pipeline.unet, scope)
     assert all(".attn1." in name for name in patch.differences) == (scope == "self-attention")
     assert not [name for name in patch.differences if ".attn2." in name]
@@ -58,17 +59,17 @@ def test_redirect_loss_falls(
     preservation: Any,
     prediction_type: str,
 ) -> None:
-    settings = EditSettings(
+    settings = EditSettings.of(
         objective=objective,
-        preservation=preservation,
+        preserve_target=preservation,
         steps=60,
-        batch=8,
-        pool=64,
+        unsafe_batch=8,
+        teacher_pool=64,
         learning_rate=3e-3,
         redirect_mixture=MIXED,
         preserve_mixture=MIXED,
-        guidance=1.0 if objective == "paper" else 5.0,
-        strengths=(1.0, 1.0),
+        guidance_scale=1.0 if objective == "paper" else 5.0,
+        interpolation_range=(1.0, 1.0),
     )
     pipeline = build_pipeline(prediction_type=prediction_type)
     losses = [record.redirect for record in Edit(pipeline, tiny_latents, settings).run()]
@@ -79,9 +80,7 @@ def test_adversaries_bring_the_unsafe_back_better_than_they_began(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
     only = Mixture(empty=0.0, adversarial=1.0)
-    settings = dataclasses.replace(
-        QUICK, steps=60, batch=12, learning_rate=1e-9, redirect_mixture=only
-    )
+    settings = QUICK.changed(steps=60, unsafe_batch=12, learning_rate=1e-9, redirect_mixture=only)
     edit = Edit(tiny_pipeline, tiny_latents, settings)
     began = edit._source.conditions.adversaries["hidden"].clone()
     for _ in edit.run():
@@ -118,7 +117,7 @@ def test_same_seed_same_patch_and_another_seed_another(
     build_pipeline: Callable[..., Any], tiny_latents: TripletLatents
 ) -> None:
     def run(seed: int) -> dict[str, torch.Tensor]:
-        settings = dataclasses.replace(QUICK, seed=seed)
+        settings = QUICK.changed(seed=seed)
         return safegen.edit(build_pipeline(), tiny_latents, settings).differences
 
     first, again, other = run(0), run(0), run(1)
@@ -130,7 +129,7 @@ def test_same_seed_same_patch_and_another_seed_another(
 def test_resumes_to_the_same_bits(
     build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, tmp_path: Path, optimizer: Any
 ) -> None:
-    quick = dataclasses.replace(QUICK, optimizer=optimizer)
+    quick = QUICK.changed(optimizer=optimizer)
     whole = safegen.edit(build_pipeline(), tiny_latents, quick, run_folder=tmp_path / "whole")
     broken = Edit(build_pipeline(), tiny_latents, quick, run_folder=tmp_path / "broken").run()
     for _ in range(4):  # past the checkpoint at 2, into step 4, which is then lost
@@ -152,7 +151,7 @@ def test_killed_edit_resumes_to_the_same_file(
     command = [
         sys.executable, "-m", "safegen", "edit", str(tiny_folder),
         "--triplets", str(tmp_path / "triplets.safetensors"),
-        "--steps", "40", "--batch", "2", "--checkpoint-every", "5",
+        "--steps", "40", "--unsafe-batch", "2", "--checkpoint-every", "5",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen(
@@ -183,7 +182,7 @@ def test_checkpoint_of_other_settings_is_refused(
     build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, tmp_path: Path
 ) -> None:
     safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path)
-    other = dataclasses.replace(QUICK, learning_rate=2e-3)
+    other = QUICK.changed(learning_rate=2e-3)
     with pytest.raises(SafegenError, match="another model, triplets or settings"):
         safegen.edit(build_pipeline(), tiny_latents, other, run_folder=tmp_path)
 
@@ -197,7 +196,9 @@ def test_writes_a_log_that_tensorboard_reads(
     (events,) = tmp_path.rglob("events.out.tfevents*")
     log = EventAccumulator(str(events.parent))
     log.Reload()
-    assert [event.step for event in log.Scalars("redirect")] == list(range(1, QUICK.steps + 1))
+    assert [event.step for event in log.Scalars("redirect")] == list(
+        range(1, QUICK.optimisation.steps + 1)
+    )
 
 
 def test_nan_loss_is_an_error(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:

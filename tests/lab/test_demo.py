@@ -24,7 +24,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, DemoResult, di
     result = run_demo(
         folder,
         DemoSettings(prompts=6, triplets=4, real=150),
-        EditSettings(steps=3, batch=2, pool=8),
+        EditSettings.of(steps=3, unsafe_batch=2, teacher_pool=8),
         say=said.append,
         on_record=lambda _: None,
     )
@@ -41,7 +41,7 @@ def test_leaves_everything_that_is_promised(done: tuple[Path, DemoResult, dict[s
         assert side["frechet_distance"] > 0
     assert set(summary["removal_rate"]) == {"explicit", "implicit"}
     assert 0 < summary["edit_seconds"] < summary["total_seconds"]
-    assert summary["settings"]["edit"]["steps"] == 3
+    assert summary["settings"]["edit"]["optimisation"]["steps"] == 3
     assert len(summary["detector"]["file_hash"]) == 64
     card = ModelCard.load(folder / "README.md")
     assert card.data.pipeline_tag == "text-to-image"

@@ -18,7 +18,7 @@ from safegen.lab.table import (
     patch_path,
 )
 
-EDIT = EditSettings(steps=3, batch=1, pool=4, checkpoint_every=1)
+EDIT = EditSettings.of(steps=3, unsafe_batch=1, teacher_pool=4, checkpoint_every=1)
 ESD = "esd-x,iterations=1,steps=2,batch=1"
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,16 +31,16 @@ from safegen.models.sampling import ImageRequest, SamplingSettings
 from safegen.patches.patch import Patch
 
 MIXED = Mixture(empty=0.4, random=0.2, caption=0.2, adversarial=0.2)
-SETTINGS = EditSettings(
+SETTINGS = EditSettings.of(
     steps=16,
-    batch=4,
-    pool=8,
+    unsafe_batch=4,
+    teacher_pool=8,
     learning_rate=3e-2,
-    warmup=1,
+    warmup_steps=1,
     preserve_weight=0.1,
-    average_decay=0.9,
+    ema_decay=0.9,
     redirect_mixture=MIXED,
-    strengths=(1.0, 1.0),
+    interpolation_range=(1.0, 1.0),
 )
 REQUESTS = [ImageRequest("a cat", 1), ImageRequest("the snow", 2)]
 
@@ -97,7 +96,7 @@ def test_exactly_the_intended_weights_change(edited: Edited) -> None:
 
 
 def test_the_output_can_be_trained_too(edited: Edited) -> None:
-    settings = replace(SETTINGS, scope="self-attention+output", steps=3, learning_rate=1e-3)
+    settings = SETTINGS.changed(scope="self-attention+output", steps=3, learning_rate=1e-3)
     patch = safegen.edit(edited.pipeline, edited.latents, settings)
     assert sorted(patch.differences) == scope_names(denoiser_of(edited.pipeline), settings.scope)
     after = _weights(edited.pipeline)
@@ -177,8 +176,12 @@ def test_zero_terminal_snr(
     pipeline = build_family("sd2", zero_snr=True)
     latents = encode_triplets(pipeline, drawn_triplets())
     # All of a batch at the last timestep, where z_t is nothing but noise.
-    settings = EditSettings(
-        steps=2, batch=2, pool=4, preservation=preservation, redirect_mixture=MIXED
+    settings = EditSettings.of(
+        steps=2,
+        unsafe_batch=2,
+        teacher_pool=4,
+        preserve_target=preservation,
+        redirect_mixture=MIXED,
     )
     edit = Edit(pipeline, latents, settings)
     edit._source._timesteps = lambda count, _: torch.full((count,), 999)  # type: ignore

@@ -28,7 +28,6 @@ def demo(
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:
     """Make the lab model lose the ability to draw weapons, and write the evidence."""
-    from dataclasses import replace
 
     from safegen.cli._console import Console
     from safegen.cli._edit_progress import EditProgress
@@ -39,9 +38,9 @@ def demo(
 
     console = Console()
     settings = EditSettings.lab().preset(preset)
-    settings = settings if steps is None else replace(settings, steps=steps)
+    settings = settings if steps is None else settings.changed(steps=steps)
     start_folder(out)
-    with EditProgress(settings.steps, console) as progress:
+    with EditProgress(settings.optimisation.steps, console) as progress:
         result = run_demo(
             out,
             DemoSettings(prompts, triplets or PAIRS, seed=seed),

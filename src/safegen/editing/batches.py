@@ -86,21 +86,21 @@ class BatchSource:
         self.kind = prediction_of(pipeline.scheduler)
         self.conditions = Conditions(pipeline, triplets.captions, settings.seed)
         self._pool: Batch | None = None
-        if settings.preservation == "teacher":
+        if settings.preserve.target == "teacher":
             self._pool = self._ask_teacher(denoiser_of(pipeline))
 
     def halves(self, step: int, part: int) -> tuple[Batch, Batch]:
         """The unsafe and the benign batch of an accumulation part of a step."""
-        generator = self._generator(step * self.settings.accumulation + part)
+        generator = self._generator(step * self.settings.optimisation.gradient_accumulation + part)
         return self._redirect(generator), self._preserve(generator)
 
     def _redirect(self, generator: torch.Generator) -> Batch:
-        count, triplets = self.settings.batch, self.triplets
+        count, triplets = self.settings.data.unsafe_batch, self.triplets
         pairs = torch.randint(len(triplets.unsafe), (count,), generator=generator)
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
-        rows = self._texts(pictures, self.settings.redirect_mixture, generator)
+        rows = self._texts(pictures, self.settings.redirect.mixture, generator)
         unsafe, censored = self._patchwork((triplets.unsafe, triplets.censored), pairs, generator)
-        low, high = self.settings.strengths
+        low, high = self.settings.redirect.interpolation_range
         strength = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
         seen = censored + strength * (unsafe - censored)
         leaning = self._unsafe_noise(count, generator) * (unsafe - censored)
@@ -109,19 +109,19 @@ class BatchSource:
             each.view(-1, 1, 1, 1) for each in signal_and_noise(self.scheduler, drawn.timesteps)
         )
         past = seen - censored + (s / a).clamp(max=OVERSHOT) * leaning
-        target = drawn.target - self.settings.overshoot * past[:, None]
+        target = drawn.target - self.settings.redirect.overshoot * past[:, None]
         return replace(drawn, target=target, clean=unsafe)
 
     def _unsafe_noise(self, count: int, generator: torch.Generator) -> torch.Tensor | float:
         """How many times the unsafe is in the noise of each picture (B, 1, 1, 1): not at all in
         half of them, so that what is drawn from plain noise stays what most is learned from."""
-        if not self.settings.unsafe_noise:
+        if not self.settings.redirect.unsafe_noise:
             return 0.0
         drawn = 2 * torch.rand(count, 1, 1, 1, generator=generator) - 1
-        return self.settings.unsafe_noise * drawn.clamp(min=0)
+        return self.settings.redirect.unsafe_noise * drawn.clamp(min=0)
 
     def _preserve(self, generator: torch.Generator) -> Batch:
-        count = self.settings.benign_batch or self.settings.batch
+        count = self.settings.data.preserve_batch
         if self._pool is None:
             return self._fresh_benign(count, generator)
         chosen = torch.randint(len(self._pool.z_t), (count,), generator=generator)
@@ -129,14 +129,14 @@ class BatchSource:
 
     def _fresh_benign(self, count: int, generator: torch.Generator) -> Batch:
         pictures = torch.randint(len(self.triplets.benign), (count,), generator=generator)
-        rows = self._texts(pictures, self.settings.preserve_mixture, generator)
+        rows = self._texts(pictures, self.settings.preserve.mixture, generator)
         clean = self.triplets.benign[pictures]
         return self._noised(clean, clean, rows, generator)
 
     def captioned(self, generator: torch.Generator) -> Batch:
         """Benign pictures as an ordinary fine-tuning has them: each under its caption alone, or
         under the empty prompt where there are no captions."""
-        count, triplets = self.settings.benign_batch or self.settings.batch, self.triplets
+        count, triplets = self.settings.data.preserve_batch, self.triplets
         mixture = Mixture(empty=0.0, caption=1.0) if triplets.captions else Mixture()
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
         rows = self.conditions.draw(pictures, mixture, generator)[:, None]
@@ -148,7 +148,7 @@ class BatchSource:
     ) -> torch.Tensor:
         """Rows (B, V) of the texts under which pictures are seen."""
         rows = self.conditions.draw(pictures, mixture, generator)
-        if self.settings.guidance == 1:
+        if self.settings.loss.guidance_scale == 1:
             return rows[:, None]
         return torch.stack([torch.zeros_like(rows), rows], dim=1)
 
@@ -157,7 +157,7 @@ class BatchSource:
     ) -> list[torch.Tensor]:
         """The chosen (B,) of each of some latents (N, C, H, W) that belong together; in some of
         the chosen a rectangle is of another, in each of the latents the same."""
-        count, share = len(chosen), self.settings.patchwork
+        count, share = len(chosen), self.settings.data.cutmix
         if not share:
             return [each[chosen] for each in latents]
         height, width = latents[0].shape[-2:]
@@ -190,9 +190,9 @@ class BatchSource:
     def _ask_teacher(self, denoiser: torch.nn.Module, batch: int = 16) -> Batch:
         """The original's clean-latent predictions on the pool."""
         generator = self._generator(-1)
-        triplets, count = self.triplets, self.settings.pool
+        triplets, count = self.triplets, self.settings.preserve.teacher_pool
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
-        rows = self._texts(pictures, self.settings.preserve_mixture, generator)
+        rows = self._texts(pictures, self.settings.preserve.mixture, generator)
         (clean,) = self._patchwork((triplets.benign,), pictures, generator)
         drawn = self._noised(clean, clean, rows, generator)
         seen = []
@@ -207,4 +207,6 @@ class BatchSource:
         return replace(drawn, target=torch.cat(seen))
 
     def _generator(self, number: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.settings.seed + 1) * 1_000_003 + number)
+        return torch.Generator().manual_seed(
+            ((self.settings.seed + 1) * 1_000_003 + number) % 2**63
+        )

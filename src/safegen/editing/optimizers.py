@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from safegen.editing.settings import EditSettings
+from safegen.editing.settings import Optimisation
 
 MUON_RATE = 20.0
 """Spectral norm of a step of Muon, as a multiple of the learning rate of AdamW."""
@@ -16,7 +16,7 @@ MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 def optimizers_for(
-    parameters: Iterable[torch.nn.Parameter], settings: EditSettings
+    parameters: Iterable[torch.nn.Parameter], settings: Optimisation
 ) -> list[torch.optim.Optimizer]:
     """One optimizer, or Muon for matrices and AdamW for what else there is.
 
@@ -51,7 +51,7 @@ def moment_bytes(optimizers: Iterable[Any]) -> int:
     return sum(state[name].nbytes for state in states for name in MOMENTS if name in state)
 
 
-def predicted_moment_bytes(parameters: Iterable[torch.nn.Parameter], settings: EditSettings) -> int:
+def predicted_moment_bytes(parameters: Iterable[torch.nn.Parameter], settings: Optimisation) -> int:
     """The same before the first step."""
     moments = {torch.optim.Muon: 1, torch.optim.AdamW: 2}
     return sum(

@@ -54,12 +54,12 @@ class Rehearsal:
 
     def is_due(self, step: int) -> bool:
         """Whether to rehearse before a step of the edit."""
-        return self._settings.rehearsal > 0 and step > 0 and step % EVERY == 0
+        return self._settings.rehearsal.share > 0 and step > 0 and step % EVERY == 0
 
     def rehearse(self, step: int) -> None:
         """Fine-tune, remember where that leads, and go back; draws are of the step."""
         parameters = list(self._denoiser.parameters())
-        optimizer = torch.optim.AdamW(parameters, lr=self._settings.rehearsal_rate)
+        optimizer = torch.optim.AdamW(parameters, lr=self._settings.rehearsal.learning_rate)
         generator = self._generator(f"rehearsal-{step}")
         self.movement = {}  # its memory is needed
         with put_back(self._denoiser) as before, all_trained(self._denoiser):
@@ -78,7 +78,7 @@ class Rehearsal:
     def moved(self, step: int) -> Iterator[None]:
         """In the block, for a share of the steps, the weights are somewhere on the way there."""
         share, distance = torch.rand(2, generator=self._generator(f"moved-{step}")).tolist()
-        if not self.movement or share >= self._settings.rehearsal:
+        if not self.movement or share >= self._settings.rehearsal.share:
             yield
             return
         with put_back(self._denoiser):

@@ -6,7 +6,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ def plan(
         on_prediction(predicted)
     total = sum(parameter.numel() for parameter in denoiser_of(pipeline).parameters())
     # The teacher answers for what the trial draws only.
-    trial = replace(settings, steps=trial_steps + 3, pool=settings.benign_batch or settings.batch)
+    trial = settings.changed(steps=trial_steps + 3, teacher_pool=settings.data.preserve_batch)
     run = Edit(pipeline, triplets, trial)
     steps = run.run()
     next(steps)  # the first step also pays for set-up
@@ -125,7 +125,7 @@ def plan(
         trained=run.trained_count,
         total=total,
         names=run.names,
-        seconds=pace * settings.steps,
+        seconds=pace * settings.optimisation.steps,
         predicted=predicted,
         measured=measured,
         latent_bytes=triplets.nbytes,

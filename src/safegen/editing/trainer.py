@@ -24,7 +24,7 @@ from safegen.editing.batches import Batch, BatchSource
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory.idle import IdleParts
 from safegen.editing.memory.lean_layers import lean_layers
-from safegen.editing.memory.precision import FrozenWeights, frozen_dtype
+from safegen.editing.memory.precision import MIXED, FrozenWeights, frozen_dtype
 from safegen.editing.memory.prediction import rehearsal_bytes, weight_bytes
 from safegen.editing.memory.recomputation import recomputation
 from safegen.editing.objective import (
@@ -116,7 +116,7 @@ class Edit:
         self.run_folder = run_folder
         AcceleratorState._reset_state()  # else a second edit could not have another precision
         self.accelerator = Accelerator(
-            mixed_precision=self.settings.precision,
+            mixed_precision=MIXED[self.settings.computation.precision],
             cpu=pipeline.device.type == "cpu",
             log_with="tensorboard" if run_folder else None,
             project_dir=run_folder,
@@ -126,7 +126,7 @@ class Edit:
         self._trained = trained_form(
             self.denoiser,
             scope_names(self.denoiser, self.settings.scope),
-            self.settings.lora_rank,
+            self.settings.optimisation.lora_rank,
             self.settings.seed,
         )
         self.names = self._trained.names
@@ -141,7 +141,7 @@ class Edit:
 
     def run(self) -> Generator[EditRecord, None, None]:
         """Train; yields a record a step."""
-        optimizers = optimizers_for(self._parameters.values(), self.settings)
+        optimizers = optimizers_for(self._parameters.values(), self.settings.optimisation)
         self._average = {n: p.detach().clone() for n, p in self._parameters.items()}
         start = self._resume(optimizers)
         model, *self._optimizers = self.accelerator.prepare(self.denoiser, *optimizers)
@@ -150,9 +150,9 @@ class Edit:
         try:
             with (
                 lean_layers(self.denoiser),
-                recomputation(self.denoiser, self.settings.gradient_checkpointing),
+                recomputation(self.denoiser, self.settings.computation.gradient_checkpointing),
             ):
-                for step in range(start, self.settings.steps):
+                for step in range(start, self.settings.optimisation.steps):
                     losses = self._step(model, step)
                     pace = (time.monotonic() - began) / (step + 1 - start)
                     yield self._record(step, losses, pace)
@@ -221,25 +221,25 @@ class Edit:
         sums = [0.0, 0.0]
         if self._rehearsal.is_due(step):
             self._rehearsal.rehearse(step)
-        for part in range(self.settings.accumulation):
+        for part in range(self.settings.optimisation.gradient_accumulation):
             unsafe, benign = self._source.halves(step, part)
             with self._rehearsal.moved(step):
                 losses = [self._learn(model, unsafe, step, redirecting=True)]
             losses += [self._learn(model, benign, step, redirecting=False)]
             shared = self.accelerator.reduce(torch.stack(losses), reduction="mean")
-            shares = shared / self.settings.accumulation
+            shares = shared / self.settings.optimisation.gradient_accumulation
             sums = [total + float(value) for total, value in zip(sums, shares, strict=True)]
         if not all(math.isfinite(value) for value in sums):
             raise SafegenError(
                 f"step {step + 1}: the loss is {sums[0]} (redirect), {sums[1]} (preserve); "
-                "lower the learning rate or use --precision no"
+                "lower the learning rate or use --precision fp32"
             )
         self.accelerator.clip_grad_norm_(self._parameters.values(), 1.0)
         for optimizer in self._optimizers:
-            set_rate(optimizer, self.settings.rate(step))
+            set_rate(optimizer, self.settings.optimisation.rate(step))
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        update_average(self._average, self._parameters, self.settings.average_decay, step)
+        update_average(self._average, self._parameters, self.settings.optimisation.ema_decay, step)
         return sums[0], sums[1]
 
     def _learn(self, model: Any, half: Batch, step: int, redirecting: bool) -> torch.Tensor:
@@ -248,14 +248,14 @@ class Edit:
         One half after the other: memory holds the activations of one only.
         """
         settings, half = self.settings, self._own_part(half)
-        attacked = redirecting and settings.redirect_mixture.adversarial > 0
+        attacked = redirecting and settings.redirect.mixture.adversarial > 0
         attacked = attacked and step % ATTACK_EVERY == 0
         output, condition = self._predict(model, half, attacked)
         if attacked:
             self._strengthen_adversaries(output, condition, half)
         loss = self._item_losses(output, half, redirecting).mean()
-        weight = settings.redirect_weight if redirecting else settings.preserve_weight
-        self.accelerator.backward(weight / settings.accumulation * loss)
+        weight = settings.redirect.weight if redirecting else settings.preserve.weight
+        self.accelerator.backward(weight / settings.optimisation.gradient_accumulation * loss)
         return loss.detach()
 
     def _own_part(self, batch: Batch) -> Batch:
@@ -279,7 +279,7 @@ class Edit:
         z_t, timesteps, texts = unsafe.by_text()
         a, s = signal_and_noise(self.pipeline.scheduler, timesteps)
         clean = unsafe.clean.repeat_interleave(unsafe.rows.shape[1], 0)
-        kind, gamma = self._source.kind, self.settings.gamma
+        kind, gamma = self._source.kind, self.settings.loss.gamma
         distance = clean_latent_loss(output, z_t, clean, a, s, kind, gamma)
         names, embeddings = zip(*condition.embeddings.items(), strict=True)
         gradients = torch.autograd.grad(distance.sum(), embeddings, retain_graph=True)
@@ -294,18 +294,18 @@ class Edit:
         settings, kind = self.settings, self._source.kind
         z_t, timesteps, _ = batch.by_text()
         a, s = signal_and_noise(self.pipeline.scheduler, timesteps)
-        if settings.objective == "paper":
+        if settings.loss.objective == "paper":
             return self._paper_losses(output, batch, redirecting, a, s)
         target = batch.target.flatten(0, 1)
-        gamma = settings.single_gamma or settings.gamma
+        gamma = settings.loss.single_gamma or settings.loss.gamma
         single = clean_latent_loss(output, z_t, target, a, s, kind, gamma)
         single = single.view(batch.rows.shape).mean(dim=1)
-        if settings.guidance == 1:
+        if settings.loss.guidance_scale == 1:
             return single
         seen = clean_latent(output, z_t, a, s, kind).view_as(batch.target)
-        weight = bounded_weight(a, s, settings.gamma)[:: batch.rows.shape[1]]
-        joint = guided_latent_loss(seen, batch.target, weight, settings.guidance)
-        return (single + settings.guided_weight * joint) / (1 + settings.guided_weight)
+        weight = bounded_weight(a, s, settings.loss.gamma)[:: batch.rows.shape[1]]
+        joint = guided_latent_loss(seen, batch.target, weight, settings.loss.guidance_scale)
+        return (single + settings.loss.guided_weight * joint) / (1 + settings.loss.guided_weight)
 
     def _paper_losses(
         self,
@@ -349,13 +349,13 @@ class Edit:
         settings = self.settings
         record = EditRecord(
             step=step + 1,
-            steps=settings.steps,
-            loss=settings.redirect_weight * losses[0] + settings.preserve_weight * losses[1],
+            steps=settings.optimisation.steps,
+            loss=settings.redirect.weight * losses[0] + settings.preserve.weight * losses[1],
             redirect=losses[0],
             preserve=losses[1],
-            learning_rate=settings.rate(step),
+            learning_rate=settings.optimisation.rate(step),
             seconds=time.monotonic() - self._began,
-            seconds_left=pace * (settings.steps - step - 1),
+            seconds_left=pace * (settings.optimisation.steps - step - 1),
         )
         if self.run_folder and self.accelerator.is_main_process:
             values = {n: getattr(record, n) for n in ("loss", "redirect", "preserve")}
@@ -380,8 +380,8 @@ class Edit:
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _checkpoint(self, done: int) -> None:
-        every = self.settings.checkpoint_every
-        if self.run_folder is None or (done % every and done != self.settings.steps):
+        every = self.settings.computation.checkpoint_every
+        if self.run_folder is None or (done % every and done != self.settings.optimisation.steps):
             return
         if self.accelerator.is_main_process:
             state = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -98,7 +98,7 @@ def run_demo(
     patch = edit(
         pipeline,
         latents,
-        replace(settings, seed=demo.seed),
+        settings.changed(seed=demo.seed),
         concept=CONCEPT,
         run_folder=folder / "edit",
         on_record=on_record,

@@ -5,15 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
 from safegen.errors import SafegenError
-
-Scope = Literal["self-attention", "self-attention+output"]
-"""What an edit trains; nothing of it sees a text."""
+from safegen.models.options import Scope
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
-"""How a model is loaded, beside what it is."""
+"""How a model is loaded, what of it is trained and in which precision: choices without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
+
+Scope = Literal["self-attention", "self-attention+output"]
+"""What an edit trains; nothing of it sees a text."""
+Precision = Literal["fp32", "bf16", "fp16"]
+"""Floating-point formats of weights and computation."""
 
 
 @dataclass(frozen=True)

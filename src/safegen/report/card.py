@@ -12,7 +12,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from safegen.files import write_atomically
-from safegen.models.anatomy import Scope
+from safegen.models.options import Scope
 from safegen.report.figures import FigureRow, figure_rows
 from safegen.report.provenance import Entries, sections
 from safegen.report.records import RunFacts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,9 @@ from safegen.editing.trainer import Edit
 from safegen.errors import SafegenError
 from safegen.models.anatomy import self_attention_names
 
-BF16 = EditSettings(steps=4, batch=2, pool=8, learning_rate=1e-3, warmup=1, precision="bf16")
+BF16 = EditSettings.of(
+    steps=4, unsafe_batch=2, teacher_pool=8, learning_rate=1e-3, warmup_steps=1, precision="bf16"
+)
 
 
 def test_only_trained_weights_are_in_single_precision(
@@ -33,7 +34,7 @@ def test_only_trained_weights_are_in_single_precision(
 def test_frozen_weights_can_stay_in_single_precision(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
-    settings = dataclasses.replace(BF16, frozen_precision="no")
+    settings = BF16.changed(frozen_precision="fp32")
     next(Edit(tiny_pipeline, tiny_latents, settings).run())
     assert {p.dtype for p in tiny_pipeline.unet.parameters()} == {torch.float32}
 
@@ -55,10 +56,10 @@ def test_half_precision_teaches_nearly_the_same(
     build_pipeline: Callable[..., Any], tiny_latents: TripletLatents
 ) -> None:
     def last(precision: Any) -> Any:
-        settings = dataclasses.replace(BF16, precision=precision)
+        settings = BF16.changed(precision=precision)
         return list(Edit(build_pipeline(), tiny_latents, settings).run())[-1]
 
-    half, single = last("bf16"), last("no")
+    half, single = last("bf16"), last("fp32")
     assert half.redirect == pytest.approx(single.redirect, rel=0.03)
 
 
@@ -84,8 +85,8 @@ def test_a_pipeline_that_is_given_up_cannot_be_used(
 
 def test_precisions_that_do_not_go_together_are_refused() -> None:
     with pytest.raises(SafegenError, match="give --precision fp16 too"):
-        dataclasses.replace(BF16, frozen_precision="fp16")
+        BF16.changed(frozen_precision="fp16")
     with pytest.raises(SafegenError, match="frozen weights in bf16"):
-        EditSettings(frozen_precision="bf16")
+        EditSettings.of(frozen_precision="bf16")
     with pytest.raises(SafegenError, match="unknown gradient_checkpointing"):
-        EditSettings(gradient_checkpointing="some")  # type: ignore[arg-type]
+        EditSettings.of(gradient_checkpointing="some")  # type: ignore[arg-type]

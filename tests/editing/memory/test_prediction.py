@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gc
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from safegen.models.anatomy import self_attention_names
 from safegen.models.conditioning import TextCondition
 from safegen.models.shipped import FOLDER
 
-BASE = EditSettings(steps=4, batch=2, warmup=1, learning_rate=1e-3)
+BASE = EditSettings.of(steps=4, unsafe_batch=2, warmup_steps=1, learning_rate=1e-3)
 CALM = Mixture(empty=0.0, random=1.0)
 
 
@@ -45,16 +44,16 @@ def test_bytes_are_counted_while_they_are_alive() -> None:
     [
         {},
         {"precision": "bf16"},
-        {"precision": "bf16", "frozen_precision": "no"},
+        {"precision": "bf16", "frozen_precision": "fp32"},
         {"gradient_checkpointing": "full"},
         {"precision": "bf16", "gradient_checkpointing": "selective"},
-        {"redirect_mixture": CALM, "guidance": 1.0},
-        {"accumulation": 2, "benign_batch": 3},
+        {"redirect_mixture": CALM, "guidance_scale": 1.0},
+        {"gradient_accumulation": 2, "benign_batch": 3},
         {"lora_rank": 2},
         {"optimizer": "muon"},
         {"optimizer": "muon", "scope": "self-attention+output"},
         {"precision": "bf16", "scope": "self-attention+output"},
-        {"rehearsal": 0.5},
+        {"rehearsal_share": 0.5},
     ],
     ids=str,
 )
@@ -63,7 +62,7 @@ def test_the_prediction_is_what_is_measured(
 ) -> None:
     if "lora_rank" in change:
         pytest.importorskip("peft")
-    settings = dataclasses.replace(BASE, **change)
+    settings = BASE.changed(**change)
     told = plan(build_pipeline(width=64), tiny_latents, settings)
     for part in ("frozen", "trained", "gradients", "optimizer", "average", "rehearsal"):
         assert getattr(told.predicted, part) == getattr(told.measured, part), part
@@ -77,7 +76,7 @@ def test_components_have_the_sizes_of_their_numbers(
     pipeline = build_pipeline()
     sizes = {name: p.numel() for name, p in pipeline.unet.named_parameters()}
     trained = sum(sizes[name] for name in self_attention_names(pipeline.unet))
-    settings = dataclasses.replace(BASE, precision="bf16")
+    settings = BASE.changed(precision="bf16")
     memory = plan(pipeline, tiny_latents, settings).measured
     assert memory.frozen == 2 * (sum(sizes.values()) - trained)
     assert memory.trained == memory.gradients == memory.average == 4 * trained
@@ -97,9 +96,9 @@ def test_stable_diffusion_1_fits_a_card_of_8_gib() -> None:
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(config)
     text, latent = TextCondition(torch.zeros(1, 77, 768)), torch.Size((4, 64, 64))
-    lean = EditSettings(precision="bf16", gradient_checkpointing="selective")
+    lean = EditSettings.of(precision="bf16", gradient_checkpointing="selective")
     memory = predict_memory(unet, text, latent, lean)
     assert 1.6e9 < memory.frozen < 1.7e9
     assert memory.fits(8)
-    plain = dataclasses.replace(lean, gradient_checkpointing="none", precision="no")
+    plain = lean.changed(gradient_checkpointing="none", precision="fp32")
     assert not predict_memory(unet, text, latent, plain).fits(8)

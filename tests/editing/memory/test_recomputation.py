@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,9 @@ from safegen.models.anatomy import self_attention_names
 
 WIDTH = 128
 """Wide enough that a convolution's results are worth keeping."""
-SETTINGS = EditSettings(steps=2, batch=2, pool=4, warmup=1, learning_rate=1e-3)
+SETTINGS = EditSettings.of(
+    steps=2, unsafe_batch=2, teacher_pool=4, warmup_steps=1, learning_rate=1e-3
+)
 
 
 @pytest.fixture
@@ -106,7 +107,7 @@ def test_an_edit_comes_out_the_same(
     build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, how: Any
 ) -> None:
     def losses(how: Any) -> list[float]:
-        settings = dataclasses.replace(SETTINGS, gradient_checkpointing=how)
+        settings = SETTINGS.changed(gradient_checkpointing=how)
         run = Edit(build_pipeline(width=WIDTH), tiny_latents, settings).run()
         return [loss for record in run for loss in (record.redirect, record.preserve)]
 

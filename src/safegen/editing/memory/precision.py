@@ -5,24 +5,27 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from safegen.editing.settings import EditSettings, Precision
+from safegen.editing.settings import EditSettings
+from safegen.models.options import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {
-    "no": torch.float32,
+    "fp32": torch.float32,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+MIXED: dict[Precision, str] = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
+"""What accelerate calls them."""
 
 
 def frozen_dtype(settings: EditSettings) -> torch.dtype:
     """Of the weights that are not trained; by default that of the computation."""
-    return DTYPES[settings.frozen_precision or settings.precision]
+    return DTYPES[settings.computation.kept_precision]
 
 
 def autocast(settings: EditSettings, device: torch.device) -> torch.autocast:
     """The context in which a denoiser computes in the settings' precision."""
-    enabled = settings.precision != "no"
-    return torch.autocast(device.type, DTYPES[settings.precision], enabled=enabled)
+    enabled = settings.computation.precision != "fp32"
+    return torch.autocast(device.type, DTYPES[settings.computation.precision], enabled=enabled)
 
 
 class FrozenWeights:

@@ -115,16 +115,16 @@ def predict_memory(
     with FakeTensorMode():
         skeleton = type(denoiser).from_config(denoiser.config).eval()
         names = scope_names(skeleton, settings.scope)
-        form = trained_form(skeleton, names, settings.lora_rank, settings.seed)
+        form = trained_form(skeleton, names, settings.optimisation.lora_rank, settings.seed)
         FrozenWeights(skeleton, frozen_dtype(settings), keep=False)
         step = _Step(skeleton, condition, latent, settings)
         with AllocatedMemory() as seen:
             step()
-            if settings.accumulation > 1:
+            if settings.optimisation.gradient_accumulation > 1:
                 step()  # while the gradients of the first wait
         frozen, trained = weight_bytes(skeleton)
         gradients = sum(p.grad.nbytes for p in form.parameters.values() if p.grad is not None)
-        moments = predicted_moment_bytes(form.parameters.values(), settings)
+        moments = predicted_moment_bytes(form.parameters.values(), settings.optimisation)
     activations = max(0, seen.peak - gradients)
     rehearsal = rehearsal_bytes(skeleton, settings)
     return EditMemory(frozen, trained, gradients, moments, trained, rehearsal, activations)
@@ -132,7 +132,7 @@ def predict_memory(
 
 def rehearsal_bytes(network: torch.nn.Module, settings: EditSettings) -> int:
     """Bytes that rehearsals take, with all of a network's weights in float32."""
-    return 4 * sum(weight_bytes(network)) if settings.rehearsal else 0
+    return 4 * sum(weight_bytes(network)) if settings.rehearsal.share else 0
 
 
 def weight_bytes(network: torch.nn.Module) -> tuple[int, int]:
@@ -149,16 +149,16 @@ class _Step:
     def __init__(
         self, denoiser: Any, condition: TextCondition, latent: torch.Size, settings: EditSettings
     ) -> None:
-        texts = 1 if settings.guidance == 1 else 2
+        texts = 1 if settings.loss.guidance_scale == 1 else 2
         self._denoiser, self._settings = denoiser, settings
         self._halves = [
             (torch.zeros(rows, *latent), _blank(condition, rows))
-            for rows in (texts * settings.batch, texts * (settings.benign_batch or settings.batch))
+            for rows in (texts * settings.data.unsafe_batch, texts * settings.data.preserve_batch)
         ]
 
     def __call__(self) -> None:
         for (z_t, condition), redirecting in zip(self._halves, (True, False), strict=True):
-            attacked = redirecting and self._settings.redirect_mixture.adversarial > 0
+            attacked = redirecting and self._settings.redirect.mixture.adversarial > 0
             self._learn(z_t, condition, attacked)
 
     def _learn(self, z_t: torch.Tensor, condition: TextCondition, attacked: bool) -> None:
@@ -168,7 +168,7 @@ class _Step:
         timesteps = torch.zeros(len(z_t), dtype=torch.long)
         with (
             lean_layers(self._denoiser),
-            recomputation(self._denoiser, self._settings.gradient_checkpointing),
+            recomputation(self._denoiser, self._settings.computation.gradient_checkpointing),
         ):
             with autocast(self._settings, z_t.device):
                 output = predict(self._denoiser, z_t, timesteps, condition)

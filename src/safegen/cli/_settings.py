@@ -1,0 +1,159 @@
+"""Command-line options and settings files, made from what settings declare."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from safegen.errors import SafegenError
+from safegen.settings import Option, Settings, options, suggestion
+
+Command = Callable[..., None]
+LONGEST_METAVAR = 21
+"""Characters; a longer one takes the help's place, which names the choices too."""
+
+
+def takes_settings(**kinds: type[Settings]) -> Callable[[Command], Command]:
+    """Give a command the options of settings, and ``--settings``, a file that sets any option.
+
+    Args:
+        kinds: settings by the command's argument, which is told the values that were given, by
+            the options' names.
+    """
+
+    def decorate(command: Command) -> Command:
+        own = inspect.signature(command, eval_str=True).parameters.values()
+        added = {name: [_parameter(each) for each in options(kind)] for name, kind in kinds.items()}
+
+        @functools.wraps(command)
+        def with_options(**given: Any) -> None:
+            del given["settings"]
+            told = {name: _given(given, each) for name, each in added.items()}
+            command(**given, **told)
+
+        shown = [each for each in own if each.name not in kinds]
+        shown += [each for parameters in added.values() for each in parameters]
+        shown.append(_FILE)
+        with_options.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {each.name: each.annotation for each in shown}
+        return with_options
+
+    return decorate
+
+
+def _given(values: dict[str, Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
+    """Take the values of parameters out of a command's, and keep those that were given."""
+    taken = {each.name: values.pop(each.name) for each in parameters}
+    return {name: value for name, value in taken.items() if value not in (None, [])}
+
+
+def _parameter(option: Option) -> inspect.Parameter:
+    """A setting as typer reads a command's argument."""
+    kind, metavar = _on_command_line(option.kind)
+    declared = typer.Option(
+        option.flag,
+        help=_help(option),
+        metavar=metavar,
+        show_default=False,  # the value of "not given"
+        rich_help_panel=option.group.capitalize() or None,
+    )
+    return inspect.Parameter(
+        option.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=None,
+        annotation=Annotated[kind | None, declared],
+    )
+
+
+def _help(option: Option) -> str:
+    """What the setting is, with its default."""
+    if option.default in (None, ()):
+        return option.help
+    text = (
+        ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
+    )
+    return f"{option.help.removesuffix('.')} (default: {text})."
+
+
+def _on_command_line(kind: Any) -> tuple[Any, str | None]:
+    """The type that typer reads, and what stands for the value in the help."""
+    kinds = [each for each in get_args(kind) if each is not type(None)]
+    if type(None) in get_args(kind):
+        return _on_command_line(kinds[0])
+    if get_origin(kind) is Literal:
+        metavar = "|".join(kinds)
+        return str, metavar if len(metavar) <= LONGEST_METAVAR else None
+    if get_origin(kind) is tuple:
+        return (list[str], None) if Ellipsis in kinds else (str, "LOW,HIGH")
+    return (str, "NAME=SHARE,…") if hasattr(kind, "parse") else (kind, None)
+
+
+def _read_file(context: typer.Context, path: Path | None) -> None:
+    """Make a settings file's values the defaults of the command's options."""
+    if path is None:
+        return
+    usual = (each for each in context.command.params if not each.is_eager)
+    known: dict[str, Any] = {str(each.name): each for each in usual}
+    values = dict(context.default_map or {})
+    for name, (value, line) in _entries(path).items():
+        place = f"{path}, line {line}: "
+        option = known.get(name)
+        if option is None:
+            raise SafegenError(f"{place}unknown setting {name!r}{suggestion(name, known)}")
+        values[name] = [value] if option.multiple and not isinstance(value, list) else value
+        try:
+            option.type_cast_value(context, values[name])
+        except typer.BadParameter as error:
+            raise SafegenError(f"{place}{name}: {error.message}") from error
+    context.default_map = values
+
+
+def _entries(path: Path) -> dict[str, tuple[Any, int]]:
+    """The values of a YAML mapping, each with its line, by the options' names."""
+    import yaml
+
+    try:
+        with path.open(encoding="utf-8") as file:
+            root = yaml.compose(file, Loader=yaml.SafeLoader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SafegenError(f"{path}: no YAML: {error}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise SafegenError(f"{path}: no mapping of settings to values, such as 'steps: 500'")
+    found: dict[str, tuple[Any, int]] = {}
+    for key, node in root.value:
+        name = str(key.value).replace("-", "_")
+        if name in found:
+            raise SafegenError(f"{path}, line {key.start_mark.line + 1}: {name!r} is there twice")
+        value = yaml.SafeLoader("").construct_object(node, deep=True)
+        found[name] = _as_given(value), key.start_mark.line + 1
+    return found
+
+
+def _as_given(value: Any) -> Any:
+    """As on the command line: shares as ``name=0.5,…``, numbers as ``0.2,1.6``, texts as lists."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={share}" for name, share in value.items())
+    if isinstance(value, list) and not any(isinstance(each, str) for each in value):
+        return ",".join(map(str, value))
+    return value
+
+
+_FILE = inspect.Parameter(
+    "settings",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=None,
+    annotation=Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml",
+            callback=_read_file,
+            is_eager=True,
+            help="Values of any of these options, by name; the command line takes precedence.",
+        ),
+    ],
+)

@@ -1,0 +1,222 @@
+"""Settings said once: a frozen dataclass whose fields carry help, option name and bounds.
+
+Checks, command-line options, settings files and the tables of the documentation are made from
+these fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from types import UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from safegen.errors import SafegenError
+
+MAX_SEED = 2**63 - 1
+"""Largest seed that every generator of random numbers takes."""
+_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Which numbers are allowed; ``above`` and ``below`` leave the bound itself out."""
+
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def hold(self, number: float) -> bool:
+        """Whether a number is finite and within the bounds."""
+        return (
+            math.isfinite(number)
+            and (self.minimum is None or number >= self.minimum)
+            and (self.maximum is None or number <= self.maximum)
+            and (self.above is None or number > self.above)
+            and (self.below is None or number < self.below)
+        )
+
+    def __str__(self) -> str:
+        said = (
+            ("at least", self.minimum),
+            ("above", self.above),
+            ("at most", self.maximum),
+            ("below", self.below),
+        )
+        return " and ".join(f"{word} {bound}" for word, bound in said if bound is not None)
+
+
+def setting(default: Any = MISSING, help: str = "", option: str = "", **bounds: float) -> Any:
+    """A field of a settings dataclass.
+
+    Args:
+        default: its value where none is given.
+        help: one sentence for the command line and the documentation; no option without it.
+        option: name on the command line, with underscores; the field's own if empty.
+        bounds: of numbers, as ``Bounds`` takes them.
+    """
+    about = {"help": help, "option": option, "bounds": Bounds(**bounds)}
+    return field(default=default, metadata=about)
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting as the command line, files and tables have it.
+
+    Attributes:
+        name: on the command line, with underscores.
+        group: name of the field that holds the setting's group; empty outside of groups.
+        field: its own name in its group.
+        kind: its type.
+        help, default, bounds: as declared.
+    """
+
+    name: str
+    group: str
+    field: str
+    kind: Any
+    help: str
+    default: Any
+    bounds: Bounds
+
+    @property
+    def flag(self) -> str:
+        """As it is written on the command line."""
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def allowed(self) -> str:
+        """Which values there may be, in words."""
+        kinds = [kind for kind in _alternatives(self.kind) if kind is not type(None)]
+        return " or ".join(_described(kind, str(self.bounds)) for kind in kinds)
+
+    def read(self, text: str) -> Any:
+        """The value that a text of the command line stands for; checked later."""
+        for kind in _alternatives(self.kind):
+            if hasattr(kind, "parse"):
+                return kind.parse(text)
+            if get_origin(kind) is tuple and len(get_args(kind)) == text.count(",") + 1:
+                try:
+                    return tuple(float(part) for part in text.split(","))
+                except ValueError:
+                    return text
+        return text
+
+    def check(self, value: Any) -> None:
+        """Refuse a value of another type, or outside the bounds."""
+        held = all(self.bounds.hold(number) for number in _numbers(value))
+        if not (held and _fits(value, self.kind)):
+            choices = [each for each in get_args(self.kind) if isinstance(each, str)]
+            hint = suggestion(value, choices) if isinstance(value, str) else ""
+            raise SafegenError(f"{self.flag} must be {self.allowed}, not {value!r}{hint}")
+
+
+class Settings:
+    """Base of settings dataclasses, and of the groups that they have."""
+
+    def __post_init__(self) -> None:
+        for option in own_options(type(self)):
+            option.check(getattr(self, option.field))
+
+    @classmethod
+    def of(cls, **values: Any) -> Self:
+        """The defaults, but for the values of some options.
+
+        Raises:
+            SafegenError: an option is unknown, or its value not allowed.
+        """
+        return cls().changed(**values)
+
+    def changed(self, **values: Any) -> Self:
+        """The same, but for the values of some options; texts mean what they do there.
+
+        Raises:
+            SafegenError: an option is unknown, or its value not allowed.
+        """
+        known = {option.name: option for option in options(type(self))}
+        groups: dict[str, dict[str, Any]] = {}
+        for name, value in values.items():
+            if name not in known:
+                raise SafegenError(f"unknown setting {name!r}{suggestion(name, known)}")
+            option = known[name]
+            given = option.read(value) if isinstance(value, str) else value
+            groups.setdefault(option.group, {})[option.field] = given
+        own = groups.pop("", {})
+        parts = {name: replace(getattr(self, name), **given) for name, given in groups.items()}
+        return replace(self, **own, **parts)  # type: ignore[type-var]
+
+
+def options(settings: type[Settings]) -> list[Option]:
+    """All options of settings, those of its groups included, in the order of declaration."""
+    found: list[Option] = []
+    for each in fields(settings):  # type: ignore[arg-type]
+        kind = _hints(settings)[each.name]
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            found += own_options(kind, each.name)
+        elif each.metadata.get("help"):
+            found.append(_option(each, kind, ""))
+    return found
+
+
+def own_options(settings: type[Settings], group: str = "") -> list[Option]:
+    """The options of a class without those of its groups."""
+    declared = [each for each in fields(settings) if "bounds" in each.metadata]  # type: ignore[arg-type]
+    return [_option(each, _hints(settings)[each.name], group) for each in declared]
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """``; did you mean 'steps'?`` if one of the known names is close, and nothing otherwise."""
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _option(declared: Field[Any], kind: Any, group: str) -> Option:
+    about = declared.metadata
+    name = about["option"] or declared.name
+    return Option(
+        name, group, declared.name, kind, about["help"], declared.default, about["bounds"]
+    )
+
+
+def _hints(settings: Any) -> dict[str, Any]:
+    return get_type_hints(settings)
+
+
+def _alternatives(kind: Any) -> tuple[Any, ...]:
+    return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+
+
+def _described(kind: Any, bounds: str) -> str:
+    """A type with its bounds, in words."""
+    if get_origin(kind) is Literal:
+        return " or ".join(str(choice) for choice in get_args(kind))
+    if get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis:
+        return f"{len(get_args(kind))} numbers {bounds}".strip()
+    word = _WORDS.get(kind) or str(getattr(kind, "__name__", kind))
+    return f"{word} {bounds}".strip() if kind in (int, float) else word
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    """Whether a value is of a type as annotations write it."""
+    origin, inner = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        return any(_fits(value, each) for each in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple and isinstance(value, tuple):
+        each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        return len(value) == len(each) and all(map(_fits, value, each))
+    if kind in (int, float):
+        allowed = (int, float) if kind is float else int
+        return isinstance(value, allowed) and not isinstance(value, bool)
+    return isinstance(value, origin or kind)
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    """The numbers in a value that is one, or a tuple of some."""
+    for each in value if isinstance(value, tuple) else (value,):
+        if isinstance(each, int | float) and not isinstance(each, bool):
+            yield each
