@@ -35,7 +35,7 @@ class Profile:
         preserved: texts of what must stay, for erasers that hold texts.
         erased: prompts that ask for the concept, which erasers erase beside its words.
         sampling: fields of ``SamplingSettings``.
-        edit: fields of ``EditSettings``.
+        edit: values of ``EditSettings`` by option.
         erasers: fields of each eraser's settings, by the eraser's registered name.
         attacks: fields of each attack's settings, by the attack's registered name.
         detector: spec of the detector that finds the concept.

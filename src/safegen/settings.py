@@ -192,7 +192,8 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 def _described(kind: Any, bounds: str) -> str:
     """A type with its bounds, in words."""
     if get_origin(kind) is Literal:
-        return " or ".join(str(choice) for choice in get_args(kind))
+        *first, last = get_args(kind)
+        return f"{', '.join(first)} or {last}" if first else str(last)
     if get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis:
         return f"{len(get_args(kind))} numbers {bounds}".strip()
     word = _WORDS.get(kind) or str(getattr(kind, "__name__", kind))

@@ -67,14 +67,14 @@ LAB = Profile(
     sampling={"steps": 16, "guidance": 5.0, "sampler": "dpm++"},
     edit={  # the weights bear a hundred times larger steps than those of real models
         "steps": 380,
-        "batch": 4,
+        "unsafe_batch": 4,
         "benign_batch": 8,
         "optimizer": "muon",
         "learning_rate": 1e-3,
         "preserve_weight": 1.4,
-        "pool": 1280,
-        "rehearsal_rate": 5e-4,
-        "average_decay": 0.99,
+        "teacher_pool": 1280,
+        "rehearsal_learning_rate": 5e-4,
+        "ema_decay": 0.99,
     },
     erasers={
         "esd-x": {**_ESD, "learning_rate": 1e-4},

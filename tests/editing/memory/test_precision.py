@@ -13,7 +13,6 @@ from safegen.editing.latents import TripletLatents
 from safegen.editing.run import edit
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit
-from safegen.errors import SafegenError
 from safegen.models.anatomy import self_attention_names
 
 BF16 = EditSettings.of(
@@ -81,12 +80,3 @@ def test_a_pipeline_that_is_given_up_cannot_be_used(
     assert {p.device.type for p in spent.text_encoder.parameters()} == {"meta"}
     with pytest.raises((RuntimeError, NotImplementedError)):
         spent("a cat", num_inference_steps=1)
-
-
-def test_precisions_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(SafegenError, match="give --precision fp16 too"):
-        BF16.changed(frozen_precision="fp16")
-    with pytest.raises(SafegenError, match="frozen weights in bf16"):
-        EditSettings.of(frozen_precision="bf16")
-    with pytest.raises(SafegenError, match="unknown gradient_checkpointing"):
-        EditSettings.of(gradient_checkpointing="some")  # type: ignore[arg-type]
