@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import safegen
-from safegen.editing import lean_layers, rehearsal
+from safegen.editing import rehearsal
 from safegen.editing.batches import BatchSource
 from safegen.editing.latents import TripletLatents
+from safegen.editing.memory import lean_layers
 from safegen.editing.rehearsal import FURTHEST, Rehearsal
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit

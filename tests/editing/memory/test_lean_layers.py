@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers.models.activations import GEGLU
 
-from safegen.editing import lean_layers as layers
+from safegen.editing.memory import lean_layers as layers
 from safegen.editing.memory.lean_layers import lean_layers
 from safegen.editing.memory.prediction import AllocatedMemory
 
