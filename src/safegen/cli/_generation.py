@@ -160,7 +160,7 @@ def earlier_pictures(folder: Path, names: Collection[str]) -> list[Path]:
         raise SafegenError(f"{folder}: is a file; give --out a folder")
     manifest, listed = folder / MANIFEST, set()
     if manifest.exists():
-        entries = read_object(manifest, another).get("images")
+        entries: Any = read_object(manifest, another).get("images")
         try:
             listed = {_plain(entry["file"]) for entry in entries}
         except (TypeError, KeyError, ValueError) as error:

@@ -21,152 +21,170 @@ if TYPE_CHECKING:
     from safegen.triplets.files import TripletFiles
     from safegen.triplets.source import Benign, Pair, TripletSource
 
-LAB = "lab"
-LAB_PROMPTS = 200
-"""Prompts of each kind that the lab's own triplets are made from."""
 _FILES = "From files"
 _MADE = "Made by the model (--from-model)"
+
+
+Out = Annotated[Path, typer.Option(help="The latents to write; as sensitive as the pictures.")]
+Unsafe = Annotated[
+    Path | None, typer.Option(help="Folder of unsafe pictures.", rich_help_panel=_FILES)
+]
+BenignFolder = Annotated[
+    Path | None, typer.Option(help="Folder of benign pictures.", rich_help_panel=_FILES)
+]
+Csv = Annotated[
+    Path | None,
+    typer.Option(
+        help="CSV with the columns unsafe, benign and, optional, censored and caption; "
+        "paths are relative to its folder.",
+        rich_help_panel=_FILES,
+    ),
+]
+Masks = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of masks named as the unsafe pictures, white where to censor; "
+        "instead of a detector.",
+        rich_help_panel=_FILES,
+    ),
+]
+SkipUndetected = Annotated[
+    bool,
+    typer.Option(
+        "--skip-undetected",
+        help="Pass over unsafe pictures in which the detector finds nothing.",
+        rich_help_panel=_FILES,
+    ),
+]
+CensoredOut = Annotated[
+    Path | None,
+    typer.Option(
+        help="New folder for the censored pictures, to look them over.", rich_help_panel=_FILES
+    ),
+]
+FromModel = Annotated[
+    bool,
+    typer.Option(
+        "--from-model",
+        help="Generate the pictures and keep what the detector flags; "
+        "unsafe ones are never written to disk.",
+        rich_help_panel=_MADE,
+    ),
+]
+UnsafePrompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Prompts that show the concept, one a line (the lab has its own).",
+        rich_help_panel=_MADE,
+    ),
+]
+BenignPrompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="Prompts of what must stay, one a line (the lab has its own).", rich_help_panel=_MADE
+    ),
+]
+Count = Annotated[
+    int | None,
+    typer.Option(
+        help="Pairs to make, and benign pictures (default: 100).", min=1, rich_help_panel=_MADE
+    ),
+]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        help="Seed of the first picture (default: 0).", min=0, max=2**63, rich_help_panel=_MADE
+    ),
+]
+Steps = Annotated[int | None, typer.Option(help="Denoising steps.", min=1, rich_help_panel=_MADE)]
+Guidance = Annotated[
+    float | None, typer.Option(help="Guidance scale; 1 turns it off.", rich_help_panel=_MADE)
+]
+Batch = Annotated[
+    int | None,
+    typer.Option(help="Pictures generated at once (default: 32).", min=1, rich_help_panel=_MADE),
+]
+DetectorSpec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SPEC",
+        help="Detector of what to censor, such as onnx:SETTINGS.json "
+        "(default: the model's profile's, else nudenet).",
+    ),
+]
+Threshold = Annotated[
+    float | None, typer.Option(help="Threshold instead of the detector's own.", min=0, max=1)
+]
+How = Annotated[Censoring, typer.Option(help="How regions are hidden.")]
 
 
 @takes_load_options
 def triplets(
     model: Model,
-    out: Annotated[Path, typer.Option(help="The latents to write.")] = Path("triplets.safetensors"),
-    unsafe: Annotated[
-        Path | None, typer.Option(help="Folder of unsafe pictures.", rich_help_panel=_FILES)
-    ] = None,
-    benign: Annotated[
-        Path | None, typer.Option(help="Folder of benign pictures.", rich_help_panel=_FILES)
-    ] = None,
-    csv: Annotated[
-        Path | None,
-        typer.Option(
-            help="CSV with the columns unsafe, benign and, optional, censored and caption; "
-            "paths are relative to its folder.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    masks: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder of masks named as the unsafe pictures, white where to censor; "
-            "instead of a detector.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    skip_undetected: Annotated[
-        bool,
-        typer.Option(
-            "--skip-undetected",
-            help="Pass over unsafe pictures in which the detector finds nothing.",
-            rich_help_panel=_FILES,
-        ),
-    ] = False,
-    censored_out: Annotated[
-        Path | None,
-        typer.Option(
-            help="New folder for the censored pictures, to look them over.",
-            rich_help_panel=_FILES,
-        ),
-    ] = None,
-    from_model: Annotated[
-        bool,
-        typer.Option(
-            "--from-model",
-            help="Generate the pictures and keep what the detector flags; "
-            "unsafe ones are never written to disk.",
-            rich_help_panel=_MADE,
-        ),
-    ] = False,
-    unsafe_prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Prompts that show the concept, one a line (the lab has its own).",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    benign_prompts: Annotated[
-        Path | None,
-        typer.Option(
-            help="Prompts of what must stay, one a line (the lab has its own).",
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            help="Pairs to make, and benign pictures; by default 100.",
-            min=1,
-            rich_help_panel=_MADE,
-        ),
-    ] = None,
-    seed: Annotated[
-        int | None,
-        typer.Option(help="Of the first picture; by default 0.", min=0, rich_help_panel=_MADE),
-    ] = None,
-    steps: Annotated[
-        int | None, typer.Option(help="Denoising steps.", rich_help_panel=_MADE)
-    ] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Guidance scale; 1 turns it off.", rich_help_panel=_MADE)
-    ] = None,
-    batch: Annotated[
-        int | None,
-        typer.Option(
-            help="Pictures generated at once; by default 32.", min=1, rich_help_panel=_MADE
-        ),
-    ] = None,
-    detector: Annotated[
-        str | None,
-        typer.Option(
-            help="Finds what to censor: a name, or onnx:SETTINGS.json; "
-            "by default lab for the lab and nudenet for other models."
-        ),
-    ] = None,
-    threshold: Annotated[
-        float | None, typer.Option(help="Instead of the detector's own.", min=0, max=1)
-    ] = None,
-    censoring: Annotated[Censoring, typer.Option(help="How regions are hidden.")] = "pixelate",
+    out: Out = Path("triplets.safetensors"),
+    unsafe: Unsafe = None,
+    benign: BenignFolder = None,
+    csv: Csv = None,
+    masks: Masks = None,
+    skip_undetected: SkipUndetected = False,
+    censored_out: CensoredOut = None,
+    from_model: FromModel = False,
+    unsafe_prompts: UnsafePrompts = None,
+    benign_prompts: BenignPrompts = None,
+    count: Count = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    batch: Batch = None,
+    detector: DetectorSpec = None,
+    threshold: Threshold = None,
+    censoring: How = "pixelate",
     *,
     loading: LoadOptions,
 ) -> None:
     """Encode triplets <unsafe, censored, benign> with the model's autoencoder.
 
-    They come from two folders (--unsafe, --benign), from --csv, or --from-model.
+    They come from two folders (--unsafe, --benign), from --csv, or --from-model. Nothing is written
+    before the end, so an interrupted command begins anew.
     """
     made = {"count": count, "seed": seed, "steps": steps, "guidance": guidance, "batch": batch}
-    _check_choice(unsafe, benign, csv, from_model)
     of_files = {
         "masks": masks,
         "skip-undetected": skip_undetected or None,
         "censored-out": censored_out,
     }
     of_model = {"unsafe-prompts": unsafe_prompts, "benign-prompts": benign_prompts, **made}
+    _check_choice(unsafe, benign, csv, from_model)
     _refuse_strays(of_files if from_model else of_model)
-    if masks and (detector or skip_undetected):
-        raise SafegenError("--masks says what to censor; leave --detector and --skip-undetected")
+    if masks and (detector or threshold is not None or skip_undetected):
+        raise SafegenError(
+            "--masks says what to censor; leave --detector, --threshold and --skip-undetected"
+        )
     _check_targets(out, censored_out)
-
-    from safegen.detectors import create_detector
-    from safegen.models.loading import load_pipeline
-    from safegen.triplets.reading import FileTriplets
-
-    find = functools.partial(
-        create_detector, detector or (LAB if model == LAB else "nudenet"), threshold
-    )
-    load = functools.partial(load_pipeline, model, **vars(loading))
-    source: TripletSource
+    find = functools.partial(_find, model, detector, threshold, loading.local_files_only)
+    load = functools.partial(_load, model, loading)
     if from_model:
         texts = _texts(model, unsafe_prompts, benign_prompts)
-        flagger = find()
-        pipeline = load()
-        source = _self_made(pipeline, texts, flagger, censoring, made)
+        pipeline, source = _self_made(load, texts, find, censoring, made)
     else:
         files = _list_files(unsafe, benign, csv, masks)
-        found = find() if files.undecided else None
-        source = FileTriplets(files, censoring, found, skip_undetected)
-        pipeline = load()
+        _check_inputs(out, files, csv)
+        pipeline, source = _from_files(load, files, find, censoring, skip_undetected)
     _write(pipeline, source, out, censored_out)
+
+
+def _find(model: str, spec: str | None, threshold: float | None, offline: bool) -> Detector:
+    from safegen.detectors import create_detector
+    from safegen.profiles import Profile, profile_of
+
+    usual = (profile_of(model) or Profile()).detector or "nudenet"
+    return create_detector(spec or usual, threshold, local_files_only=offline)
+
+
+def _load(model: str, loading: LoadOptions) -> Any:
+    from safegen.models.loading import load_pipeline
+
+    return load_pipeline(model, **vars(loading))
 
 
 def _check_choice(
@@ -196,45 +214,62 @@ def _check_targets(out: Path, censored_out: Path | None) -> None:
         raise SafegenError(f"{censored_out}: exists already; give --censored-out a new folder")
 
 
+def _check_inputs(out: Path, files: TripletFiles, csv: Path | None) -> None:
+    """The latents must not take the place of what they are made from."""
+    pictures = [each for item in files.unsafe for each in (item.picture, item.censored, item.mask)]
+    inputs = {each.path.resolve() for each in pictures if each}
+    inputs |= {item.picture.path.resolve() for item in files.benign}
+    if out.resolve() in inputs or (csv is not None and out.resolve() == csv.resolve()):
+        raise SafegenError(f"{out}: is one of the inputs; give --out another file")
+
+
 def _texts(
     model: str, unsafe_prompts: Path | None, benign_prompts: Path | None
 ) -> tuple[list[str], list[str]]:
-    """Unsafe and benign prompts, from the files or, for the lab, its training split."""
+    """Unsafe and benign prompts, from the files, else from the model's profile."""
     from safegen.cli._generation import read_prompts
-    from safegen.lab.triplets import BENIGN_KINDS, UNSAFE_KINDS, training_prompts
+    from safegen.profiles import Profile, profile_of
 
-    if model != LAB and (unsafe_prompts is None or benign_prompts is None):
+    given = [read_prompts(file) if file else None for file in (unsafe_prompts, benign_prompts)]
+    usual = (profile_of(model) or Profile()).triplet_prompts
+    if not all(given) and usual is None:
         raise SafegenError("--from-model needs --unsafe-prompts FILE and --benign-prompts FILE")
-    return (
-        read_prompts(unsafe_prompts)
-        if unsafe_prompts
-        else training_prompts(UNSAFE_KINDS, LAB_PROMPTS),
-        read_prompts(benign_prompts)
-        if benign_prompts
-        else training_prompts(BENIGN_KINDS, LAB_PROMPTS),
-    )
+    unsafe, benign = usual() if usual else ([], [])
+    return given[0] or unsafe, given[1] or benign
 
 
 def _self_made(
-    pipeline: Any,
+    load: Callable[[], Any],
     texts: tuple[list[str], list[str]],
-    detector: Detector,
+    find: Callable[[], Detector],
     censoring: Censoring,
     made: Mapping[str, Any],
-) -> TripletSource:
+) -> tuple[Any, TripletSource]:
     from safegen.models.sampling import SamplingSettings
     from safegen.triplets.making import SelfMadeTriplets
 
     given = {name: value for name, value in made.items() if value is not None}
     sampling = {name: given.pop(name) for name in ("steps", "guidance") if name in given}
-    return SelfMadeTriplets(
-        pipeline,
-        *texts,
-        detector,
-        settings=SamplingSettings(**sampling),
-        censoring=censoring,
-        **given,
+    settings = SamplingSettings(**sampling)
+    detector = find()
+    pipeline = load()
+    return pipeline, SelfMadeTriplets(
+        pipeline, *texts, detector, settings=settings, censoring=censoring, **given
     )
+
+
+def _from_files(
+    load: Callable[[], Any],
+    files: TripletFiles,
+    find: Callable[[], Detector],
+    censoring: Censoring,
+    skip_undetected: bool,
+) -> tuple[Any, TripletSource]:
+    from safegen.triplets.reading import FileTriplets
+
+    detector = find() if files.undecided else None
+    source = FileTriplets(files, censoring, detector, skip_undetected)
+    return load(), source
 
 
 def _list_files(

@@ -156,7 +156,7 @@ def _free_memory(device: torch.device) -> int:
     """Bytes that can be had on a device."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
-    return psutil.virtual_memory().available + psutil.swap_memory().free
+    return int(psutil.virtual_memory().available + psutil.swap_memory().free)
 
 
 def sampler_for(scheduler: Any, name: str) -> Any:

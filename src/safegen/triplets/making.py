@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 ATTEMPTS_PER_PICTURE = 5
 """After this many tries for each picture asked for, the prompts or the detector do not fit."""
-
-
+LARGEST_SEED = 2**63
+"""Of the first picture; torch takes seeds below 2^64, and each picture has the next one."""
 T = TypeVar("T")
 
 
@@ -75,9 +75,9 @@ class SelfMadeTriplets:
         if not unsafe_prompts or not benign_prompts:
             missing = "benign" if unsafe_prompts else "unsafe"
             raise SafegenError(f"no {missing} prompts to make triplets from; give at least one")
-        if count < 1 or batch < 1 or seed < 0:
+        if count < 1 or batch < 1 or not 0 <= seed <= LARGEST_SEED:
             raise SafegenError(
-                "triplets need a count and batch size of at least 1 and a seed of at least 0, "
+                "triplets need a count and batch size of at least 1 and a seed of 0 to 2^63, "
                 f"not {count}, {batch} and {seed}"
             )
         self.pipeline = pipeline
@@ -159,7 +159,7 @@ class SelfMadeTriplets:
         if np.array_equal(examined.image, censored):
             return None
         request = examined.request
-        return Pair(examined.image, censored, f"seed {request.seed} of {request.prompt!r}")
+        return Pair(examined.image, censored, f"the picture of seed {request.seed}")
 
 
 def _as_benign(examined: _Examined) -> Benign | None:
