@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo table attack-table test check lock clean
+.PHONY: help demo table attack-table test test-lowest check lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
@@ -21,6 +21,14 @@ attack-table: .venv/ready ## Attack all defenses on the built-in model; the tabl
 
 test: .venv/ready-dev ## Run the tests
 	$(BIN)/python -m pytest
+
+# PYTHON must be the oldest supported, whose wheels the lowest versions have.
+test-lowest: ## Run the tests with the lowest versions that pyproject.toml declares
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/python -m pip install --quiet uv
+	build/lowest/bin/uv pip install --quiet --python build/lowest/bin/python \
+		--resolution lowest-direct -e '.[dev]'
+	build/lowest/bin/python -m pytest
 
 check: .venv/ready-dev ## Lint, check the formatting and the types
 	$(BIN)/ruff check

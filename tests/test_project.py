@@ -65,6 +65,12 @@ def installed_dependencies() -> set[str]:
     return names - {"safegen"}
 
 
+def test_no_module_needs_what_windows_lacks() -> None:
+    lacking = re.compile(r"^(import|from) (fcntl|grp|pwd|resource|termios)\b", re.MULTILINE)
+    sources = (ROOT / "src").rglob("*.py")
+    assert [file.name for file in sources if lacking.search(file.read_text())] == []
+
+
 def test_the_version_has_one_source() -> None:
     assert safegen.__version__ == __version__
     assert f'version: "{__version__}"' in (ROOT / "CITATION.cff").read_text()

@@ -7,7 +7,6 @@ disk, so a process killed at any moment leaves a store that another goes on with
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import sqlite3
@@ -20,7 +19,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from safegen.errors import SafegenError
-from safegen.files import write_atomically
+from safegen.files import lock, write_atomically
 from safegen.observers import Observation, ObserverIdentity
 from safegen.results.records import DefenseRecord, FindingRecord, Item, PromptSetRecord
 
@@ -306,7 +305,7 @@ def _lock(folder: Path) -> IO[str]:
     """A file that is locked as long as it is open; the system unlocks it when a process dies."""
     file = (folder / "store.lock").open("w")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(file)
     except OSError as error:
         file.close()
         raise SafegenError(
