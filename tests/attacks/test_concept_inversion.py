@@ -164,7 +164,7 @@ def test_the_labs_model_draws_the_concept_of_an_embedding_and_one_that_never_saw
     for name in ("none", "filtered"):
         target = replace(
             lab,
-            defense=create_defense(name, LAB_WEAPONS),
+            defense=create_defense(name, LAB_WEAPONS, LAB),
             sampling=replace(SAMPLING, steps=10),
             examples=examples,
         )

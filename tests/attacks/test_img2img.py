@@ -174,7 +174,7 @@ class TestOnTheLab:
     def strike(self, pipeline: Any, defense: str, kind: Any, spec: str) -> list[Finding]:
         target = Target(
             pipeline,
-            create_defense(defense, LAB_WEAPONS),
+            create_defense(defense, LAB_WEAPONS, LAB),
             LAB_WEAPONS,
             create_detector("lab"),
             replace(SAMPLING, steps=10),

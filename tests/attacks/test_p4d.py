@@ -152,6 +152,6 @@ def test_the_labs_model_draws_the_concept_by_tokens_alone_and_one_that_never_saw
     settings = replace(P4DSettings.lab("n"), latents=12)
     found = strike(lab, tasks, replace(settings, iterations=48))
     assert sum(each.score > 0 for each in found) >= 2
-    filtered = replace(lab, defense=create_defense("filtered", LAB_WEAPONS))
+    filtered = replace(lab, defense=create_defense("filtered", LAB_WEAPONS, LAB))
     control = strike(filtered, tasks[:2], replace(settings, iterations=12))
     assert not any(each.score for each in control)

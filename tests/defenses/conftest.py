@@ -91,7 +91,7 @@ def published_checker(threshold: float) -> tuple[Any, Any]:
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers import CLIPConfig
 
-    from safegen.models.clip_features import LAB_NORMALISATION
+    from safegen.models.clip_features import ImageNormalisation
     from safegen.models.safety_checker import image_processor
 
     torch.manual_seed(0)
@@ -106,7 +106,7 @@ def published_checker(threshold: float) -> tuple[Any, Any]:
     checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=8))
     torch.nn.init.constant_(checker.concept_embeds_weights, threshold)
     torch.nn.init.constant_(checker.special_care_embeds_weights, 2.0)
-    return checker, image_processor(checker.config, LAB_NORMALISATION)
+    return checker, image_processor(checker.config, ImageNormalisation((0.5,) * 3, (0.5,) * 3))
 
 
 @pytest.fixture(scope="session")

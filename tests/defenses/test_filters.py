@@ -13,11 +13,14 @@ import torch
 
 import safegen
 from safegen.defenses import FilterSetAsideWarning, create_defense, defended
-from safegen.defenses.safety_filter import SafetyFilter, put_checker
+from safegen.defenses.safety_filter import put_checker
 from safegen.errors import SafegenError
-from safegen.models.clip_features import LAB_NORMALISATION
+from safegen.lab.concept import LAB_WEAPONS
+from safegen.lab.profile import LAB
+from safegen.models.clip_features import ImageNormalisation
 from safegen.models.safety_checker import checker_from_clip, image_processor
 from safegen.patches.patch import Patch
+from safegen.profiles import Profile
 
 Pictures = Callable[..., np.ndarray]
 
@@ -47,7 +50,7 @@ def test_exactly_the_flagged_pictures_are_black(
     from PIL import Image
 
     plain = pictures(tiny_pipeline)
-    processor = image_processor(clip.config, LAB_NORMALISATION)
+    processor = image_processor(clip.config, ImageNormalisation((0.5,) * 3, (0.5,) * 3))
     pixels = processor([Image.fromarray(image) for image in plain], return_tensors="pt")
     with torch.no_grad():
         pooled = clip.vision_model(pixel_values=pixels.pixel_values).pooler_output
@@ -122,9 +125,14 @@ def test_the_models_own_checker_is_handed_back_as_it_was(
     assert next(checker.parameters()).dtype == torch.float32
 
 
-def test_a_share_of_false_alarms_is_one() -> None:
-    with pytest.raises(SafegenError, match=r"a share in \[0, 1\), not 1"):
-        SafetyFilter(false_alarms=1.0)
+def test_only_a_checker_that_is_made_for_words_is_recorded_with_them(knives: Any) -> None:
+    def recorded(*arguments: Any) -> dict[str, Any]:
+        return create_defense("safety-filter", *arguments).identity.settings
+
+    own = {"source": "the model's own"}
+    assert recorded() == recorded(knives) == recorded(knives, Profile("real", "owner/name")) == own
+    assert recorded(knives, LAB) == {"source": "lab", "words": list(knives.words)}
+    assert recorded(None, LAB) == {"source": "lab", "words": list(LAB_WEAPONS.words)}
 
 
 def test_another_checkpoint_is_the_one_that_generates(

@@ -40,7 +40,7 @@ def save_checker(tmp_path: Path) -> SaveChecker:
         )
         from transformers import CLIPConfig
 
-        from safegen.models.clip_features import LAB_NORMALISATION
+        from safegen.models.clip_features import ImageNormalisation
         from safegen.models.safety_checker import image_processor
 
         torch.manual_seed(0)
@@ -53,7 +53,7 @@ def save_checker(tmp_path: Path) -> SaveChecker:
             "patch_size": 8,
         }
         checker = StableDiffusionSafetyChecker(CLIPConfig(vision_config=vision, projection_dim=8))
-        processor = image_processor(checker.config, LAB_NORMALISATION)
+        processor = image_processor(checker.config, ImageNormalisation((0.5,) * 3, (0.5,) * 3))
         inputs = processor([Image.fromarray(image) for image in pictures], return_tensors="pt")
         with torch.no_grad():
             features = checker.visual_projection(checker.vision_model(inputs.pixel_values)[1])

@@ -19,8 +19,6 @@ from safegen.lab.classifier import classifier_identity, object_scores
 from safegen.lab.world.world import Mixture, draw_scenes
 from safegen.observers import OBSERVERS, Sight, create_observer
 
-HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
-
 
 @pytest.fixture(scope="module")
 def sights() -> list[Sight]:
@@ -35,10 +33,6 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The lab's CLIP as such models are published."""
     folder = tmp_path_factory.mktemp("clip") / "model"
     shutil.copytree(weights_folder() / "clip", folder)
-    for file in (weights_folder() / "tokenizer").iterdir():
-        shutil.copy(file, folder)
-    processor = {"image_processor_type": "CLIPImageProcessor", **HALF}
-    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
 
 

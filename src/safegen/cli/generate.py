@@ -115,10 +115,11 @@ def _defense(
 ) -> Defense | None:
     from safegen.defenses import create_defense
     from safegen.errors import SafegenError
-    from safegen.profiles import concept_for
+    from safegen.profiles import concept_for, profile_of
 
     if spec is not None:
-        return create_defense(spec, concept_for(model, concept_text), local_files_only=offline)
+        concept, profile = concept_for(model, concept_text), profile_of(model)
+        return create_defense(spec, concept, profile, local_files_only=offline)
     if concept_text is not None:
         raise SafegenError("--concept-text has no effect without --defense; leave it out")
     return None

@@ -9,13 +9,14 @@ from __future__ import annotations
 import inspect
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from safegen.concepts import Concept
 from safegen.errors import SafegenError
+from safegen.profiles import Profile, profile_for
 from safegen.registry import Registry, create, name_of
 
 Undo = Callable[[], None]
@@ -152,7 +153,11 @@ register = DEFENSES.register
 
 
 def create_defense(
-    spec: str, concept: Concept | None = None, *, local_files_only: bool = False
+    spec: str,
+    concept: Concept | None = None,
+    profile: Profile | None = None,
+    *,
+    local_files_only: bool = False,
 ) -> Defense:
     """The defense of ``name``, of ``name:argument``, or a stack of them joined by ``+``.
 
@@ -160,13 +165,17 @@ def create_defense(
         spec: such as ``sld-max`` or ``safegen:patch.safetensors+sld-max``; what follows a colon
             is the factory's one positional argument, and may not hold a ``+``.
         concept: what text-dependent defenses are told to avoid.
+        profile: of the model, for defenses that have something of their own for it.
         local_files_only: never ask the hub.
 
     Raises:
         SafegenError: a name is unknown, an argument or the concept is missing or not taken, or
             the stack's order cannot be.
     """
-    parts = [_create_one(part.strip(), concept, local_files_only) for part in spec.split("+")]
+    context: dict[str, Any] = {"profile": profile, "local_files_only": local_files_only}
+    if concept is not None:
+        context["concept"] = concept
+    parts = [_create_one(part.strip(), context) for part in spec.split("+")]
     return parts[0] if len(parts) == 1 else Stack(parts)
 
 
@@ -175,7 +184,10 @@ def defended(
     pipeline: Any, defense: Defense | str, concept: Concept | None = None
 ) -> Iterator[Any]:
     """The pipeline with a defense on; it is taken off again in any case."""
-    chosen = create_defense(defense, concept) if isinstance(defense, str) else defense
+    if isinstance(defense, str):
+        chosen = create_defense(defense, concept, profile_for(pipeline))
+    else:
+        chosen = defense
     chosen.apply(pipeline)
     try:
         yield pipeline
@@ -215,15 +227,12 @@ def _filters(defense: Defense) -> bool:
     return "safety-filter" in defense.identity.name.split("+")
 
 
-def _create_one(spec: str, concept: Concept | None, local_files_only: bool) -> Defense:
+def _create_one(spec: str, context: Mapping[str, Any]) -> Defense:
     name = name_of(spec)
     takes = inspect.signature(DEFENSES.get(name)).parameters.get("concept")
-    if takes is not None and takes.default is inspect.Parameter.empty and concept is None:
+    if takes is not None and takes.default is inspect.Parameter.empty and "concept" not in context:
         raise SafegenError(
             f"defense {name!r} has to be told what to avoid; give the concept's text "
             "(--concept-text, or a Concept in Python)"
         )
-    context: dict[str, Any] = {"local_files_only": local_files_only}
-    if concept is not None:
-        context["concept"] = concept
     return create(DEFENSES, spec, "safegen:patch.safetensors", context=context)

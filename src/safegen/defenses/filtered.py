@@ -10,10 +10,10 @@ from typing import Any
 from safegen.defenses import Defense, DefenseIdentity, Undo, register
 from safegen.defenses._exchange import exchange
 from safegen.errors import SafegenError
-from safegen.lab import weights_folder
-from safegen.models.loading import is_lab, load_pipeline, resolve
+from safegen.models.loading import load_pipeline, resolve
 from safegen.models.weights import content_hash, hub_revision, weight_files
 from safegen.patches.patch import is_patched
+from safegen.profiles import Profile
 
 _INDEX = "model_index.json"
 _NOT_EXCHANGED = {"safety_checker", "feature_extractor", "image_encoder"}
@@ -24,11 +24,11 @@ class Filtered(Defense):
     """Exchanges the UNet, or all parts of the pipeline, for those of another checkpoint.
 
     Attributes:
-        source: a UNet's folder, a pipeline's folder or a hub id; if empty the lab's second UNet.
+        source: a UNet's folder, a pipeline's folder or a hub id.
         local_files_only: never ask the hub.
     """
 
-    source: str = ""
+    source: str
     local_files_only: bool = False
 
     @property
@@ -57,14 +57,10 @@ class Filtered(Defense):
     @property
     def _place(self) -> Path | str:
         """The checkpoint's folder, or the hub id that it is."""
-        return resolve(self.source) if self.source else weights_folder() / "unet_filtered"
+        return resolve(self.source)
 
     def _parts(self, pipeline: Any) -> dict[str, Any]:
         """The parts to put in, by name, in the place and precision of those they replace."""
-        if not self.source and not is_lab(pipeline):
-            raise SafegenError(
-                "filtered has to be told which checkpoint; name a folder or hub id: filtered:FOLDER"
-            )
         place = self._place
         if isinstance(place, Path) and not (place / _INDEX).is_file():
             return {"unet": _load_unet(place, pipeline)}
@@ -111,6 +107,17 @@ def _load_parts(source: str, pipeline: Any, local_files_only: bool) -> dict[str,
 
 
 @register("filtered")
-def filtered(source: str = "", *, local_files_only: bool = False) -> Filtered:
-    """Another checkpoint, by folder or hub id; the lab's second UNet for the lab."""
-    return Filtered(source, local_files_only)
+def filtered(
+    source: str = "", *, profile: Profile | None = None, local_files_only: bool = False
+) -> Filtered:
+    """Another checkpoint, by folder or hub id; without one that of the model's profile.
+
+    Raises:
+        SafegenError: there is neither.
+    """
+    usual = None if profile is None else profile.filtered
+    if not source and usual is None:
+        raise SafegenError(
+            "filtered has to be told which checkpoint; name a folder or hub id: filtered:FOLDER"
+        )
+    return Filtered(source or str(usual), local_files_only)

@@ -11,12 +11,10 @@ from safegen.concepts import Concept
 from safegen.defenses import Defense, DefenseIdentity, Undo, own_checker, register
 from safegen.defenses._exchange import exchange
 from safegen.errors import SafegenError
-from safegen.lab.concept import LAB_WEAPONS
-from safegen.lab.safety_checker import FALSE_ALARMS, lab_checker
 from safegen.models.anatomy import denoiser_of
-from safegen.models.loading import is_lab
 from safegen.models.safety_checker import checker_folders, load_checker
 from safegen.models.weights import content_hash, model_folder
+from safegen.profiles import Profile
 
 
 @dataclass(frozen=True)
@@ -24,21 +22,17 @@ class SafetyFilter(Defense):
     """Filters a pipeline's pictures through a safety checker, by the pipeline's own call.
 
     Attributes:
-        source: folder or hub id of a checker; if empty the one that the model came with, and
-            for the lab one made of its CLIP.
-        words: what the lab's checker looks for.
-        false_alarms: share of safe training scenes that the lab's checker may flag.
+        source: folder or hub id of a checker; if empty the one that the model came with, or one
+            made for it.
+        profile: of a model for which a checker can be made.
+        words: what a made checker looks for.
         local_files_only: never ask the hub.
     """
 
     source: str = ""
-    words: tuple[str, ...] = LAB_WEAPONS.words
-    false_alarms: float = FALSE_ALARMS
+    profile: Profile | None = None
+    words: tuple[str, ...] = ()
     local_files_only: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.false_alarms < 1:
-            raise SafegenError(f"false alarms are a share in [0, 1), not {self.false_alarms:g}")
 
     @cached_property
     def identity(self) -> DefenseIdentity:
@@ -47,14 +41,10 @@ class SafetyFilter(Defense):
             parts = dict.fromkeys(checker_folders(self._folder))
             hashes = [content_hash(part) for part in parts]
             return DefenseIdentity("safety-filter", {"content_hash": hashes})
-        return DefenseIdentity(
-            "safety-filter",
-            {
-                "source": "the model's own",
-                "words": list(self.words),
-                "false_alarms": self.false_alarms,
-            },
-        )
+        if self.profile is not None:
+            made = {"source": self.profile.name, "words": list(self.words)}
+            return DefenseIdentity("safety-filter", made)
+        return DefenseIdentity("safety-filter", {"source": "the model's own"})
 
     def attach(self, pipeline: Any) -> Undo:
         """See ``Defense.attach``."""
@@ -68,15 +58,15 @@ class SafetyFilter(Defense):
         own = own_checker(pipeline)
         if own is not None and not self.source:
             return own, pipeline.feature_extractor
-        checker, processor = self._other_checker(pipeline)
+        checker, processor = self._other_checker()
         weight = next(denoiser_of(pipeline).parameters())
         return checker.to(weight.device, weight.dtype), processor
 
-    def _other_checker(self, pipeline: Any) -> tuple[Any, Any]:
+    def _other_checker(self) -> tuple[Any, Any]:
         if self.source:
             return load_checker(self._folder)
-        if is_lab(pipeline):
-            return lab_checker(self.words, self.false_alarms)
+        if self.profile is not None and self.profile.safety_checker is not None:
+            return self.profile.safety_checker(self.words)
         raise SafegenError(
             "safety-filter: the model came without a safety checker; name one: "
             "safety-filter:CompVis/stable-diffusion-safety-checker, or a folder"
@@ -99,7 +89,14 @@ def put_checker(pipeline: Any, checker: Any, processor: Any) -> Undo:
 
 @register("safety-filter")
 def safety_filter(
-    source: str = "", *, concept: Concept = LAB_WEAPONS, local_files_only: bool = False
+    source: str = "",
+    *,
+    concept: Concept | None = None,
+    profile: Profile | None = None,
+    local_files_only: bool = False,
 ) -> SafetyFilter:
-    """The safety checker of Stable Diffusion; of the lab's CLIP for the lab."""
-    return SafetyFilter(source, concept.words, local_files_only=local_files_only)
+    """The safety checker of Stable Diffusion, or one that the model's profile makes."""
+    wanted = concept or (profile and profile.concept)
+    if source or not wanted or not profile or profile.safety_checker is None:
+        return SafetyFilter(source, local_files_only=local_files_only)
+    return SafetyFilter(profile=profile, words=wanted.words)

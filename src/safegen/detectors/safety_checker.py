@@ -9,12 +9,11 @@ import numpy as np
 
 from safegen.detectors import Detection, DetectorIdentity, register
 from safegen.detectors._common import check_images, check_threshold
-from safegen.lab import weights_folder
-from safegen.lab.concept import LAB_WEAPONS
-from safegen.lab.safety_checker import lab_checker
-from safegen.models.loading import LAB, default_device
+from safegen.models.anatomy import fingerprint
+from safegen.models.loading import default_device
 from safegen.models.safety_checker import checker_folders, concept_margins, load_checker
 from safegen.models.weights import content_hash, model_folder, weights_hash
+from safegen.profiles import Profile, profile_of
 from safegen.version import __version__
 
 LABEL = "flagged"
@@ -30,7 +29,7 @@ class SafetyCheckerDetector:
     that lies t further above the nearest concept's threshold.
 
     Args:
-        source: ``lab``, or folder or hub id of a checker.
+        source: folder or hub id of a checker, or of a model for which its profile makes one.
         threshold: scores at or above it count.
         local_files_only: never ask the hub.
         batch_size: pictures a pass.
@@ -67,9 +66,10 @@ class SafetyCheckerDetector:
 
 def _load(source: str, local_files_only: bool) -> tuple[Any, Any, str, str]:
     """A checker, its image processor, and the version and file hash to record."""
-    if source == LAB:
-        checker, processor = lab_checker(LAB_WEAPONS.words)
-        return checker, processor, f"lab {__version__}", weights_hash(weights_folder() / "clip")
+    known = profile_of(source) or Profile()
+    if known.safety_checker is not None and known.concept is not None:
+        checker, processor = known.safety_checker(known.concept.words)
+        return checker, processor, f"{known.name} {__version__}", fingerprint(checker)
     folder = model_folder(source, local_files_only=local_files_only)
     checker, processor = load_checker(folder)
     place, processor_place = checker_folders(folder)

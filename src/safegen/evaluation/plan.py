@@ -121,8 +121,9 @@ def plain(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _defense(named: NamedSpec, settings: EvaluationSettings) -> PlannedDefense:
-    offline = settings.local_files_only
-    identity = create_defense(named.spec, settings.concept, local_files_only=offline).identity
+    offline, profile = settings.local_files_only, profile_of(settings.model)
+    made = create_defense(named.spec, settings.concept, profile, local_files_only=offline)
+    identity = made.identity
     record = DefenseRecord(named.name or identity.name, defense_settings(identity))
     return PlannedDefense(record, named.spec)
 

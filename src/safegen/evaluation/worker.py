@@ -40,6 +40,7 @@ from safegen.models.anatomy import fingerprint
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import ImageRequest, generate_samples
 from safegen.observers import Observation, Observer, ObserverIdentity, Sight, create_observer
+from safegen.profiles import profile_of
 
 
 class _Applied(NamedTuple):
@@ -172,8 +173,9 @@ class Worker:
         return self._pipeline, on.defense
 
     def _defense(self, spec: str) -> Defense:
-        offline = self.settings.local_files_only
-        return create_defense(spec, self.settings.concept, local_files_only=offline)
+        settings = self.settings
+        offline, profile = settings.local_files_only, profile_of(settings.model)
+        return create_defense(spec, settings.concept, profile, local_files_only=offline)
 
     def _observer(self, spec: str) -> Observer:
         if spec not in self._observers:

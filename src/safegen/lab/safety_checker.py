@@ -14,12 +14,14 @@ from safegen.lab import weights_folder
 from safegen.lab.world.backgrounds import BACKGROUNDS
 from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS
 from safegen.lab.world.world import JOINERS, SAFE_WORLD, draw_scenes
-from safegen.models.clip_features import LAB_NORMALISATION, image_features, text_features
+from safegen.models.clip_features import ImageNormalisation, image_features, text_features
 from safegen.models.safety_checker import checker_from_clip, image_processor
 
 FALSE_ALARMS = 0.15
 """Share of safe training scenes that the checker may flag: a budget at which it still catches
 clearly more than nine in ten weapons drawn for explicit validation prompts."""
+NORMALISATION = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+"""What the lab's CLIP was trained with."""
 CALIBRATION_SCENES = 1000
 CALIBRATION_SEED = 404
 
@@ -35,7 +37,7 @@ def lab_checker(words: tuple[str, ...], false_alarms: float = FALSE_ALARMS) -> t
         false_alarms: share of the calibration's safe scenes that may be flagged.
     """
     checker = copy.deepcopy(_calibrated(words, false_alarms))
-    return checker, image_processor(checker.config, LAB_NORMALISATION)
+    return checker, image_processor(checker.config, NORMALISATION)
 
 
 @lru_cache(maxsize=4)
@@ -44,10 +46,10 @@ def _calibrated(words: tuple[str, ...], false_alarms: float) -> Any:
 
     folder = weights_folder()
     clip = CLIPModel.from_pretrained(folder / "clip", dtype=torch.float32).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "clip")
     concepts = _unit(text_features(clip, tokenizer, _captions(words)))
     scenes = draw_scenes(CALIBRATION_SCENES, SAFE_WORLD, "train", CALIBRATION_SEED)
-    pictures = _unit(image_features(clip, [scene.image for scene in scenes], LAB_NORMALISATION))
+    pictures = _unit(image_features(clip, [scene.image for scene in scenes], NORMALISATION))
     threshold = calibrate(pictures @ concepts.T, false_alarms)
     return checker_from_clip(
         clip, torch.from_numpy(concepts), torch.full((len(concepts),), threshold)

@@ -29,10 +29,6 @@ class ImageNormalisation:
             raise SafegenError(f"the normalisation's std must be positive; got {self.std}")
 
 
-LAB_NORMALISATION = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""What the lab's CLIP was trained with."""
-
-
 @torch.no_grad()
 def image_features(
     model: Any, images: Sequence[np.ndarray], normalisation: ImageNormalisation, batch: int = 64

@@ -10,18 +10,13 @@ from typing import Any
 import numpy as np
 
 from safegen.errors import SafegenError, first_line
-from safegen.lab import weights_folder
 from safegen.metrics.clip_score import cosine_similarities
 from safegen.models.anatomy import fingerprint
-from safegen.models.clip_features import (
-    LAB_NORMALISATION,
-    ImageNormalisation,
-    image_features,
-    text_features,
-)
-from safegen.models.loading import LAB, default_device, quieten
+from safegen.models.clip_features import ImageNormalisation, image_features, text_features
+from safegen.models.loading import default_device, quieten
 from safegen.observers import Observation, ObserverIdentity, Sight, register
 from safegen.observers._common import pictures
+from safegen.profiles import Profile, profile_of
 
 
 @dataclass(frozen=True)
@@ -43,29 +38,24 @@ def load_clip(source: str, *, local_files_only: bool = False) -> ClipModel:
     """Load a CLIP model onto the first device there is.
 
     Args:
-        source: ``lab``, or folder or hub id of a ``transformers.CLIPModel`` with its tokenizer
-            and its ``preprocessor_config.json``.
+        source: folder or hub id of a ``transformers.CLIPModel`` with its tokenizer and its
+            ``preprocessor_config.json``, or a model whose profile has such a folder.
         local_files_only: never ask the hub.
 
     Raises:
         SafegenError: it cannot be loaded.
     """
     quieten()
-    folder = weights_folder()
-    if source == LAB:
-        model = _load_model(folder / "clip", True)
-        tokenizer = _load_tokenizer(folder / "tokenizer", True)
-        normalisation = LAB_NORMALISATION
-    else:
-        normalisation = _load_normalisation(source, local_files_only)
-        model = _load_model(source, local_files_only)
-        tokenizer = _load_tokenizer(source, local_files_only)
+    place = str((profile_of(source) or Profile()).clip or source)
+    normalisation = _load_normalisation(place, local_files_only)
+    model = _load_model(place, local_files_only)
+    tokenizer = _load_tokenizer(place, local_files_only)
     return ClipModel(model.to(default_device()), tokenizer, normalisation)
 
 
 def clip_settings(source: str, clip: ClipModel) -> dict[str, Any]:
     """What a result must record of the CLIP model of a source, as JSON values."""
-    named = {} if Path(source).is_dir() and source != LAB else {"model": source}
+    named = {} if Path(source).is_dir() else {"model": source}
     return {
         **named,
         "weights_hash": fingerprint(clip.model),
@@ -102,7 +92,7 @@ class ClipObserver:
         ]
 
 
-def _load_model(source: str | Path, offline: bool) -> Any:
+def _load_model(source: str, offline: bool) -> Any:
     import torch
     from transformers import CLIPModel
 
@@ -122,7 +112,7 @@ def _load_model(source: str | Path, offline: bool) -> Any:
     return model.eval()
 
 
-def _load_tokenizer(source: str | Path, offline: bool) -> Any:
+def _load_tokenizer(source: str, offline: bool) -> Any:
     from transformers import CLIPTokenizer
 
     try:
@@ -141,7 +131,7 @@ def _load_normalisation(source: str, offline: bool) -> ImageNormalisation:
     return ImageNormalisation(tuple(processor.image_mean), tuple(processor.image_std))
 
 
-def _not_loaded(source: str | Path, reason: object) -> SafegenError:
+def _not_loaded(source: str, reason: object) -> SafegenError:
     return SafegenError(
         f"{source}: cannot be loaded as a CLIP model ({first_line(reason)}); give a folder or hub "
         "id of a transformers CLIPModel with safetensors weights, tokenizer and "

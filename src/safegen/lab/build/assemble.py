@@ -12,6 +12,8 @@ from transformers import CLIPModel, CLIPTextModel, CLIPTokenizer
 
 from safegen.files import folder_atomically, write_atomically
 from safegen.lab.build.diffusion import new_scheduler
+from safegen.lab.safety_checker import NORMALISATION
+from safegen.models.safety_checker import image_processor
 
 
 def assemble(parts: Path, destination: Path) -> None:
@@ -36,6 +38,8 @@ def assemble(parts: Path, destination: Path) -> None:
         filtered = UNet2DConditionModel.from_pretrained(parts / "unet_filtered")
         filtered.to(torch.float16).save_pretrained(folder / "unet_filtered")
         clip.to(torch.float16).save_pretrained(folder / "clip")
+        pipeline.tokenizer.save_pretrained(folder / "clip")
+        image_processor(clip.config, NORMALISATION).save_pretrained(folder / "clip")
         for config in folder.glob("*/config.json"):
             _tidy(config)
         for name in ("detector.onnx", "second_detector.onnx", "classifier.onnx"):
