@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from safegen.attacks import create_attack
+from safegen.errors import SafegenError
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.profile import LAB
 from safegen.models.loading import load_pipeline
@@ -48,6 +49,22 @@ def test_another_packages_model_is_known_by_its_name(
         assert create_attack("poke", LAB) == create_attack("poke") == {}
     assert profile_of(tiny_folder) is None
     assert profile_of(None) is profile_of(tmp_path) is profile_for(object()) is None
+
+
+@pytest.mark.parametrize(
+    ("module", "source", "message"),
+    [
+        ("divided", "1 / 0", r"cannot be loaded from divided:TINY \(division by zero\); mend or"),
+        ("text", "TINY = 'tiny'", "'tiny' is no Profile of that name"),
+        ("named", "from safegen.profiles import Profile; TINY = Profile('tinny')", "is no Profile"),
+    ],
+)
+def test_a_profile_that_is_none_is_named(
+    module: str, source: str, message: str, installed: Callable[..., Any]
+) -> None:
+    entries = f"[safegen.profiles]\ntiny = {module}:TINY\n"
+    with installed(module, source, entries), pytest.raises(SafegenError, match=message):
+        profile_of("some/model")
 
 
 def test_the_lab_is_such_a_model() -> None:

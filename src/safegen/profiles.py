@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safegen.concepts import Concept
+from safegen.errors import SafegenError
 from safegen.registry import Registry
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Profile:
     dataset: str | None = None
 
 
-PROFILES: Registry[Profile] = Registry("profiles")
+PROFILES: Registry[Any] = Registry("profiles")
 
 
 def profile_of(model: str | Path | None) -> Profile | None:
@@ -85,7 +86,7 @@ def profile_of(model: str | Path | None) -> Profile | None:
     A registered name wins over a folder of that name, which ``./NAME`` stands for.
     """
     if str(model) in PROFILES.names():
-        return PROFILES.get(str(model))
+        return _profile(str(model))
     return next((each for each in _profiles() if model and _same(each.source, model)), None)
 
 
@@ -109,7 +110,17 @@ def concept_for(model: str, text: str | None = None, name: str | None = None) ->
 
 
 def _profiles() -> Iterator[Profile]:
-    return map(PROFILES.get, PROFILES.names())
+    return map(_profile, PROFILES.names())
+
+
+def _profile(name: str) -> Profile:
+    profile = PROFILES.get(name)
+    if not isinstance(profile, Profile) or profile.name != name:
+        raise SafegenError(
+            f"profiles: what a package gives as {name!r} is no Profile of that name; mend or "
+            "uninstall it"
+        )
+    return profile
 
 
 def _same(source: Path | str, model: str | Path) -> bool:

@@ -29,7 +29,7 @@ from typing import (
     get_type_hints,
 )
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 
 T = TypeVar("T")
 Component = TypeVar("Component")
@@ -90,7 +90,7 @@ class Registry(Generic[T]):
         if name in modules:
             return self._import(modules[name], name)
         if points:
-            return cast(T, points[0].load())
+            return self._load(points[0])
         raise SafegenError(self._unknown(name))
 
     def _import(self, module: str, name: str) -> T:
@@ -98,6 +98,15 @@ class Registry(Generic[T]):
         if name not in self._loaded:
             raise ValueError(f"{self.kind}: the module {module} does not register {name!r}")
         return self._loaded[name]
+
+    def _load(self, point: EntryPoint) -> T:
+        try:
+            return cast(T, point.load())
+        except Exception as error:  # what another package's code raises has no base
+            raise SafegenError(
+                f"{self.kind}: {point.name!r} cannot be loaded from {point.value} "
+                f"({first_line(error)}); mend or uninstall the package that gives it"
+            ) from error
 
     def _modules(self) -> dict[str, str]:
         if self.package is None:
