@@ -147,9 +147,14 @@ class Recipe:
             return
         pipeline = load_pipeline("lab")
         counter = PassCounter(pipeline.unet)
-        edit = Edit(pipeline, triplets, self.settings, CONCEPT, self.arguments.out / self.name)
-        teacher = counter.passes
-        before: int | None = None
+        teacher, before = 0, None
+
+        def asked(*_: int) -> None:
+            nonlocal teacher
+            teacher = counter.passes
+
+        folder = self.arguments.out / self.name
+        edit = Edit(pipeline, triplets, self.settings, CONCEPT, folder, on_teacher=asked)
         for record in edit.run():
             if before is None:
                 before = self._passes_at(record.step - 1, teacher) - teacher

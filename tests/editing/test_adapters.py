@@ -30,22 +30,12 @@ QUICK = EditSettings.of(
 )
 
 
-def test_the_patch_is_of_the_rank_and_the_model_is_as_it_was(
-    tiny_pipeline: Any, tiny_latents: TripletLatents
-) -> None:
-    before = {name: value.clone() for name, value in tiny_pipeline.unet.state_dict().items()}
-    modules, attributes = dict(tiny_pipeline.unet.named_modules()), set(vars(tiny_pipeline.unet))
+def test_the_patch_is_of_the_rank(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
     patch = safegen.edit(tiny_pipeline, tiny_latents, QUICK)
     names = [n for n in self_attention_names(tiny_pipeline.unet) if n.endswith(".weight")]
     assert sorted(patch.differences) == names
     for difference in patch.differences.values():
         assert torch.linalg.matrix_rank(difference.double(), rtol=1e-5) == 3
-    after = tiny_pipeline.unet.state_dict()
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[name], after[name]) for name in before)
-    assert dict(tiny_pipeline.unet.named_modules()) == modules
-    assert set(vars(tiny_pipeline.unet)) - attributes <= {"_is_accelerate_prepared"}
-    assert not any(p.requires_grad for p in tiny_pipeline.unet.parameters())
 
 
 def test_it_is_a_lora_of_that_rank_without_loss(
@@ -63,8 +53,6 @@ def test_the_patch_does_what_the_factors_did(
 ) -> None:
     settings = QUICK.changed(ema_decay=0.0)
     run = Edit(tiny_pipeline, tiny_latents, settings)
-    for _ in run.run():
-        pass
     z_t, text = torch.randn(2, 4, 8, 8), torch.randn(2, 16, 16)
 
     def predict() -> torch.Tensor:
@@ -72,9 +60,12 @@ def test_the_patch_does_what_the_factors_did(
             output: torch.Tensor = tiny_pipeline.unet(z_t, torch.tensor([5, 500]), text).sample
         return output
 
-    trained = predict()
-    patch = run.patch()
     original = predict()
+    for record in run.run():
+        if record.step == settings.steps:
+            trained = predict()
+    patch = run.patch()
+    assert torch.equal(predict(), original)
     safegen.apply(tiny_pipeline, patch)
     # The average decays by min(decay, ...), so with 0 it is the last step's factors.
     torch.testing.assert_close(predict(), trained, rtol=1e-4, atol=1e-5)
@@ -123,14 +114,15 @@ def test_the_optimizer_moves_the_factors_only(
 ) -> None:
     shapes = {name: p.shape for name, p in tiny_pipeline.unet.named_parameters()}
     edit = Edit(tiny_pipeline, tiny_latents, QUICK)
-    assert edit.trained_count == sum(3 * sum(shapes[name]) for name in edit.names)
+    running = edit.run()
+    next(running)
     wanted = [p for p in tiny_pipeline.unet.parameters() if p.requires_grad]
-    assert sum(p.numel() for p in wanted) == edit.trained_count
+    assert sum(p.numel() for p in wanted) == sum(3 * sum(shapes[name]) for name in edit.names)
 
 
 def test_impossible_ranks_are_refused(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
     with pytest.raises(SafegenError, match="rank 17 is larger than the weights"):
-        Edit(tiny_pipeline, tiny_latents, QUICK.changed(lora_rank=17))
+        safegen.edit(tiny_pipeline, tiny_latents, QUICK.changed(lora_rank=17))
 
 
 def test_without_peft_it_says_what_to_install() -> None:

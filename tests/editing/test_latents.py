@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import safegen
 from safegen.editing.latents import TripletLatents, encode_triplets
 from safegen.errors import SafegenError
 from safegen.triplets.source import Benign, Pair
@@ -48,14 +50,40 @@ def test_without_captions_there_are_none(tiny_pipeline: Any, drawn_triplets: Any
     assert encode_triplets(tiny_pipeline, drawn_triplets(2, captions=False)).captions == ()
 
 
-def test_nothing_to_learn_from_is_an_error(tiny_latents: TripletLatents) -> None:
-    t = tiny_latents
-    with pytest.raises(SafegenError, match="no unsafe image"):
-        TripletLatents(t.unsafe[:0], t.censored[:0], t.benign, t.captions, t.vae)
-    with pytest.raises(SafegenError, match="no benign image"):
-        TripletLatents(t.unsafe, t.censored, t.benign[:0], (), t.vae)
-    with pytest.raises(SafegenError, match="identical"):
-        TripletLatents(t.unsafe, t.unsafe, t.benign, (), t.vae)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: {"unsafe": t.unsafe[:0], "censored": t.censored[:0]}, "no unsafe image"),
+        (lambda t: {"benign": t.benign[:0], "captions": ()}, "no benign image"),
+        (lambda t: {"censored": t.unsafe}, "identical"),
+        (lambda t: {"censored": t.censored[1:]}, "each unsafe image needs its own censored form"),
+        (lambda t: {"benign": t.benign[..., 1:]}, "all must be of one size"),
+        (lambda t: {"captions": t.captions[1:]}, "hold 5 captions for 6 benign images"),
+    ],
+)
+def test_triplets_that_do_not_belong_together_are_refused(
+    tiny_latents: TripletLatents, change: Any, message: str
+) -> None:
+    with pytest.raises(SafegenError, match=message):
+        replace(tiny_latents, **change(tiny_latents))
+
+
+def test_latents_of_another_size_than_the_models_are_refused(
+    tiny_pipeline: Any, tiny_latents: TripletLatents
+) -> None:
+    tiny_pipeline.unet.register_to_config(sample_size=12)
+    with pytest.raises(SafegenError, match=r"\(4, 8, 8\), and the model's \(4, 12, 12\)"):
+        safegen.edit(tiny_pipeline, tiny_latents)
+
+
+def test_one_missing_caption_is_an_error(tiny_pipeline: Any, drawn_triplets: Any) -> None:
+    class Gap(drawn_triplets):  # type: ignore[misc]
+        def benign(self) -> Iterator[Benign]:
+            for index, picture in enumerate(super().benign()):
+                yield Benign(picture.image, None if index == 2 else picture.caption)
+
+    with pytest.raises(SafegenError, match="benign image 3 has no caption"):
+        encode_triplets(tiny_pipeline, Gap(), batch=2)
 
 
 def test_broken_files_are_named(tiny_latents: TripletLatents, tmp_path: Path) -> None:

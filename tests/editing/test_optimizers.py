@@ -7,7 +7,7 @@ import torch
 
 from safegen.editing.optimizers import (
     MUON_RATE,
-    moment_bytes,
+    Optimizers,
     optimizers_for,
     predicted_moment_bytes,
     set_rate,
@@ -43,11 +43,28 @@ def test_every_direction_of_a_matrix_moves_as_far_under_muon() -> None:
 @pytest.mark.parametrize("settings", [MUON, ADAMW], ids=["muon", "adamw"])
 def test_moments_are_foretold(settings: Optimisation) -> None:
     parameters = _parameters()
-    optimizers = optimizers_for(parameters, settings)
+    optimizers = Optimizers(parameters, settings)
     told = predicted_moment_bytes(parameters, settings)
-    for optimizer in optimizers:
-        optimizer.step()
-    assert moment_bytes(optimizers) == told
+    optimizers.step(1e-3)
+    assert optimizers.moment_bytes() == told
+
+
+@pytest.mark.parametrize("settings", [MUON, ADAMW], ids=["muon", "adamw"])
+def test_scaled_gradients_are_unscaled_once(settings: Optimisation) -> None:
+    """Twice would leave AdamW gradients that its epsilon drowns."""
+    moved = []
+    for scaled in (False, True):
+        parameters = _parameters()
+        before = [parameter.detach().clone() for parameter in parameters]
+        optimizers = Optimizers(parameters, settings, scaled)
+        for parameter in parameters:
+            parameter.grad = None
+        for _ in range(2):
+            optimizers.backward(1e-3 * torch.cat([p.flatten() for p in parameters]).square().sum())
+            optimizers.step(1e-3)
+        moved.append([p.detach() - old for p, old in zip(parameters, before, strict=True)])
+    assert all(change.abs().max() > 1e-4 for change in moved[0])
+    torch.testing.assert_close(moved[1], moved[0], rtol=1e-3, atol=1e-6)
 
 
 def test_muon_keeps_less_than_adamw() -> None:

@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safegen.editing.batches import BatchSource
 from safegen.editing.latents import TripletLatents
 from safegen.editing.patchwork import SIDES, rectangles
 from safegen.editing.settings import EditSettings
-from safegen.editing.trainer import Edit
 
 QUICK = EditSettings.of(steps=2, unsafe_batch=8, teacher_pool=16, warmup_steps=1, cutmix=1.0)
 
@@ -74,7 +74,4 @@ def _numbered(latents: TripletLatents) -> TripletLatents:
 
 def _halves(pipeline: Any, latents: TripletLatents, **changes: Any) -> Any:
     settings = QUICK.changed(interpolation_range=(1.0, 1.0), **changes)
-    edit = Edit(pipeline, latents, settings)
-    halves = edit._source.halves(0, 0)
-    edit.discard()
-    return halves
+    return BatchSource(pipeline, latents, settings).halves(0, 0)

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
-import dataclasses
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,11 +15,16 @@ import pytest
 import torch
 
 import safegen
+from safegen.editing import rehearsal
+from safegen.editing.conditions import Conditions
 from safegen.editing.latents import TripletLatents
 from safegen.editing.objective import clean_latent_loss
+from safegen.editing.optimizers import Optimizers
+from safegen.editing.processes import Processes
 from safegen.editing.run import plan
+from safegen.editing.run_folder import CHECKPOINT, read_records
 from safegen.editing.settings import EditSettings, Mixture
-from safegen.editing.trainer import Edit, read_records
+from safegen.editing.trainer import Edit
 from safegen.errors import SafegenError
 from safegen.models.anatomy import Scope, scope_names
 from safegen.models.prediction import add_noise, prediction_of, signal_and_noise
@@ -82,10 +88,11 @@ def test_adversaries_bring_the_unsafe_back_better_than_they_began(
     only = Mixture(empty=0.0, adversarial=1.0)
     settings = QUICK.changed(steps=60, unsafe_batch=12, learning_rate=1e-9, redirect_mixture=only)
     edit = Edit(tiny_pipeline, tiny_latents, settings)
-    began = edit._source.conditions.adversaries["hidden"].clone()
+    began = Conditions(tiny_pipeline, (), settings.seed).adversaries["hidden"]
     for _ in edit.run():
         pass
-    ended = edit._source.conditions.adversaries["hidden"]
+    assert edit.state is not None
+    ended = edit.state.conditions.adversaries["hidden"]
 
     def distance(conditions: torch.Tensor) -> float:
         unsafe, scheduler = tiny_latents.unsafe[:1], tiny_pipeline.scheduler
@@ -187,6 +194,29 @@ def test_checkpoint_of_other_settings_is_refused(
         safegen.edit(build_pipeline(), tiny_latents, other, run_folder=tmp_path)
 
 
+def test_the_run_folder_is_looked_at_before_the_teacher_is_asked(
+    tiny_pipeline: Any, tiny_latents: TripletLatents, tmp_path: Path
+) -> None:
+    asked: list[int] = []
+
+    def again() -> Any:
+        return safegen.edit(
+            tiny_pipeline, tiny_latents, QUICK, run_folder=tmp_path,
+            on_teacher=lambda done, _: asked.append(done),
+        )  # fmt: skip
+
+    patch = again()
+    assert asked == [0, QUICK.preserve.teacher_pool]
+    finished = again()
+    assert asked == [0, QUICK.preserve.teacher_pool]
+    assert finished.differences.keys() == patch.differences.keys()
+    assert all(torch.equal(patch.differences[n], d) for n, d in finished.differences.items())
+    (tmp_path / CHECKPOINT).write_bytes(b"damaged")
+    with pytest.raises(SafegenError, match=rf"{CHECKPOINT}: not a whole checkpoint"):
+        again()
+    assert asked == [0, QUICK.preserve.teacher_pool]
+
+
 def test_writes_a_log_that_tensorboard_reads(
     tiny_pipeline: Any, tiny_latents: TripletLatents, tmp_path: Path
 ) -> None:
@@ -201,10 +231,84 @@ def test_writes_a_log_that_tensorboard_reads(
     )
 
 
-def test_nan_loss_is_an_error(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
-    broken = dataclasses.replace(tiny_latents, unsafe=tiny_latents.unsafe * float("nan"))
-    with pytest.raises(SafegenError, match="the loss is nan"):
-        safegen.edit(tiny_pipeline, broken, QUICK)
+def _everything(pipeline: Any) -> dict[str, Any]:
+    """All that an edit might leave changed on a pipeline."""
+    found: dict[str, Any] = {}
+    for part in ("unet", "vae", "text_encoder"):
+        for name, module in getattr(pipeline, part).named_modules():
+            found[f"{part} {name}"] = (type(module), sorted(vars(module)), module.training)
+        for name, weight in getattr(pipeline, part).named_parameters():
+            bits = weight.detach().flatten().view(torch.uint8).numpy().tobytes()
+            kept = weight.dtype, weight.device, weight.requires_grad, weight.grad is None
+            found[f"{part} {name}"] = bits, weight.data_ptr(), kept
+    return found
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "whole": {"optimizer": "muon", "gradient_checkpointing": "full", "rehearsal_share": 0.5},
+    "half": {"precision": "bf16", "optimizer": "muon"},
+    "factors": {"lora_rank": 3, "precision": "fp16"},
+}
+ENDS = ["finished", "closed", "not a number", "teacher", "step", "nothing changed"]
+
+
+@pytest.mark.parametrize(
+    ("form", "end"),
+    [
+        *(("whole", end) for end in ENDS),
+        *(("half", end) for end in ("finished", "step")),
+        *(("factors", end) for end in ("finished", "closed", "teacher")),
+    ],
+)
+def test_the_pipeline_is_as_it_was_however_the_edit_ends(
+    tiny_pipeline: Any,
+    tiny_latents: TripletLatents,
+    monkeypatch: pytest.MonkeyPatch,
+    form: str,
+    end: str,
+) -> None:
+    if form == "factors":
+        pytest.importorskip("peft")
+    if form != "whole":
+        tiny_pipeline.unet.to(torch.float16)
+        tiny_pipeline.unet.conv_in.requires_grad_(False)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rehearsal, "EVERY", 2)
+    settings, latents, error = QUICK.changed(steps=4, **FORMS[form]), tiny_latents, ""
+    before = _everything(tiny_pipeline)
+    if end == "not a number":
+        latents = replace(latents, unsafe=latents.unsafe * float("nan"))
+        error = "the loss is nan"
+    if end == "step":
+        monkeypatch.setattr(Optimizers, "step", interrupt)
+    if end == "nothing changed":
+        monkeypatch.setattr(Optimizers, "step", lambda *_: None)
+        error = "of its weights as they were"
+    edit = Edit(
+        tiny_pipeline, latents, settings, on_teacher=interrupt if end == "teacher" else None
+    )
+    with pytest.raises(BaseException, match=error or None) if end in ENDS[2:] else nullcontext():
+        for record in (records := edit.run()):
+            if end == "closed" and record.step == 3:
+                records.close()
+    after = _everything(tiny_pipeline)
+    if form != "whole":  # what was in another precision waited elsewhere
+        before, after = ({n: (v[0], *v[2:]) for n, v in each.items()} for each in (before, after))
+    assert after == before
+    if end == "finished":
+        assert {d.dtype for d in edit.patch().differences.values()} == {torch.float32}
+    else:
+        with pytest.raises(SafegenError, match="not come to its end"):
+            edit.patch()
+
+
+def test_an_edit_is_where_its_model_is_whatever_came_before() -> None:
+    for place in ("cpu", "meta", "cpu"):
+        with Processes(torch.device(place)) as processes:
+            assert processes.device.type == place
 
 
 def test_model_without_self_attention_is_refused(
@@ -221,12 +325,19 @@ def test_triplets_of_another_autoencoder_are_refused(
         safegen.edit(build_pipeline(seed=5), tiny_latents, QUICK)
 
 
-def test_plan_leaves_the_model_as_it_was(tiny_pipeline: Any, tiny_latents: TripletLatents) -> None:
-    before = _weights(tiny_pipeline)
-    told = plan(tiny_pipeline, tiny_latents, QUICK)
+def test_plan_counts_what_the_edit_would_do_and_leaves_the_model_as_it_was(
+    tiny_pipeline: Any, tiny_latents: TripletLatents
+) -> None:
+    before = _everything(tiny_pipeline)
+    told = plan(tiny_pipeline, tiny_latents, QUICK.changed(teacher_pool=100_000))
     names = scope_names(tiny_pipeline.unet, "self-attention")
+    sizes = {name: weight.numel() for name, weight in tiny_pipeline.unet.named_parameters()}
     assert told.names == names
-    assert told.trained == sum(before[name].numel() for name in names)
+    assert told.trained == sum(sizes[name] for name in names)
     assert 0 < told.trained < told.total
-    assert told.seconds > 0
-    assert all(torch.equal(before[n], w) for n, w in _weights(tiny_pipeline).items())
+    assert told.teacher_seconds > 20 * told.step_seconds > 0 == told.rehearsal_seconds
+    rehearsed = QUICK.changed(steps=81, rehearsal_share=0.5, preserve_target="noise")
+    told = plan(tiny_pipeline, tiny_latents, rehearsed)
+    assert told.teacher_seconds == 0
+    assert told.step_seconds / 20 < told.rehearsal_seconds < told.seconds
+    assert _everything(tiny_pipeline) == before

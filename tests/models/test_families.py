@@ -11,8 +11,9 @@ import pytest
 import torch
 
 import safegen
-from safegen.editing.batches import Batch
+from safegen.editing.batches import Batch, BatchSource
 from safegen.editing.latents import TripletLatents, encode_triplets
+from safegen.editing.losses import half_losses
 from safegen.editing.objective import clean_latent_loss
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.editing.trainer import Edit
@@ -151,27 +152,28 @@ def test_pictures_do_not_depend_on_the_batch(edited: Edited, sampler: str) -> No
     assert not np.array_equal(*together)
 
 
-def _oracle_losses(edit: Edit, batch: Batch) -> torch.Tensor:
+def _oracle_losses(source: BatchSource, batch: Batch) -> torch.Tensor:
     """Losses of a denoiser that sees in every latent just what it should."""
     z_t, timesteps, _ = batch.by_text()
-    a, s = signal_and_noise(edit.pipeline.scheduler, timesteps)
-    kind = edit._source.kind
-    oracle = output_for(batch.target.flatten(0, 1), z_t, a, s, kind)
-    return edit._item_losses(oracle, batch, len(batch.z_t))
+    a, s = signal_and_noise(source.scheduler, timesteps)
+    oracle = output_for(batch.target.flatten(0, 1), z_t, a, s, source.kind)
+    return half_losses(oracle, batch, source, redirecting=True)
 
 
 def test_a_perfect_prediction_has_no_loss(edited: Edited) -> None:
-    edit = Edit(edited.pipeline, edited.latents, SETTINGS)
-    for half in edit._source.halves(0, 0):
-        losses = _oracle_losses(edit, half)
+    source = BatchSource(edited.pipeline, edited.latents, SETTINGS)
+    for half in source.halves(0, 0):
+        losses = _oracle_losses(source, half)
         assert losses.shape == (4,)
         assert float(losses.abs().max()) < 1e-4 * float(half.target.pow(2).mean())
-    edit.discard()
 
 
 @pytest.mark.parametrize("preservation", ["teacher", "noise"])
 def test_zero_terminal_snr(
-    build_family: Callable[..., Any], drawn_triplets: Any, preservation: Any
+    build_family: Callable[..., Any],
+    drawn_triplets: Any,
+    preservation: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pipeline = build_family("sd2", zero_snr=True)
     latents = encode_triplets(pipeline, drawn_triplets())
@@ -183,14 +185,13 @@ def test_zero_terminal_snr(
         preserve_target=preservation,
         redirect_mixture=MIXED,
     )
-    edit = Edit(pipeline, latents, settings)
-    edit._source._timesteps = lambda count, _: torch.full((count,), 999)  # type: ignore
-    unsafe, _ = edit._source.halves(0, 0)
+    monkeypatch.setattr(BatchSource, "_timesteps", lambda _, count, __: torch.full((count,), 999))
+    source = BatchSource(pipeline, latents, settings)
+    unsafe, _ = source.halves(0, 0)
     assert torch.equal(unsafe.z_t, unsafe.noise)
-    assert float(_oracle_losses(edit, unsafe).abs().max()) == 0.0
-    records = list(edit.run())
+    assert float(_oracle_losses(source, unsafe).abs().max()) == 0.0
+    records = list(Edit(pipeline, latents, settings).run())
     assert all(np.isfinite([record.redirect, record.preserve]).all() for record in records)
-    edit.discard()
     for sampler in ("ddim", "dpm++", "euler"):
         assert all(image.std() > 0 for image in _pictures(pipeline, sampler))
 

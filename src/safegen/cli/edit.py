@@ -81,6 +81,7 @@ def edit(
             concept=concept,
             run_folder=folder,
             on_record=progress.show,
+            on_teacher=progress.show_teacher,
             keep_pipeline=False,
         )
     if PartialState().is_main_process:
@@ -151,8 +152,13 @@ def _print_plan(plan: EditPlan) -> None:
         table.add_row(PARTS[part], *sizes)
     Console().print(table)
     typer.echo(f"latents, in the processor's memory: {_size(plan.latent_bytes)}")
-    typer.echo(f"highest memory of the process or GPU so far: {_size(plan.peak_bytes)}")
-    typer.echo(f"time: about {plan.seconds:,.0f} s at the trial steps' pace")
+    if plan.peak_bytes is not None:
+        typer.echo(f"highest memory of the process or GPU so far: {_size(plan.peak_bytes)}")
+    typer.echo(
+        f"time: about {plan.seconds:,.0f} s at the trial's pace (teacher's pool "
+        f"{plan.teacher_seconds:,.0f}, steps {plan.step_seconds:,.0f}, rehearsals "
+        f"{plan.rehearsal_seconds:,.0f})"
+    )
 
 
 def _size(count: int) -> str:

@@ -14,7 +14,7 @@ ADAPTER = "safegen"
 
 
 class Trained(Protocol):
-    """The trained form of some of a network's weights.
+    """The trained form of some of a network's weights, in which the originals stay untouched.
 
     Attributes:
         names: of the weights that change.
@@ -26,9 +26,6 @@ class Trained(Protocol):
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """What values of the parameters make of the weights: by name, minus the original."""
-
-    def discard(self) -> None:
-        """Put the network back as it was."""
 
 
 def trained_form(network: nn.Module, names: Sequence[str], rank: int | None, seed: int) -> Trained:
@@ -51,9 +48,9 @@ class WholeWeights:
         self.names = list(names)
         found = dict(network.named_parameters())
         self.parameters = {name: found[name] for name in names}
-        self._originals = {name: p.detach().clone() for name, p in self.parameters.items()}
+        self._originals = {name: p.data for name, p in self.parameters.items()}
         for parameter in self.parameters.values():
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(torch.float32, copy=True)
             parameter.requires_grad_(True)
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -62,12 +59,6 @@ class WholeWeights:
             name: (values[name] - original.float()).cpu()
             for name, original in self._originals.items()
         }
-
-    def discard(self) -> None:
-        """See ``Trained.discard``."""
-        for name, original in self._originals.items():
-            self.parameters[name].data = original
-            self.parameters[name].requires_grad_(False)
 
 
 class LowRankFactors:
@@ -100,18 +91,11 @@ class LowRankFactors:
                 f"has rank {narrowest[0]}; lower --lora-rank or leave it out"
             )
         self._network = network
-        self._layers = {name: network.get_submodule(_module(name)) for name in self.names}
         self.parameters = self._insert(rank, seed)
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``Trained.differences``."""
         return {name: (values[_b(name)] @ values[_a(name)]).cpu() for name in self.names}
-
-    def discard(self) -> None:
-        """See ``Trained.discard``."""
-        for name, layer in self._layers.items():
-            self._network.set_submodule(_module(name), layer)
-        del self._network.peft_config
 
     def _insert(self, rank: int, seed: int) -> dict[str, nn.Parameter]:
         """Put the factors beside the layers; returns them."""

@@ -6,7 +6,7 @@ without the ones before it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,6 +27,8 @@ from safegen.models.prediction import (
     timesteps_at,
 )
 
+TEACHER_BATCH = 16
+"""Pictures of the pool that the teacher is asked about in one go."""
 OVERSHOT = 0.6
 """Bound of s / a where the target overshoots the unsafe that is in the noise: where noise is high,
 s / a times as much is far more than any picture holds."""
@@ -77,9 +79,22 @@ class BatchSource:
     """Draws the unsafe and the benign half of every step.
 
     With teacher preservation it asks the still unedited denoiser once, for a fixed pool.
+
+    Args:
+        pipeline: that is edited.
+        triplets: its latents.
+        settings: of the edit.
+        on_teacher: called with how many pictures of the pool are done, from 0, and how many
+            there are.
     """
 
-    def __init__(self, pipeline: Any, triplets: TripletLatents, settings: EditSettings) -> None:
+    def __init__(
+        self,
+        pipeline: Any,
+        triplets: TripletLatents,
+        settings: EditSettings,
+        on_teacher: Callable[[int, int], None] | None = None,
+    ) -> None:
         self.triplets = triplets
         self.settings = settings
         self.scheduler = pipeline.scheduler
@@ -87,7 +102,7 @@ class BatchSource:
         self.conditions = Conditions(pipeline, triplets.captions, settings.seed)
         self._pool: Batch | None = None
         if settings.preserve.target == "teacher":
-            self._pool = self._ask_teacher(denoiser_of(pipeline))
+            self._pool = self._ask_teacher(denoiser_of(pipeline), on_teacher)
 
     def halves(self, step: int, part: int) -> tuple[Batch, Batch]:
         """The unsafe and the benign batch of an accumulation part of a step."""
@@ -187,7 +202,9 @@ class BatchSource:
         return timesteps_at(self.scheduler, places)
 
     @torch.no_grad()
-    def _ask_teacher(self, denoiser: torch.nn.Module, batch: int = 16) -> Batch:
+    def _ask_teacher(
+        self, denoiser: torch.nn.Module, on_teacher: Callable[[int, int], None] | None
+    ) -> Batch:
         """The original's clean-latent predictions on the pool."""
         generator = self._generator(-1)
         triplets, count = self.triplets, self.settings.preserve.teacher_pool
@@ -196,15 +213,21 @@ class BatchSource:
         (clean,) = self._patchwork((triplets.benign,), pictures, generator)
         drawn = self._noised(clean, clean, rows, generator)
         seen = []
-        for chosen in torch.split(torch.arange(count), batch):
-            part = drawn.chosen(chosen)
-            z_t, timesteps, texts = part.by_text()
-            with autocast(self.settings, next(denoiser.parameters()).device):
-                output = predict(denoiser, z_t, timesteps, self.conditions.table[texts]).cpu()
-            a, s = signal_and_noise(self.scheduler, timesteps)
-            clean_seen = clean_latent(output, z_t, a, s, self.kind)
-            seen.append(clean_seen.view_as(part.target))
+        for chosen in torch.split(torch.arange(count), TEACHER_BATCH):
+            if on_teacher is not None:
+                on_teacher(int(chosen[0]), count)
+            seen.append(self._seen(denoiser, drawn.chosen(chosen)))
+        if on_teacher is not None:
+            on_teacher(count, count)
         return replace(drawn, target=torch.cat(seen))
+
+    def _seen(self, denoiser: torch.nn.Module, batch: Batch) -> torch.Tensor:
+        """The clean latents (B, V, C, H, W) that a denoiser sees in a batch."""
+        z_t, timesteps, texts = batch.by_text()
+        with autocast(self.settings, next(denoiser.parameters()).device):
+            output = predict(denoiser, z_t, timesteps, self.conditions.table[texts]).cpu()
+        a, s = signal_and_noise(self.scheduler, timesteps)
+        return clean_latent(output, z_t, a, s, self.kind).view_as(batch.target)
 
     def _generator(self, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from safegen.errors import SafegenError
-from safegen.models.anatomy import fingerprint, model_size
+from safegen.models.anatomy import denoiser_of, fingerprint, model_size
 from safegen.models.autoencoder import encode_pixels
 from safegen.tensors import read_tensors, write_tensors
 from safegen.triplets.source import TripletSource
@@ -57,6 +57,7 @@ class TripletLatents:
             raise SafegenError("the triplets hold no unsafe image, so there is nothing to remove")
         if len(self.benign) == 0:
             raise SafegenError("the triplets hold no benign image, so nothing would be preserved")
+        self._check_shapes()
         for start in range(0, len(self.unsafe), CHUNK):
             part = slice(start, start + CHUNK)
             same = (self.unsafe[part] == self.censored[part]).flatten(1).all(dim=1)
@@ -65,6 +66,46 @@ class TripletLatents:
                     f"triplet {start + int(same.nonzero()[0, 0]) + 1}: the unsafe and the "
                     "censored image are identical, so nothing would be removed; censor it"
                 )
+
+    def _check_shapes(self) -> None:
+        """Refuse what does not belong together."""
+        unsafe, censored, benign = (
+            tuple(each.shape) for each in (self.unsafe, self.censored, self.benign)
+        )
+        if unsafe != censored:
+            raise SafegenError(
+                f"the triplets hold unsafe latents {unsafe} and censored ones {censored}; each "
+                "unsafe image needs its own censored form, of its size"
+            )
+        if unsafe[1:] != benign[1:]:
+            raise SafegenError(
+                f"the triplets hold unsafe latents {unsafe} and benign ones {benign}; all must be "
+                "of one size"
+            )
+        if len(self.captions) not in (0, benign[0]):
+            raise SafegenError(
+                f"the triplets hold {len(self.captions)} captions for {benign[0]} benign images; "
+                "give each image one, or none to any"
+            )
+
+    def check_fit(self, pipeline: Any) -> None:
+        """Refuse a model that these latents are not of.
+
+        Raises:
+            SafegenError: its autoencoder or the size of its pictures is another.
+        """
+        if self.vae != fingerprint(pipeline.vae):
+            raise SafegenError(
+                "the triplets were encoded with another autoencoder than this model's; "
+                "encode them again with 'safegen triplets'"
+            )
+        config: Any = denoiser_of(pipeline).config
+        shape = (config.in_channels, config.sample_size, config.sample_size)
+        if tuple(self.unsafe.shape[1:]) != shape:
+            raise SafegenError(
+                f"the triplets' latents are {tuple(self.unsafe.shape[1:])}, and the model's "
+                f"{shape}; encode them again with 'safegen triplets'"
+            )
 
     @property
     def nbytes(self) -> int:
@@ -124,15 +165,24 @@ def encode_triplets(
     for pictures in _batches(source.benign(), batch):
         benign.add(_encode(pipeline, [picture.image for picture in pictures], size))
         captions += [picture.caption for picture in pictures]
-    texts = [caption for caption in captions if caption is not None]
+        _check_captions(captions)
     return TripletLatents(
         unsafe.latents(),
         censored.latents(),
         benign.latents(),
-        tuple(texts) if len(texts) == len(captions) else (),
+        tuple(caption for caption in captions if caption is not None),
         fingerprint(pipeline.vae),
         source.describe(),
     )
+
+
+def _check_captions(captions: Sequence[str | None]) -> None:
+    missing = [index for index, caption in enumerate(captions, 1) if caption is None]
+    if 0 < len(missing) < len(captions):
+        raise SafegenError(
+            f"benign image {missing[0]} has no caption, and others have one; give each a caption, "
+            "or none to any"
+        )
 
 
 def _encode(pipeline: Any, images: list[np.ndarray], size: int) -> torch.Tensor:

@@ -12,6 +12,8 @@ from safegen.editing.settings import Optimisation
 
 MUON_RATE = 20.0
 """Spectral norm of a step of Muon, as a multiple of the learning rate of AdamW."""
+CLIPPED = 1.0
+"""Norm of the gradient of all weights, at most."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
@@ -38,17 +40,69 @@ def optimizers_for(
     return made
 
 
-def set_rate(optimizer: Any, rate: float) -> None:
+class Optimizers:
+    """The optimizers of all trained weights, which step together.
+
+    In fp16 the loss must be scaled, lest small gradients vanish; one factor serves them all.
+
+    Args:
+        parameters: the trained weights, on their device.
+        settings: of the optimization.
+        scaled: scale the loss.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[torch.nn.Parameter],
+        settings: Optimisation,
+        scaled: bool = False,
+    ) -> None:
+        self._parameters = list(parameters)
+        self._optimizers = optimizers_for(self._parameters, settings)
+        device = self._parameters[0].device.type
+        self._scaler = torch.amp.GradScaler(device, enabled=scaled)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Add the gradients of a scalar loss."""
+        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+
+    def step(self, rate: float) -> None:
+        """Move the weights along their gradients, whose norm is clipped to 1, and drop these.
+
+        Args:
+            rate: AdamW's learning rate, from which Muon's follows.
+        """
+        for optimizer in self._optimizers:
+            self._scaler.unscale_(optimizer)
+        torch.nn.utils.clip_grad_norm_(self._parameters, CLIPPED)
+        for optimizer in self._optimizers:
+            set_rate(optimizer, rate)
+            self._scaler.step(optimizer)
+            optimizer.zero_grad(set_to_none=True)
+        self._scaler.update()
+
+    def moment_bytes(self) -> int:
+        """Bytes of the optimizers' moments."""
+        states = chain.from_iterable(each.state.values() for each in self._optimizers)
+        return sum(state[name].nbytes for state in states for name in MOMENTS if name in state)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What ``load_state_dict`` takes."""
+        optimizers = [optimizer.state_dict() for optimizer in self._optimizers]
+        return {"optimizers": optimizers, "scaler": self._scaler.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another stood."""
+        for optimizer, moments in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(moments)
+        self._scaler.load_state_dict(state["scaler"])
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Set the learning rate, given as AdamW's."""
-    factor = MUON_RATE if isinstance(_bare(optimizer), torch.optim.Muon) else 1.0
+    factor = MUON_RATE if isinstance(optimizer, torch.optim.Muon) else 1.0
     for group in optimizer.param_groups:
         group["lr"] = factor * rate
-
-
-def moment_bytes(optimizers: Iterable[Any]) -> int:
-    """Bytes of the optimizers' moments."""
-    states = chain.from_iterable(optimizer.state.values() for optimizer in optimizers)
-    return sum(state[name].nbytes for state in states for name in MOMENTS if name in state)
 
 
 def predicted_moment_bytes(parameters: Iterable[torch.nn.Parameter], settings: Optimisation) -> int:
@@ -60,8 +114,3 @@ def predicted_moment_bytes(parameters: Iterable[torch.nn.Parameter], settings: O
         for group in optimizer.param_groups
         for parameter in group["params"]
     )
-
-
-def _bare(optimizer: Any) -> Any:
-    """Without the wrapper of accelerate."""
-    return getattr(optimizer, "optimizer", optimizer)

@@ -52,18 +52,27 @@ class Rehearsal:
         self._settings = settings
         self.movement: dict[str, torch.Tensor] = {}
 
+    def times(self, steps: int) -> int:
+        """How often an edit of so many steps rehearses."""
+        return sum(map(self.is_due, range(steps)))
+
     def is_due(self, step: int) -> bool:
         """Whether to rehearse before a step of the edit."""
         return self._settings.rehearsal.share > 0 and step > 0 and step % EVERY == 0
 
-    def rehearse(self, step: int) -> None:
-        """Fine-tune, remember where that leads, and go back; draws are of the step."""
+    def rehearse(self, step: int, count: int | None = None) -> None:
+        """Fine-tune, remember where that leads, and go back.
+
+        Args:
+            step: of the edit, from which the draws follow.
+            count: steps of the fine-tuning; ``STEPS`` unless given.
+        """
         parameters = list(self._denoiser.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=self._settings.rehearsal.learning_rate)
         generator = self._generator(f"rehearsal-{step}")
         self.movement = {}  # its memory is needed
         with put_back(self._denoiser) as before, all_trained(self._denoiser):
-            for _ in range(STEPS):
+            for _ in range(count or STEPS):
                 # Not by backward(), for which accelerate has hooks where there are more processes.
                 loss = self._loss(generator)
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

@@ -15,8 +15,8 @@ import numpy as np
 from safegen.detectors import Detector, create_detector
 from safegen.editing.latents import encode_triplets
 from safegen.editing.run import edit
+from safegen.editing.run_folder import EditRecord, read_records
 from safegen.editing.settings import EditSettings
-from safegen.editing.trainer import EditRecord, read_records
 from safegen.errors import SafegenError
 from safegen.lab.classifier import classifier_identity, object_scores
 from safegen.lab.pictures import SAMPLING, draw_prompts

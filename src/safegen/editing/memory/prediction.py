@@ -17,8 +17,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from safegen.editing.adapters import trained_form
+from safegen.editing.memory.borrowing import Borrowed
 from safegen.editing.memory.lean_layers import lean_layers
-from safegen.editing.memory.precision import FrozenWeights, autocast, frozen_dtype
+from safegen.editing.memory.precision import autocast, frozen_dtype
 from safegen.editing.memory.recomputation import recomputation
 from safegen.editing.optimizers import predicted_moment_bytes
 from safegen.editing.settings import EditSettings
@@ -114,9 +115,10 @@ def predict_memory(
     """
     with FakeTensorMode():
         skeleton = type(denoiser).from_config(denoiser.config).eval()
+        borrowed = Borrowed(skeleton, keep=False)
         names = scope_names(skeleton, settings.scope)
         form = trained_form(skeleton, names, settings.optimisation.lora_rank, settings.seed)
-        FrozenWeights(skeleton, frozen_dtype(settings), keep=False)
+        borrowed.convert_frozen(frozen_dtype(settings))
         step = _Step(skeleton, condition, latent, settings)
         with AllocatedMemory() as seen:
             step()
@@ -153,7 +155,7 @@ class _Step:
         self._denoiser, self._settings = denoiser, settings
         self._halves = [
             (torch.zeros(rows, *latent), _blank(condition, rows))
-            for rows in (texts * settings.data.unsafe_batch, texts * settings.data.preserve_batch)
+            for rows in (texts * settings.data.unsafe_batch, texts * (settings.data.preserve_batch))
         ]
 
     def __call__(self) -> None:

@@ -1,0 +1,86 @@
+"""The gradient of either half of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from safegen.editing.batches import Batch, BatchSource
+from safegen.editing.losses import half_losses, unsafe_distance
+from safegen.editing.memory.precision import autocast
+from safegen.editing.optimizers import Optimizers
+from safegen.editing.processes import Processes
+from safegen.models.conditioning import TextCondition
+from safegen.models.denoising import predict
+
+
+class Gradients:
+    """Adds a half's gradient to that of the trained weights.
+
+    One half after the other: memory holds the activations of one only.
+
+    Args:
+        model: the denoiser as the processes share it.
+        source: of the batches.
+        optimizers: of the trained weights.
+        processes: among which each batch is divided.
+    """
+
+    def __init__(
+        self, model: Any, source: BatchSource, optimizers: Optimizers, processes: Processes
+    ) -> None:
+        self._model = model
+        self._source = source
+        self._settings = source.settings
+        self._optimizers = optimizers
+        self._processes = processes
+
+    def redirect(self, unsafe: Batch, attacking: bool) -> torch.Tensor:
+        """L_m's gradient; returns the loss's share in the step, a scalar.
+
+        Args:
+            unsafe: the half.
+            attacking: move the adversaries too, to where the model sees more of the unsafe.
+        """
+        batch = self._processes.own_part(unsafe)
+        attacking = attacking and self._settings.redirect.mixture.adversarial > 0
+        output, embeddings = self._predict(batch, attacking)
+        if attacking:
+            self._strengthen_adversaries(output, embeddings, batch)
+        losses = half_losses(output, batch, self._source, redirecting=True)
+        return self._learn(losses.mean(), self._settings.redirect.weight)
+
+    def preserve(self, benign: Batch) -> torch.Tensor:
+        """L_p's gradient; returns the loss's share in the step, a scalar."""
+        batch = self._processes.own_part(benign)
+        output, _ = self._predict(batch, attacked=False)
+        losses = half_losses(output, batch, self._source, redirecting=False)
+        return self._learn(losses.mean(), self._settings.preserve.weight)
+
+    def _learn(self, loss: torch.Tensor, weight: float) -> torch.Tensor:
+        parts = self._settings.optimisation.gradient_accumulation
+        self._optimizers.backward(weight / parts * loss)
+        return self._processes.mean(loss.detach()) / parts
+
+    def _predict(
+        self, batch: Batch, attacked: bool
+    ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
+        """The denoiser's output, and the texts' embeddings, with gradients if attacked."""
+        z_t, timesteps, texts = batch.by_text()
+        condition: TextCondition = self._source.conditions.table[texts.cpu()].to(z_t.device)
+        for embedding in condition.embeddings.values():
+            embedding.requires_grad_(attacked)
+        with autocast(self._settings, z_t.device):
+            output = predict(self._model, z_t, timesteps, condition)
+        return output, condition.embeddings
+
+    def _strengthen_adversaries(
+        self, output: torch.Tensor, embeddings: Mapping[str, torch.Tensor], unsafe: Batch
+    ) -> None:
+        distance = unsafe_distance(output, unsafe, self._source).sum()
+        found = torch.autograd.grad(distance, tuple(embeddings.values()), retain_graph=True)
+        conditions, (_, _, texts) = self._source.conditions, unsafe.by_text()
+        pull = conditions.pull(texts.cpu(), dict(zip(embeddings, found, strict=True)))
+        conditions.move_adversaries({n: self._processes.sum(p) for n, p in pull.items()})

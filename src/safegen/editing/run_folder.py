@@ -1,0 +1,110 @@
+"""What an edit leaves on disk while it runs: checkpoints, records, and a TensorBoard log."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safegen.checkpoints import load_state, save_state
+from safegen.errors import SafegenError
+
+RECORDS = "records.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class EditRecord:
+    """What one step reports.
+
+    Attributes:
+        step: steps done, from 1.
+        steps: steps in all.
+        loss: weighted sum of the two parts.
+        redirect: loss of the unsafe half (L_m).
+        preserve: loss of the benign half (L_p).
+        learning_rate: used in this step.
+        seconds: since the edit began, interruptions left out.
+        seconds_left: estimated from this run's pace.
+    """
+
+    step: int
+    steps: int
+    loss: float
+    redirect: float
+    preserve: float
+    learning_rate: float
+    seconds: float
+    seconds_left: float
+
+
+def read_records(run_folder: Path) -> list[EditRecord]:
+    """The records that an edit left in its run folder, those before an interruption included."""
+    lines = (run_folder / RECORDS).read_text().splitlines()
+    return [EditRecord(**json.loads(line)) for line in lines]
+
+
+class RunFolder:
+    """A folder that one edit writes and goes on from.
+
+    Args:
+        path: of the folder, which is made when it is first written; None: nothing is kept.
+        identity: digest of all that the edit's result depends on.
+        writes: whether this process is the one that writes.
+    """
+
+    def __init__(self, path: Path | None, identity: str, writes: bool = True) -> None:
+        self._path = path
+        self._identity = identity
+        self._writes = writes and path is not None
+        self._log: Any = None
+
+    def checkpoint(self) -> Mapping[str, Any] | None:
+        """What ``save`` wrote last; None if nothing was.
+
+        Raises:
+            SafegenError: the checkpoint is damaged, or belongs to another edit.
+        """
+        if self._path is None or not (self._path / CHECKPOINT).exists():
+            return None
+        state = load_state(self._path / CHECKPOINT)
+        if state.get("identity") != self._identity:
+            raise SafegenError(
+                f"{self._path / CHECKPOINT}: belongs to an edit with another model, triplets or "
+                "settings; delete the folder or name another run folder"
+            )
+        return state
+
+    @contextmanager
+    def recording(self, start: int) -> Iterator[None]:
+        """In the block records are taken, after the first ``start`` of those that are there."""
+        if not self._writes or self._path is None:
+            yield
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._path.mkdir(parents=True, exist_ok=True)
+        records = self._path / RECORDS
+        if records.exists():
+            kept = records.read_text().splitlines()[:start]
+            records.write_text("".join(f"{line}\n" for line in kept))
+        with SummaryWriter(self._path / "tensorboard") as self._log:
+            yield
+
+    def add(self, record: EditRecord) -> None:
+        """Keep a record."""
+        if not self._writes or self._path is None:
+            return
+        for name in ("loss", "redirect", "preserve"):
+            self._log.add_scalar(name, getattr(record, name), record.step)
+        self._log.flush()
+        with (self._path / RECORDS).open("a") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint in place of the last one."""
+        if self._writes and self._path is not None:
+            save_state(self._path / CHECKPOINT, {"identity": self._identity, **state})

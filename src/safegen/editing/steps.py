@@ -1,0 +1,69 @@
+"""The algorithm: which steps the weights take, and nothing of what stands around it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from safegen.averaging import update_average
+from safegen.editing.batches import BatchSource
+from safegen.editing.gradients import Gradients
+from safegen.editing.settings import EditSettings
+from safegen.editing.state import TrainingState
+from safegen.errors import SafegenError
+
+ATTACK_EVERY = 2
+"""Steps between two moves of the adversaries: each costs as much as a pass of the denoiser."""
+
+
+@dataclass(frozen=True)
+class StepLosses:
+    """What a step minimised.
+
+    Attributes:
+        step: from 0.
+        redirect: L_m, the loss of the unsafe half.
+        preserve: L_p, the loss of the benign half.
+    """
+
+    step: int
+    redirect: float
+    preserve: float
+
+
+def edit_steps(
+    state: TrainingState,
+    source: BatchSource,
+    gradients: Gradients,
+    settings: EditSettings,
+    start: int = 0,
+) -> Iterator[StepLosses]:
+    """Train until what is unsafe, noised, is seen as its censored form (arXiv 2404.06666).
+
+    Of z_t = a z_u + s n the model shall see z_c, whatever the text (L_m); of a noised benign
+    picture it shall see what the frozen original sees (L_p). The weights follow the gradient of
+    lambda_m L_m + lambda_p L_p, and their moving average is the result.
+    """
+    for step in range(start, settings.optimisation.steps):
+        if state.rehearsal.is_due(step):
+            state.rehearsal.rehearse(step)
+        l_m = l_p = 0.0
+        for part in range(settings.optimisation.gradient_accumulation):
+            unsafe, benign = source.halves(step, part)
+            with state.rehearsal.moved(step):
+                redirect = gradients.redirect(unsafe, attacking=step % ATTACK_EVERY == 0)
+            preserve = gradients.preserve(benign)
+            l_m, l_p = l_m + float(redirect), l_p + float(preserve)
+        _refuse_divergence(step, l_m, l_p)
+        state.optimizers.step(settings.optimisation.rate(step))
+        update_average(state.average, state.weights, settings.optimisation.ema_decay, step)
+        yield StepLosses(step, l_m, l_p)
+
+
+def _refuse_divergence(step: int, redirect: float, preserve: float) -> None:
+    if not math.isfinite(redirect + preserve):
+        raise SafegenError(
+            f"step {step + 1}: the loss is {redirect} (redirect), {preserve} (preserve); "
+            "lower --learning-rate or use --precision fp32"
+        )
