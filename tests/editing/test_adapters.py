@@ -62,7 +62,7 @@ def test_the_patch_does_what_the_factors_did(
 
     original = predict()
     for record in run.run():
-        if record.step == settings.steps:
+        if record.step == record.steps:
             trained = predict()
     patch = run.patch()
     assert torch.equal(predict(), original)
