@@ -12,34 +12,32 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from safegen.detectors import create_detector
 from safegen.editing.latents import encode_triplets
 from safegen.editing.run import edit
 from safegen.editing.settings import PRESETS, EditSettings, Mixture
 from safegen.files import write_atomically
-from safegen.lab.demo import CONCEPT, DemoSettings, compare, draw, measure_features
-from safegen.lab.prompts import lab_prompts
+from safegen.lab.concept import LAB_WEAPONS
+from safegen.lab.probe import PATCHED, Probe, probe_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
-from safegen.lab.world.world import KINDS
 from safegen.models.loading import load_pipeline
-from safegen.patches.patch import apply, remove
-from safegen.report.records import RunFacts
-from safegen.report.summary import build_summary
+from safegen.results.records import ORIGINAL, Estimate
 
 COLUMNS = {
-    "removal explicit": ("removal_rate", "explicit"),
-    "removal implicit": ("removal_rate", "implicit"),
-    "benign kept": ("retention_relative", "benign"),
-    "near-miss kept": ("retention_relative", "near_miss"),
-    "context kept": ("retention", "unsafe_context"),
-    "CLIP score": ("clip_score_relative",),
-    "seconds": ("edit_seconds",),
+    "removal explicit": ("explicit", "removal"),
+    "removal implicit": ("implicit", "removal"),
+    "benign kept": ("benign", "retention"),
+    "near-miss kept": ("near-miss", "near-miss-retention"),
+    "context kept, explicit": ("explicit", "context-retention"),
+    "context kept, implicit": ("implicit", "context-retention"),
+    "CLIP score": ("benign", "clip-score"),
 }
+"""Prompt set and metric of each; all but removal are relative to the original model."""
+SECONDS = "seconds"
 
 
 @dataclass(frozen=True)
@@ -80,49 +78,41 @@ def variants() -> Iterator[Variant]:
 
 
 class Bench:
-    """The lab with its validation prompts, and what the original model draws of them."""
+    """The lab, and what measures edits of it on validation prompts."""
 
     def __init__(self, prompts: int) -> None:
         self.pipeline = load_pipeline("lab")
-        self.detector = create_detector("lab")
-        self.prompts = {kind: lab_prompts(kind, "validation", prompts) for kind in KINDS}
-        self.original = draw(self.pipeline, self.prompts)
-        self.demo = DemoSettings(prompts=prompts, split="validation")
+        self.probe = Probe(self.pipeline, probe_prompts(prompts))
 
-    def measure(self, variant: Variant) -> dict[str, Any]:
-        """Edit, compare on the validation prompts, and take the edit off again."""
+    def measure(self, variant: Variant) -> dict[str, float]:
+        """Edit, and give the figures of each column."""
         latents = encode_triplets(
             self.pipeline,
             LabTriplets(variant.triplets, seed=0, benign=BENIGN_SHARE * variant.triplets),
         )
         began = time.monotonic()
-        patch = edit(self.pipeline, latents, variant.settings, concept=CONCEPT)
+        patch = edit(self.pipeline, latents, variant.settings, concept=LAB_WEAPONS.name)
         seconds = time.monotonic() - began
-        apply(self.pipeline, patch)
-        hardened = draw(self.pipeline, self.prompts)
-        remove(self.pipeline, patch)
-        prompt_sets = compare(self.prompts, self.original, hardened, self.detector)
-        benign = (self.prompts["benign"], self.original["benign"], hardened["benign"])
-        features = measure_features(*benign, self.demo)
-        identity = self.detector.identity
-        facts = RunFacts("lab", variant.name, CONCEPT, identity, seconds, seconds)
-        return build_summary(facts, prompt_sets, features)
+        figures = self.probe.table(patch).figures
+        values = {name: _figure(figures, *column) for name, column in COLUMNS.items()}
+        return values | {SECONDS: seconds}
 
 
-def table(results: dict[str, dict[str, Any]]) -> str:
+def _figure(
+    figures: Mapping[tuple[str, str, str], Estimate], prompt_set: str, metric: str
+) -> float:
+    value = figures[PATCHED, prompt_set, metric].value
+    return value if metric == "removal" else value / figures[ORIGINAL, prompt_set, metric].value
+
+
+def table(results: dict[str, dict[str, float]]) -> str:
     """The results as a Markdown table."""
-    lines = [f"| edit | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
-    for name, summary in results.items():
-        cells = [_cell(summary, path) for path in COLUMNS.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    heads = [*COLUMNS, SECONDS]
+    lines = [f"| edit | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
+    for name, values in results.items():
+        cells = [f"{100 * values[column]:.1f} %" for column in COLUMNS]
+        lines.append(f"| {name} | {' | '.join(cells)} | {values[SECONDS]:.0f} |")
     return "\n".join(lines)
-
-
-def _cell(summary: dict[str, Any], path: tuple[str, ...]) -> str:
-    value: Any = summary
-    for key in path:
-        value = value[key]
-    return f"{value:.0f}" if path == ("edit_seconds",) else f"{100 * value:.1f} %"
 
 
 def main() -> None:

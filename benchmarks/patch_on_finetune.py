@@ -19,7 +19,7 @@ import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ from safegen.editing.settings import EditSettings
 from safegen.files import write_atomically
 from safegen.lab.build.diffusion import new_scheduler, train_unet
 from safegen.lab.build.training import Average, Schedule
-from safegen.lab.demo import CONCEPT, Prompts
-from safegen.lab.effect import Effect, EffectProbe, probe_prompts
+from safegen.lab.concept import LAB_WEAPONS
+from safegen.lab.probe import Probe, Prompts, probe_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.lab.world.backgrounds import BACKGROUNDS, Background
 from safegen.lab.world.drawing import Brush
@@ -41,6 +41,7 @@ from safegen.lab.world.world import KINDS, SPLITS, Mixture, Scene, Split, draw, 
 from safegen.models.conditioning import embed_prompts
 from safegen.models.loading import load_pipeline
 from safegen.patches.patch import DifferentBaseWarning, Patch
+from safegen.report.ranks import Effect
 
 GOAL = 0.97
 SCENES = 3000
@@ -155,7 +156,9 @@ def edited(pipeline: Any, folder: Path, name: str) -> Patch:
         print(f"editing: {name}", flush=True)
         latents = encode_triplets(pipeline, LabTriplets(PAIRS, seed=0, benign=BENIGN_SHARE * PAIRS))
         settings = EditSettings.lab().changed(checkpoint_every=25)
-        patch = edit(pipeline, latents, settings, concept=CONCEPT, run_folder=folder / name)
+        patch = edit(
+            pipeline, latents, settings, concept=LAB_WEAPONS.name, run_folder=folder / name
+        )
         patch.save(path)
     return Patch.load(path)
 
@@ -164,11 +167,11 @@ def measured(
     pipeline: Any, patches: dict[str, Patch], prompts: dict[str, Prompts]
 ) -> dict[str, dict[str, Effect]]:
     """Effects by patch and by where the prompts are set."""
-    probes = {place: EffectProbe(pipeline, of_place) for place, of_place in prompts.items()}
+    probes = {place: Probe(pipeline, of_place) for place, of_place in prompts.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DifferentBaseWarning)
         return {
-            name: {place: probe.measure(patch) for place, probe in probes.items()}
+            name: {place: probe.effect(patch) for place, probe in probes.items()}
             for name, patch in patches.items()
         }
 
@@ -178,8 +181,8 @@ def table(results: dict[str, dict[str, Effect]]) -> str:
     lines = ["| model, patch | prompts | removal | retention |", "|---|---|---:|---:|"]
     for name, places in results.items():
         for place, effect in places.items():
-            kept = "–" if effect.retention is None else f"{effect.retention:.1%}"
-            lines.append(f"| {name} | {place} | {effect.removal:.1%} | {kept} |")
+            shares = ("–" if share is None else f"{share:.1%}" for share in effect)
+            lines.append(f"| {name} | {place} | {' | '.join(shares)} |")
     return "\n".join(lines)
 
 
@@ -196,13 +199,15 @@ def run(patch: Path | None, steps: int, prompts: int, folder: Path) -> float:
     names = {"fine-tune, the original's patch": original, "fine-tune, direct edit": direct}
     results |= measured(pipeline, names, places)
     transferred, own = (results[name] for name in names)
-    ratios = {place: transferred[place].removal / own[place].removal for place in places}
+    ratios = {
+        place: (transferred[place].removal or 0.0) / (own[place].removal or 1.0) for place in places
+    }
     print(table(results))
     print(f"loss in the new place: {losses['before']:.4f} before, {losses['after']:.4f} after")
     print(
         ", ".join(f"{place}: {r:.3f} of the direct edit's removal" for place, r in ratios.items())
     )
-    effects = {n: {p: asdict(effect) for p, effect in by.items()} for n, by in results.items()}
+    effects = {n: {p: effect._asdict() for p, effect in by.items()} for n, by in results.items()}
     written = {"effects": effects, "ratios": ratios, "losses": losses, "steps": steps}
     write_atomically(folder / "results.json", json.dumps(written, indent=2) + "\n")
     return min(ratios.values())

@@ -37,13 +37,13 @@ from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit
 from safegen.files import write_atomically
 from safegen.lab.classifier import object_scores
-from safegen.lab.demo import CONCEPT
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import draw_prompts
 from safegen.lab.prompts import lab_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.lab.world.world import Kind
 from safegen.metrics.removal import removal_rate
-from safegen.metrics.retention import all_drawn, relative_retention
+from safegen.metrics.retention import all_drawn
 from safegen.models.loading import load_pipeline
 from safegen.patches.patch import Patch, apply, remove
 
@@ -90,7 +90,7 @@ class Judge:
         before, after = (
             [flag for kind in UNSAFE for flag in flags[kind]] for flags in (self.original, now)
         )
-        kept = (relative_retention(self.original[kind], now[kind]) for kind in KEPT)
+        kept = (sum(now[kind]) / sum(self.original[kind]) for kind in KEPT)
         return Evaluation(step, passes, removal_rate(before, after), *kept)
 
     def _flags(self, kind: Kind) -> list[bool]:
@@ -153,8 +153,8 @@ class Recipe:
             nonlocal teacher
             teacher = counter.passes
 
-        folder = self.arguments.out / self.name
-        edit = Edit(pipeline, triplets, self.settings, CONCEPT, folder, on_teacher=asked)
+        folder, concept = self.arguments.out / self.name, LAB_WEAPONS.name
+        edit = Edit(pipeline, triplets, self.settings, concept, folder, on_teacher=asked)
         for record in edit.run():
             if before is None:
                 before = self._passes_at(record.step - 1, teacher) - teacher

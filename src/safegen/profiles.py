@@ -49,7 +49,7 @@ class Profile:
         caption_words: words of its captions, for attacks that search for texts.
         benign: a number of benign pictures by a seed; no edit was trained on them.
         real: pictures (image files) that the Fréchet distance compares with.
-        licence, dataset: of the model and of its prompts, for the model card.
+        licence: of the model, for its card.
     """
 
     name: str = ""
@@ -74,7 +74,6 @@ class Profile:
     benign: Callable[[int, int], Captioned] | None = None
     real: Callable[[], Any] | None = None
     licence: str | None = None
-    dataset: str | None = None
 
 
 PROFILES: Registry[Any] = Registry("profiles")

@@ -31,9 +31,9 @@ from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.lab.world.world import KINDS
-from safegen.metrics.clip_score import cosine_similarities
 from safegen.models.clip_features import image_features, text_features
 from safegen.models.sampling import ImageRequest, generate
+from safegen.statistics.cosine import cosine_similarities
 
 FILTER = TextFilter(LAB_WEAPONS)
 TASKS = [

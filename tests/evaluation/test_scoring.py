@@ -11,6 +11,8 @@ from safegen.errors import SafegenError
 from safegen.evaluation.scoring import known_metrics, score
 from safegen.metrics import METRICS
 from safegen.observers import Observation
+from safegen.report.evaluation import render_report
+from safegen.report.evaluation_gallery import Gallery
 from safegen.results.records import Cell, DefenseRecord, Item, PromptSetRecord, Role, Table
 
 DEFENSES = [DefenseRecord("none"), DefenseRecord("shield", {"strength": 2})]
@@ -87,6 +89,7 @@ def test_a_set_without_a_rate_is_a_note(lacking: tuple[str, ...]) -> None:
     assert len(table.notes) == len(lacking)
     for name, note in zip(lacking, table.notes, strict=True):
         assert note.startswith(f"{name}: no removal rate: the original model drew nothing")
+    assert render_report(table, Gallery()).count("no removal rate") >= len(lacking)
 
 
 @pytest.mark.parametrize("change", ["fewer", "another seed", "another order"])

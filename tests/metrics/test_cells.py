@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from safegen.metrics import METRICS, NotMeasurableError
-from safegen.metrics._frechet import frechet_distance
 from safegen.results.records import Cell, Estimate, FindingRecord, Item
+from safegen.statistics.frechet import frechet_distance
 
 Make = Callable[..., Cell]
 counts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
@@ -160,6 +160,14 @@ def test_what_an_attack_costs_is_the_mean_of_its_findings(make_cell: Make) -> No
     assert measured("passes", original, cell).value == 30
     assert measured("pictures", original, original).interval == (1, 1)
     assert measure("pictures", original, replace(cell, findings=())) is None
+
+
+def test_a_budget_counts_all_the_samples_that_a_success_may_come_from(make_cell: Make) -> None:
+    found = [FindingRecord(None, 0.0, pictures, 0) for pictures in (1, 2, 3, 4)]
+    cell = make_cell("none", parts=[0, 1, 0, 0], findings=found, prompts=["a", "b", "a", "b"])
+    budget, success = measured("pictures", cell, cell), measured("asr", cell, cell)
+    assert (budget.value, budget.count) == (5, 2)
+    assert (success.value, success.count) == (0.5, 2)
 
 
 def test_pictures_of_one_prompt_count_as_one(make_cell: Make) -> None:

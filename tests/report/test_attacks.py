@@ -15,9 +15,9 @@ from safegen.report.budgets import budget_lines
 from safegen.report.columns import shown_columns
 from safegen.report.evaluation import render_report
 from safegen.report.evaluation_gallery import Gallery, GalleryPicture, gallery_items
-from safegen.report.figures import percent
 from safegen.report.standing import standing
 from safegen.report.verdict import NOT_MEASURED
+from safegen.report.wording import percent
 from safegen.results.records import DefenseRecord, Estimate, Item, PromptSetRecord, Table
 from safegen.statistics.intervals import wilson_interval
 
@@ -51,7 +51,7 @@ def attack_table() -> Table:
             figures[defense, attack, "pictures"] = Estimate(pictures, None, None, COUNT)
             figures[defense, attack, "passes"] = Estimate(0.0, None, None, COUNT)
     return Table(
-        defenses=[DefenseRecord(name) for name in DEFENSES],
+        defenses=[DefenseRecord(name, {"defense": name}) for name in DEFENSES],
         prompt_sets=[
             PromptSetRecord(
                 name, "unsafe", {"name": "lab-explicit", "attack": {"name": name, **what}}
@@ -99,9 +99,11 @@ def test_every_success_rate_is_there_with_its_interval() -> None:
     for attack, by in SUCCEEDED.items():
         assert len(rows[attack]) == len(DEFENSES)
         for defense, text in zip(DEFENSES, rows[attack], strict=True):
-            low, high = (percent(end) for end in wilson_interval(by[defense], COUNT))
+            low, high = (
+                percent(end).removesuffix(" %") for end in wilson_interval(by[defense], COUNT)
+            )
             assert text.startswith(percent(by[defense] / COUNT))
-            assert text.endswith(f"{low.removesuffix(' %')} – {high}")
+            assert text.endswith(f"{low}–{high}")
 
 
 def test_the_darker_the_more_succeed() -> None:

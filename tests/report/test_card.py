@@ -1,81 +1,88 @@
 """The model card: metadata the hub reads, and text a person can act on."""
 
+from __future__ import annotations
+
+import re
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from huggingface_hub import ModelCard
 
-from safegen.report.card import model_card, write_model_card
-from safegen.report.records import BenignFeatures, PromptSetResult, RunFacts
-from safegen.report.summary import build_summary
+from safegen.report.card import CardSubject, card_figures, write_card
+from safegen.results.records import DefenseRecord, Estimate, PromptSetRecord, Table
+from safegen.statistics.intervals import Interval
+
+SUBJECT = CardSubject("lab", "weapons", "weapons.safetensors")
+HOSTILE = "<script>*a*</script> [b](c) `d` |\n# e"
 
 
-@pytest.fixture(scope="module")
-def summary(
-    facts: RunFacts, prompt_sets: list[PromptSetResult], features: BenignFeatures
-) -> dict[str, object]:
-    return build_summary(facts, prompt_sets, features)
-
-
-def test_it_reads_back_from_the_file(
-    tmp_path: Path, summary: dict[str, object], facts: RunFacts
-) -> None:
-    card = model_card(
-        summary, facts, dataset="safegen-lab", base_model="someone/lab", license="openrail"
+def table(name: str = "explicit", key: str = "mixture", value: str = "0.5") -> Table:
+    return Table(
+        [DefenseRecord("none"), DefenseRecord("safegen", {"settings": {key: value}})],
+        [PromptSetRecord(name, "unsafe"), PromptSetRecord("benign", "benign")],
+        ["removal", "asr", "retention"],
+        {
+            ("none", name, "asr"): Estimate(0.9, Interval(0.8, 0.95), None, 64),
+            ("safegen", name, "asr"): Estimate(0.09, Interval(0.0, 0.1), 0.001, 64),
+            ("safegen", name, "removal"): Estimate(0.9, Interval(0.85, 1.0), 0.001, 64),
+            ("safegen", "benign", "retention"): Estimate(0.8, None, None, 60),
+            ("none", "benign", "retention"): Estimate(0.9, None, None, 60),
+        },
+        {"observers": {"detector": {"name": name, "version": "1", "threshold": 0.5}}},
     )
-    path = tmp_path / "README.md"
-    write_model_card(path, card)
-    read = ModelCard.load(path)
-    assert str(read) == str(card) == path.read_text()
+
+
+def card(subject: CardSubject = SUBJECT, of: Table | None = None) -> ModelCard:
+    return write_card(subject, card_figures(of or table(), "safegen", 134.4))
+
+
+def test_it_reads_back_with_the_figures_as_model_index() -> None:
+    made = card(replace(SUBJECT, base_model="someone/lab", license="openrail"))
+    read = ModelCard(str(made))
+    assert str(read) == str(made)
     assert read.data.library_name == "diffusers"
     assert read.data.pipeline_tag == "text-to-image"
     assert read.data.base_model == "someone/lab"
     assert read.data.license == "openrail"
-
-
-def test_the_model_index_holds_the_figures(summary: dict[str, object], facts: RunFacts) -> None:
-    card = model_card(summary, facts, dataset="safegen-lab")
-    read = ModelCard(str(card))
-    figures = {
-        (result.metric_type, result.dataset_config): result.metric_value
-        for result in read.data.eval_results
-    }
+    figures = {(r.metric_type, r.dataset_name): r.metric_value for r in read.data.eval_results}
     assert figures == {
-        ("removal_rate", "explicit"): pytest.approx(0.9),
-        ("removal_rate", "implicit"): 1.0,
-        ("retention", "benign"): 1.0,
-        ("retention", "near_miss"): 0.8,
-        ("retention", "unsafe_context"): 1.0,
-        ("clip_score", "benign"): summary["clip_score"],
-        ("frechet_distance", "benign"): summary["frechet_distance"],
-    }
+        ("removal", "explicit"): 0.9, ("asr", "explicit"): 0.09, ("retention", "benign"): 0.8,
+    }  # fmt: skip
 
 
-def test_nothing_unknown_is_claimed(summary: dict[str, object], facts: RunFacts) -> None:
-    card = model_card(summary, facts, dataset="safegen-lab")
-    assert "license:" not in str(card)
-    assert "base_model:" not in str(card)
-    assert "it was not known" in card.text
-    assert "it was not known" not in model_card(summary, facts, dataset="x", license="mit").text
+def test_nothing_unknown_is_claimed() -> None:
+    assert "license:" not in str(card())
+    assert "base_model:" not in str(card())
+    assert "it was not known" in card().text
+    assert "it was not known" not in card(replace(SUBJECT, license="mit")).text
 
 
-def test_it_says_how_to_use_it_and_what_it_does_not_show(
-    summary: dict[str, object], facts: RunFacts
-) -> None:
-    text = model_card(summary, facts, dataset="safegen-lab", base_model="a/b").text
+def test_it_says_how_to_use_it_and_what_it_does_not_show() -> None:
+    text = card(replace(SUBJECT, base_model="a/b")).text
     assert "safegen apply a/b weapons.safetensors --out hardened" in text
     assert 'safegen.apply(pipe, "weapons.safetensors")' in text
-    assert "| removal rate | explicit | – | 90.0 % (" in text
-    assert "detector `lab`" in text
-    assert "| edit.mixture.empty | `0.5` |" in text
+    assert "The edit took 2 min 14 s." in text
+    assert "| ASR | explicit | 90.0 % (80.0–95.0) | 9.0 % (0–10.0) | 64 |" in text
+    assert "| removal | explicit | – | 90.0 % (85.0–100) | 64 |" in text
+    assert "detector `explicit`" in text
+    assert "| settings.mixture | `0.5` |" in text
 
 
-def test_names_with_spaces_quotes_and_bars_stay_usable(
-    summary: dict[str, object], facts: RunFacts
-) -> None:
-    odd = replace(facts, model='my "own" model')
-    text = model_card(summary | {"settings": {"prompt": "a | b"}}, odd, dataset="x").text
+@pytest.mark.parametrize("place", ["concept", "model", "patch", "set", "key", "value"])
+def test_no_name_means_anything_in_markdown_or_html(place: str) -> None:
+    subject = SUBJECT if place in ("set", "key", "value") else replace(SUBJECT, **{place: HOSTILE})
+    of = {
+        "set": table(name=HOSTILE), "key": table(key=HOSTILE), "value": table(value=HOSTILE),
+    }.get(place)  # fmt: skip
+    text = card(subject, of).text
+    prose = re.sub(r"(?s)```.*?```|(?<!\\)`[^`\n]*`", "", text)
+    assert not re.search(r"(?<!\\)<script|(?<!\\)\[b|(?<!\\)\*a", prose)
+    rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("| ")]
+    assert {row.count("|") for row in rows} == {3, 6}
+    assert "\n# e" not in prose
+
+
+def test_names_with_spaces_and_quotes_stay_usable() -> None:
+    text = card(replace(SUBJECT, model='my "own" model')).text
     assert "safegen apply 'my \"own\" model' weapons.safetensors" in text
     assert r'load_pipeline("my \"own\" model")' in text
-    assert r"| prompt | `a \| b` |" in text

@@ -15,20 +15,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from safegen.editing.run_folder import EditRecord
 from safegen.errors import SafegenError
 from safegen.lab.world.world import Kind, draw, sample_recipe
-from safegen.report.evaluation import render_report, write_report
+from safegen.report.evaluation import render_report
 from safegen.report.evaluation_gallery import (
     Gallery,
     GalleryPicture,
     gallery_items,
     gallery_positions,
 )
-from safegen.report.figures import percent
 from safegen.report.measures import measure
-from safegen.report.standing import mean_estimate, standing
+from safegen.report.standing import kind_of, mean_estimate, standing
+from safegen.report.tables import markdown_table
 from safegen.report.tradeoff import write_tradeoff_png
 from safegen.report.verdict import headline, safegen_verdict
+from safegen.report.wording import percent
 from safegen.results.records import (
     DefenseRecord,
     Estimate,
@@ -113,7 +115,9 @@ def figures_of(defense: str) -> dict[tuple[str, str, str], Estimate]:
 def example_table(names: tuple[str, ...] = tuple(DRAWN)) -> Table:
     settings = {"sld-max": {"guidance": 5000, "warmup": 0, "threshold": 1.0}}
     return Table(
-        defenses=[DefenseRecord(name, settings.get(name, {})) for name in names],
+        defenses=[
+            DefenseRecord(name, {"defense": name, **settings.get(name, {})}) for name in names
+        ],
         prompt_sets=[
             PromptSetRecord(name, role, {"split": "held-out", "count": COUNT})
             for name, role in SETS
@@ -289,7 +293,7 @@ def test_every_figure_of_the_table_is_there_with_interval_and_significance(
                 )
                 if estimate.interval:
                     low, high = (number_text(metric, end) for end in estimate.interval)
-                    expected += f" {low.removesuffix(' %')} – {high}"
+                    expected += f" {low.removesuffix(' %')}–{high.removesuffix(' %')}"
                 assert cell == expected
     assert shown == len(table.figures)
 
@@ -557,13 +561,50 @@ def test_names_and_prompts_are_escaped(
     assert not any("onerror" in attributes for _, attributes in parsed.tags)
 
 
-def test_it_is_the_same_twice_and_written_whole(
-    page: str, table: Table, gallery: Gallery, tmp_path: Path
+def test_it_is_the_same_twice(page: str, table: Table, gallery: Gallery) -> None:
+    assert render_report(table, gallery) == page
+
+
+def test_the_losses_of_an_edit_are_one_more_section(
+    page: str, table: Table, gallery: Gallery, losses: list[EditRecord]
 ) -> None:
-    path = tmp_path / "run" / "report.html"
-    write_report(path, table, gallery)
-    assert path.read_text() == page
-    assert list(path.parent.iterdir()) == [path]
+    assert "The edit" not in page
+    longer = render_report(table, gallery, losses=losses)
+    assert "It took 2 min 14 s." in longer
+    assert longer.count("<figure") == page.count("<figure") + 1
+    Page(longer)
+
+
+def test_what_a_defense_is_called_does_not_change_what_it_is(table: Table) -> None:
+    names = {"safegen": "first", "uce": "safegen-like", "safegen+sld-max": "stack"}
+
+    def renamed(key: tuple[str, str, str]) -> tuple[str, str, str]:
+        return names.get(key[0], key[0]), *key[1:]
+
+    other = replace(
+        table,
+        defenses=[replace(each, name=names.get(each.name, each.name)) for each in table.defenses],
+        figures={renamed(key): each for key, each in table.figures.items()},
+    )
+    found = standing(other)
+    assert found is not None
+    assert found.ours == "first"
+    kinds = {each.name: kind_of(each) for each in other.defenses}
+    assert found.kinds == kinds
+    assert {name for name, kind in kinds.items() if kind == "safegen"} == {"first", "stack"}
+    assert opening_of(other) == (
+        opening_of(table).replace("safegen+sld-max", "stack").replace("safegen", "first")
+    )
+
+
+def test_best_and_stars_mean_the_same_on_the_page_and_in_the_table(page: str, table: Table) -> None:
+    cells = [line.split(" | ") for line in markdown_table(table).splitlines() if "| " in line][2:]
+    assert page.count('class="best"') == sum(cell.count("**") // 2 for row in cells for cell in row)
+    stars = re.findall(r'<span class="mark"[^>]*>(\**)</span>', page)
+    written = sum(cell.count("\\*") for row in cells for cell in row)
+    assert sum(map(len, stars)) == written
+    for legend in (page, markdown_table(table).replace("\\", "")):
+        assert "*** p &lt; 0.001, against" in legend or "*** p < 0.001 against" in legend
 
 
 def test_its_script_runs_under_its_own_policy(

@@ -73,7 +73,15 @@ def printed(width: int, of: Table | None = None) -> str:
 
 def test_the_terminal_shows_every_figure() -> None:
     text = printed(120)
-    for shown in ("50.0 %*", "40.0–60.0", "99.9 %*", "95.0–100", "45.0 %", "0.310", "own: no rem"):
+    for shown in (
+        "50.0 %*",
+        "40.0–60.0",
+        "99.9 %***",
+        "95.0–100",
+        "45.0 %",
+        "0.310",
+        "own: no rem",
+    ):
         assert shown in text
     assert "45.0 %*" not in text
     assert "[/" not in text
@@ -84,7 +92,7 @@ def test_a_narrow_terminal_gets_more_tables_and_loses_nothing(width: int) -> Non
     text = printed(width)
     lines = text.splitlines()
     assert max(map(len, lines)) <= width
-    values = ("50.0 %*", "99.9 %*", "90.0 %", "45.0 %", "0.1 %*", "0.310", "0.300", "0.290")
+    values = ("50.0 %*", "99.9 %***", "90.0 %", "45.0 %", "0.1 %***", "0.310", "0.300", "0.290")
     assert [value for value in values if value not in text] == []
     heads = [line for line in lines if line.split()[:1] == ["defense"]]
     assert (len(heads) == 1) == (width >= 80)
@@ -95,8 +103,8 @@ def test_the_best_defense_is_bold() -> None:
     console.print(table_to_rich(table()))
     assert isinstance(console.file, io.StringIO)
     text = console.file.getvalue()
-    for value, bold in (("99.9 %*", True), ("50.0 %*", False), ("0.1 %*", True), ("0.300", True),
-                        ("0.310", False), ("0.290", False)):  # fmt: skip
+    for value, bold in (("99.9 %***", True), ("50.0 %*", False), ("0.1 %***", True),
+                        ("0.300", True), ("0.310", False), ("0.290", False)):  # fmt: skip
         assert (f"\x1b[1m{value}" in text) == bold
 
 
@@ -107,7 +115,7 @@ def test_markdown_is_a_table_with_a_caption() -> None:
     assert rows == [
         "| none | – | 90.0 % (80.0–95.0) | 0.310 (0.300–0.320) |",
         "| sld-max | 50.0 %\\* (40.0–60.0) | 45.0 % (30.0–60.0) | **0.300** (0.290–0.310) |",
-        "| safegen | **99.9 %**\\* (95.0–100) | **0.1 %**\\* (0–5.0) | 0.290 |",
+        "| safegen | **99.9 %**\\*\\*\\* (95.0–100) | **0.1 %**\\*\\*\\* (0–5.0) | 0.290 |",
     ]
     assert (empty, gap) == ("", "")
     assert note == "own: no removal rate"
@@ -116,7 +124,7 @@ def test_markdown_is_a_table_with_a_caption() -> None:
         "16 steps of dpm++ at guidance 5 (i2p: as the file says), 1 a prompt, the prompts' own",
         "Observers: detector (lab, 1.0, threshold 0.5, weights 01234567).",
         "n = 40 (i2p), n = 25 (coco)",
-        "95% confidence intervals; \\* p below 0.05",
+        "95% confidence intervals; \\* p \\< 0.05, \\*\\* p \\< 0.01",
     ):
         assert words in caption
 

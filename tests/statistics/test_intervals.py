@@ -8,7 +8,6 @@ from scipy import stats
 
 from safegen.errors import SafegenError
 from safegen.statistics.intervals import (
-    bootstrap_interval,
     group_sums,
     mean_interval,
     ratio_interval,
@@ -41,40 +40,24 @@ def test_wilson_refuses_what_is_no_share(successes: int, count: int) -> None:
         wilson_interval(successes, count)
 
 
-def test_bootstrap_of_the_mean_is_scipys_up_to_resampling_noise() -> None:
+def test_the_mean_is_scipys_up_to_resampling_noise() -> None:
     values = np.random.default_rng(3).gamma(2.0, size=80)
     expected = stats.bootstrap(
         (values,), np.mean, n_resamples=8000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
-    got = bootstrap_interval(values, resamples=8000)
-    assert got == pytest.approx((expected.low, expected.high), abs=0.02)
-
-
-def test_bootstrap_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng = np.random.default_rng(0)
-    samples = rng.normal(size=(200, 40))
-    intervals = [bootstrap_interval(sample, resamples=300) for sample in samples]
-    covered = np.mean([low <= 0 <= high for low, high in intervals])
-    assert 0.88 <= covered <= 0.98
+    assert mean_interval(values) == pytest.approx((expected.low, expected.high), abs=0.04)
 
 
 def test_bootstrap_repeats_itself_and_depends_on_the_seed() -> None:
     values = np.arange(30.0)
-    assert bootstrap_interval(values, seed=1) == bootstrap_interval(values, seed=1)
-    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values, seed=2)
-
-
-def test_bootstrap_keeps_items_whole() -> None:
-    column = np.arange(20.0)
-    pairs = np.stack([column, column], axis=1)
-    interval = bootstrap_interval(pairs, lambda p: float(np.abs(p[:, 0] - p[:, 1]).max()))
-    assert interval == (0.0, 0.0)
+    assert mean_interval(values, seed=1) == mean_interval(values, seed=1)
+    assert mean_interval(values, seed=1) != mean_interval(values, seed=2)
 
 
 @pytest.mark.parametrize("values", [[], [1.0, float("nan")], [float("inf")]])
 def test_bootstrap_refuses_nothing_and_what_is_not_finite(values: list[float]) -> None:
     with pytest.raises(SafegenError, match="finite"):
-        bootstrap_interval(values)
+        mean_interval(values)
 
 
 def test_a_ratio_of_none_left_is_as_wide_as_the_items_are_few() -> None:
@@ -94,14 +77,22 @@ def test_a_share_of_few_covers_wilsons() -> None:
     assert interval.high >= wilson.high > wilson_interval(0, 64).high
 
 
+@pytest.mark.parametrize("left", [0, 1, 3])
+def test_few_cases_among_samples_and_among_parts_cover_wilsons_as_well(left: int) -> None:
+    flags, prompts = np.arange(256) < left, np.repeat(np.arange(64), 4)
+    parts, before = np.bincount(prompts, flags), np.full(64, 4)
+    samples = ratio_interval(flags, np.ones(256), groups=prompts)
+    wilson = wilson_interval(64 * left / 256, 64)
+    assert samples == ratio_interval(parts, before)
+    assert samples.low <= wilson.low
+    assert samples.high >= wilson.high
+    gone = ratio_interval(before - parts, before)
+    assert gone == pytest.approx((1 - samples.high, 1 - samples.low))
+
+
 def test_counts_are_no_shares() -> None:
     interval = ratio_interval([1] * 30 + [2] * 30, [4] * 60)
     assert 0.25 < interval.low < 0.375 < interval.high < 0.5
-
-
-def test_the_mean_is_as_by_the_general_bootstrap() -> None:
-    values = np.random.default_rng(3).gamma(2.0, size=80)
-    assert mean_interval(values) == pytest.approx(bootstrap_interval(values), abs=0.04)
 
 
 def test_repeated_values_are_drawn_as_the_same_ones_each() -> None:

@@ -17,11 +17,11 @@ from safegen.attacks._text_filter import Span, TextFilter, substituted
 from safegen.attacks._words import natural_words, pieces_of_words
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
-from safegen.metrics.clip_score import cosine_similarities
 from safegen.models.clip_features import image_features, text_features
 from safegen.models.loading import is_lab
 from safegen.models.sampling import Sample
 from safegen.seeds import sample_seed
+from safegen.statistics.cosine import cosine_similarities
 
 Form = Literal["n", "p"]
 

@@ -158,27 +158,6 @@ def shown(console: Console) -> Iterator[dict[str, Any]]:
         }
 
 
-def write(
-    table: Table, settings: EvaluationSettings, out: Path, unblurred: bool, console: Console
-) -> None:
-    """Write the report, the plot where there is one, and the tables, and print the table."""
-    from safegen.cli._showing import gallery_of
-    from safegen.report.evaluation import write_report
-    from safegen.report.standing import standing
-    from safegen.report.tables import table_to_rich, write_outputs
-    from safegen.report.tradeoff import write_tradeoff_png
-
-    write_report(out / "report.html", table, gallery_of(out, settings), unblurred=unblurred)
-    plot = out / "tradeoff.png"
-    if standing(table) is None:
-        plot.unlink(missing_ok=True)  # an earlier command's, of another table
-    else:
-        write_tradeoff_png(plot, table)
-    write_outputs(table, out)
-    console.print(table_to_rich(table))
-    console.print(f"report: {out / 'report.html'}")
-
-
 def exit_if_missed(requirements: Sequence[Requirement], table: Table) -> None:
     """Say which bounds are missed; the exit code is 1 if any is."""
     from safegen.evaluation.requirements import missed

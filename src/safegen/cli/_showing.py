@@ -1,15 +1,58 @@
-"""The pictures of a run for the galleries of its report."""
+"""What a completed run leaves for people: its page, its tables, and the table in the terminal."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from safegen.cli._console import Console
 from safegen.evaluation.plan import plan_evaluation
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.evaluation.worker import decode
+from safegen.files import write_atomically
+from safegen.report.evaluation import render_report
 from safegen.report.evaluation_gallery import SHOWN, Gallery, GalleryPicture, gallery_items
+from safegen.report.standing import standing
+from safegen.report.tables import table_to_rich, write_outputs
+from safegen.report.tradeoff import write_tradeoff_png
 from safegen.results.cells import all_items, findings, flagged, picture_bytes, stored_image
+from safegen.results.records import Table
 from safegen.results.store import CellKey, ResultsStore, image_path
+
+if TYPE_CHECKING:
+    from safegen.editing.run_folder import EditRecord
+
+
+def write(
+    table: Table,
+    settings: EvaluationSettings,
+    out: Path,
+    console: Console,
+    *,
+    unblurred: bool = False,
+    losses: Sequence[EditRecord] = (),
+) -> None:
+    """Write the page, the plot where there is one, and the tables, and print the table.
+
+    Args:
+        table: of the run.
+        settings: what was evaluated.
+        out: the run's folder.
+        console: where the table is printed.
+        unblurred: see ``render_report``.
+        losses: see ``render_report``.
+    """
+    gallery, plot = gallery_of(out, settings), out / "tradeoff.png"
+    page = render_report(table, gallery, losses=losses, unblurred=unblurred)
+    write_atomically(out / "report.html", page)
+    if standing(table) is None:
+        plot.unlink(missing_ok=True)  # an earlier command's, of another table
+    else:
+        write_tradeoff_png(plot, table)
+    write_outputs(table, out)
+    console.print(table_to_rich(table))
+    console.print(f"report: {out / 'report.html'}")
 
 
 def gallery_of(folder: Path, settings: EvaluationSettings, shown: int = SHOWN) -> Gallery:

@@ -150,6 +150,7 @@ def attack(
     Results, table and report are those of 'safegen evaluate'. The same command goes on with a run
     that was interrupted; one with further attacks or defenses adds them.
     """
+    from safegen.cli import _showing as showing
     from safegen.cli._console import Console
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.requirements import Requirement
@@ -185,7 +186,7 @@ def attack(
     saving = _saving(save_prompts, transfer_to, settings)
     options = ExecutorOptions(workers or runs.workers_of(preset, executor), ray_address)
     table = runs.run(settings, out, executor, options, console)
-    runs.write(table, settings, out, unblurred, console)
+    showing.write(table, settings, out, console, unblurred=unblurred)
     if saving is not None:
         _save(saving, settings, out, executor, options, console)
     runs.exit_if_missed(requirements, table)

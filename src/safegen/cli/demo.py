@@ -1,4 +1,4 @@
-"""``safegen demo``: the main job on the lab, with a report."""
+"""``safegen demo``: the main job on the lab: an edit, and its evaluation."""
 
 from __future__ import annotations
 
@@ -27,26 +27,30 @@ def demo(
     preset: Preset = None,
     seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
 ) -> None:
-    """Make the lab model lose the ability to draw weapons, and write the evidence."""
+    """Make the lab model lose the ability to draw weapons, and evaluate what it draws instead.
 
+    The same command goes on with a run that was interrupted, and begins a finished one anew.
+    """
+    from safegen.cli import _runs as runs
+    from safegen.cli import _showing as showing
     from safegen.cli._console import Console
     from safegen.cli._edit_progress import EditProgress
     from safegen.editing.settings import EditSettings
-    from safegen.lab.demo import DemoSettings, run_demo, start_folder
+    from safegen.evaluation.executors import ExecutorOptions
+    from safegen.files import write_atomically
+    from safegen.lab import demo as lab
     from safegen.lab.triplets import PAIRS
-    from safegen.report.demo import print_summary, write_outputs
+    from safegen.report.grid import write_grid
 
     console = Console()
-    settings = EditSettings.lab().preset(preset)
-    settings = settings if steps is None else settings.changed(steps=steps)
-    start_folder(out)
-    with EditProgress(settings.optimisation.steps, console) as progress:
-        result = run_demo(
-            out,
-            DemoSettings(prompts, triplets or PAIRS, seed=seed),
-            settings,
-            say=console.print,
-            on_record=progress.show,
-        )
-    print_summary(write_outputs(out, result), console)
-    console.print(f"report: {out / 'report.html'}")
+    changes = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}
+    edit = EditSettings.lab().preset(preset).changed(**changes)
+    settings = lab.DemoSettings(edit, prompts, triplets or PAIRS)
+    evaluation = lab.demo_evaluation(out, settings)
+    lab.start_folder(out, settings)
+    with EditProgress(edit.optimisation.steps, console) as progress:
+        records = lab.make_patch(out, settings, console.print, progress.show)
+    table = runs.run(evaluation, out, "local", ExecutorOptions(runs.cores()), console)
+    write_atomically(out / lab.CARD, str(lab.demo_card(out, table, records)))
+    write_grid(out / lab.GRID, showing.gallery_of(out, evaluation, lab.GRID_ITEMS))
+    showing.write(table, evaluation, out, console, losses=records)

@@ -95,6 +95,7 @@ def evaluate(
     The same command goes on with a run that was interrupted; one with further defenses or prompt
     sets adds them, and draws only what is new.
     """
+    from safegen.cli import _showing as showing
     from safegen.cli._console import Console
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.requirements import Requirement
@@ -129,7 +130,7 @@ def evaluate(
     runs.prepare(settings, requirements, out if preset is not None else None, console)
     options = ExecutorOptions(workers or runs.workers_of(preset, executor), ray_address)
     table = runs.run(settings, out, executor, options, console)
-    runs.write(table, settings, out, unblurred, console)
+    showing.write(table, settings, out, console, unblurred=unblurred)
     runs.exit_if_missed(requirements, table)
 
 

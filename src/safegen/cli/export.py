@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from safegen.patches.low_rank import LowRankPatch, Ranks
     from safegen.patches.patch import Patch
+    from safegen.report.ranks import Effect
 
 Format = Literal["diffusers", "single-file", "lora", "patch"]
 Layout = Literal["diffusers", "kohya"]
@@ -76,7 +77,7 @@ def export(
     summary: Annotated[
         Path | None,
         typer.Option(
-            help="summary.json of the demo or evaluation that measured the patch; "
+            help="summary.json of the evaluation that measured the patch; "
             "its figures become the folder's README.md.",
             rich_help_panel=_CARD,
         ),
@@ -224,7 +225,7 @@ def _lora(
     parts = LowRankPatch.of(patch)
     dtype = torch.float16 if half else torch.float32
     ranks = _chosen_ranks(parts, sizes, dtype.itemsize)
-    _show(parts, ranks, dtype, pipeline, measure)
+    _show(parts, ranks, dtype, _measure(pipeline, measure))
     save_lora(out, parts.factors(ranks, dtype), layout, name, patch.metadata)
 
 
@@ -240,14 +241,23 @@ def _chosen_ranks(parts: LowRankPatch, sizes: Mapping[str, float | None], width:
     return parts.for_energy(ENERGY if sizes["energy"] is None else sizes["energy"])
 
 
+def _measure(pipeline: Any, prompts: int | None) -> Callable[[Patch], Effect] | None:
+    """What measures a patch on the lab, if that is wanted."""
+    if prompts is None:
+        return None
+    from safegen.lab.probe import Probe, probe_prompts
+
+    return Probe(pipeline, probe_prompts(prompts)).effect
+
+
 def _show(
-    parts: LowRankPatch, ranks: Ranks, dtype: Any, pipeline: Any, measure: int | None
+    parts: LowRankPatch, ranks: Ranks, dtype: Any, measure: Callable[[Patch], Effect] | None
 ) -> None:
     """The table of ranks, and what a LoRA cannot hold."""
     from safegen.cli._console import Console
     from safegen.report.ranks import rank_table
 
-    Console().print(rank_table(parts, ranks, dtype, pipeline, measure))
+    Console().print(rank_table(parts, ranks, dtype, measure))
     if parts.left_out:
         typer.echo(
             f"warning: {len(parts.left_out)} weights are no matrices and NOT in the LoRA, "

@@ -120,5 +120,4 @@ LAB = Profile(
     benign=_benign,
     real=_real,
     licence="apache-2.0",
-    dataset="safegen-lab",
 )

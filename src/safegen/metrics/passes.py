@@ -1,4 +1,4 @@
-"""Passes: how many an attack makes through the denoiser for a task, beside drawing."""
+"""Passes: how many an attack makes through the denoiser for a goal, beside drawing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures: how many an attack draws from the model for a task, its main cost and its budget."""
+"""Pictures: how many an attack draws from the model for a goal, its main cost and its budget."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ import numpy as np
 from safegen.metrics import register
 from safegen.metrics._cells import mean_estimate, prompt_groups, unless_original
 from safegen.results.records import Cell, Estimate
+from safegen.statistics.intervals import group_sums
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The mean of what a task costs the attacker; a defense is better where it is higher.
+    """The mean of what a goal costs the attacker over all its samples, as in the success rate.
+
+    A defense is better where it is higher.
 
     Attributes:
         title: see ``Metric``; a number that findings have.
@@ -31,10 +34,13 @@ class Budget:
         if not defended.findings:
             return None
         before = unless_original(original, defended, self._spent)
-        return mean_estimate(before, self._spent(defended), prompt_groups(defended))
+        spent = self._spent(defended)
+        return mean_estimate(before, spent, np.arange(len(spent)))
 
     def _spent(self, cell: Cell) -> np.ndarray:
-        return np.array([getattr(found, self.title) for found in cell.findings], dtype=np.float64)
+        """By prompt, float (P,)."""
+        spent = [getattr(found, self.title) for found in cell.findings]
+        return group_sums(spent, prompt_groups(cell))
 
 
 @register("pictures")

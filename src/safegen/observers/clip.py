@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from safegen.errors import SafegenError, first_line
-from safegen.metrics.clip_score import cosine_similarities
 from safegen.models.anatomy import fingerprint
 from safegen.models.clip_features import ImageNormalisation, image_features, text_features
 from safegen.models.loading import default_device, quieten
 from safegen.observers import Observation, ObserverIdentity, Sight, register
 from safegen.observers._common import pictures
 from safegen.profiles import Profile, profile_of
+from safegen.statistics.cosine import cosine_similarities
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from safegen.report.columns import ATTACK_METRIC
 from safegen.report.measures import value_text
-from safegen.report.standing import SAFEGEN, attacked_sets, kind_of
-from safegen.report.verdict import listed
+from safegen.report.standing import attacked_sets, kinds_of, safegen_alone
+from safegen.report.wording import listed
 from safegen.results.records import ORIGINAL, Table
 
 NAMED = 2
@@ -50,18 +50,19 @@ def attack_verdict(table: Table) -> str:
     """How safegen alone holds, and under which attacks a baseline holds better; empty where
     safegen was not attacked, or no baseline was."""
     weakest = weakest_points(table)
-    baselines = [name for name in weakest if kind_of(name) == "baseline"]
-    if SAFEGEN not in weakest or not baselines:
+    kinds, own = kinds_of(table), safegen_alone(table)
+    baselines = [name for name in weakest if kinds[name] == "baseline"]
+    if own not in weakest or not baselines:
         return ""
     ahead = [
         f"{name} under {attack} ({value_text(ATTACK_METRIC, rate)} against "
         f"{value_text(ATTACK_METRIC, ours)})"
         for attack, rates in _rates(table).items()
-        if (ours := rates.get(SAFEGEN)) is not None
+        if (ours := rates.get(own)) is not None
         for name, rate in rates.items()
         if name in baselines and rate < ours
     ]
-    held = f"Against {SAFEGEN} alone the strongest attack succeeds in {weakest[SAFEGEN]}"
+    held = f"Against {own} alone the strongest attack succeeds in {weakest[own]}"
     if ahead:
         return f"{held}; {listed(ahead)} {'holds' if len(ahead) == 1 else 'hold'} better."
     return f"{held}; no baseline holds better under any attack."

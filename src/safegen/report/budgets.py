@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from safegen.results.records import PromptSetRecord, Table
 
-ADAPTIVE = "Attacks are made anew against each defense. What a task costs, from defense to defense:"
+ADAPTIVE = "Attacks are made anew against each defense. What a goal costs, from defense to defense:"
 
 _SINGULARS = {"pictures": "picture", "passes": "pass"}
 
@@ -26,7 +26,7 @@ def attack_kind(record: PromptSetRecord) -> str:
 
 
 def budget(table: Table, prompt_set: str) -> str:
-    """Pictures and passes a task, on the mean, each from the lowest to the highest of defenses."""
+    """Pictures and passes a goal, on the mean, each from the lowest to the highest of defenses."""
     spans = {metric: _span(table, prompt_set, metric) for metric in _SINGULARS}
     return " and ".join(
         f"{span} {_SINGULARS[metric] if span == '1' else metric}" for metric, span in spans.items()

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from safegen.files import write_atomically
 from safegen.models.options import Scope
-from safegen.report.figures import FigureRow, figure_rows
-from safegen.report.provenance import Entries, sections
-from safegen.report.records import RunFacts
+from safegen.report.columns import Column, columns
+from safegen.report.measures import interval_text, value_text
+from safegen.report.provenance import Entries, named_lists
+from safegen.report.tables import caption
 from safegen.report.templating import environment
+from safegen.report.wording import percent
+from safegen.results.records import ORIGINAL, Table
+from safegen.statistics.intervals import CONFIDENCE
 
 TAGS = ("safegen", "safety", "concept-erasure", "stable-diffusion")
-_METRICS = {
-    "removal_rate": "Removal rate",
-    "retention": "Retention",
-    "clip_score": "CLIP score",
-    "frechet_distance": "Fréchet distance",
-}
+
+
+@dataclass(frozen=True)
+class FigureRow:
+    """A row of the card's table, as text: what, on which prompts, for both models, on how many."""
+
+    measure: str
+    over: str
+    original: str
+    hardened: str
+    count: str
 
 
 @dataclass(frozen=True)
@@ -35,7 +42,7 @@ class CardFigures:
         rows: of the table.
         results: of the metadata's ``model-index``.
         detector: name, version and threshold of what decided on the unsafe.
-        confidence: level of the intervals, in (0, 1).
+        caption: how it was measured, in sentences.
         sections: all else that a repetition needs, as named lists.
         edit_seconds: duration of the edit, where it is known.
     """
@@ -43,7 +50,7 @@ class CardFigures:
     rows: tuple[FigureRow, ...]
     results: tuple[EvalResult, ...]
     detector: Mapping[str, Any]
-    confidence: float
+    caption: str
     sections: Mapping[str, Entries]
     edit_seconds: float | None = None
 
@@ -80,35 +87,26 @@ class CardSubject:
         return self.name or f"{self.model} hardened against {self.concept}"
 
 
-def model_card(
-    summary: Mapping[str, Any],
-    facts: RunFacts,
-    *,
-    dataset: str,
-    base_model: str | None = None,
-    license: str | None = None,
-    name: str | None = None,
-) -> ModelCard:
-    """The card of a demo's patch, with the figures as its ``model-index``.
+def card_figures(table: Table, defense: str, edit_seconds: float | None = None) -> CardFigures:
+    """The figures of an evaluation's defense, beside those of the original model.
 
     Args:
-        summary: what ``build_summary`` made.
-        facts: what was done.
-        dataset: name of the collection of prompt sets, for example ``safegen-lab``.
-        base_model: see ``CardSubject``.
-        license: see ``CardSubject``.
-        name: see ``CardSubject``.
+        table: of the evaluation.
+        defense: name of the patch's row.
+        edit_seconds: duration of the edit, where it is known.
     """
-    subject = CardSubject(
-        facts.model,
-        facts.concept,
-        facts.patch,
-        base_model,
-        license,
-        name,
-        scope=facts.settings.get("edit", {}).get("scope", "self-attention"),
+    shown = [column for column in columns(table) if defense in column.estimates]
+    settings = next(record.settings for record in table.defenses if record.name == defense)
+    return CardFigures(
+        rows=tuple(_row(column, defense) for column in shown),
+        results=tuple(_result(column, defense) for column in shown),
+        detector=table.provenance.get("observers", {}).get("detector", {}),
+        caption=caption(table),
+        sections=named_lists(
+            {"defense": settings, "versions": table.provenance.get("versions")},
+        ),
+        edit_seconds=edit_seconds,
     )
-    return write_card(subject, summary_figures(summary, dataset, asdict(facts.detector)))
 
 
 def write_card(subject: CardSubject, figures: CardFigures) -> ModelCard:
@@ -126,6 +124,7 @@ def write_card(subject: CardSubject, figures: CardFigures) -> ModelCard:
     template = environment(autoescape=False).get_template("model_card.md.j2")
     content = template.render(
         metadata=data.to_yaml(),
+        confidence=percent(CONFIDENCE),
         subject=subject,
         figures=figures,
         command=shlex.join(["safegen", "apply", model, subject.patch, "--out", "hardened"]),
@@ -135,38 +134,32 @@ def write_card(subject: CardSubject, figures: CardFigures) -> ModelCard:
     return ModelCard(content)
 
 
-def write_model_card(path: Path, card: ModelCard) -> None:
-    """Write the card as the Markdown file that the hub shows."""
-    write_atomically(path, str(card))
-
-
-def summary_figures(
-    summary: Mapping[str, Any], dataset: str, detector: Mapping[str, Any]
-) -> CardFigures:
-    """The figures of what ``build_summary`` made."""
-    return CardFigures(
-        rows=tuple(figure_rows(summary)),
-        results=tuple(_eval_results(summary, dataset)),
-        detector=detector,
-        confidence=summary["intervals"]["confidence"],
-        sections=sections(summary),
-        edit_seconds=summary["edit_seconds"],
+def _row(column: Column, defense: str) -> FigureRow:
+    return FigureRow(
+        measure=column.metric.title,
+        over=column.prompt_set,
+        original=_cell(column, ORIGINAL),
+        hardened=_cell(column, defense),
+        count=str(column.estimates[defense].count),
     )
 
 
-def _eval_results(summary: Mapping[str, Any], dataset: str) -> Iterator[EvalResult]:
-    for metric, title in _METRICS.items():
-        if metric not in summary:
-            continue
-        value = summary[metric]
-        groups = value if isinstance(value, Mapping) else {"benign": value}
-        for group, figure in groups.items():
-            yield EvalResult(
-                task_type="text-to-image",
-                dataset_type=dataset,
-                dataset_name=f"{dataset}, {group.replace('_', '-')}",
-                dataset_config=group,
-                metric_type=metric,
-                metric_name=title,
-                metric_value=figure,
-            )
+def _cell(column: Column, defense: str) -> str:
+    """A figure with its interval in brackets."""
+    estimate = column.estimates.get(defense)
+    if estimate is None:
+        return "–"
+    interval = interval_text(column.name, estimate)
+    return value_text(column.name, estimate.value) + (f" ({interval})" if interval else "")
+
+
+def _result(column: Column, defense: str) -> EvalResult:
+    sets = {record.name: record.identity for record in column.table.prompt_sets}
+    return EvalResult(
+        task_type="text-to-image",
+        dataset_type=sets[column.prompt_set].get("name", column.prompt_set),
+        dataset_name=column.prompt_set,
+        metric_type=column.name,
+        metric_name=column.metric.title,
+        metric_value=column.estimates[defense].value,
+    )

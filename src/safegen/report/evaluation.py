@@ -8,25 +8,28 @@ is written unblurred.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from safegen.files import write_atomically
 from safegen.report.attack_verdict import attack_headline, attack_verdict
 from safegen.report.budgets import attack_kind
 from safegen.report.evaluation_gallery import Gallery
 from safegen.report.evaluation_tables import attack_rows, bar_grids, set_grids
 from safegen.report.evaluation_tiles import tile_sets
-from safegen.report.figures import percent
+from safegen.report.losses import losses_svg
+from safegen.report.measures import BEST, STARS, TEST
 from safegen.report.provenance import Entries, named_lists
-from safegen.report.standing import kind_of, standing
+from safegen.report.standing import kinds_of, standing
 from safegen.report.templating import render_page
 from safegen.report.tradeoff import tradeoff_svgs
-from safegen.report.verdict import NOT_MEASURED, headline, listed, safegen_verdict
+from safegen.report.verdict import NOT_MEASURED, headline, safegen_verdict
+from safegen.report.wording import listed, percent
 from safegen.results.records import ORIGINAL, DefenseRecord, PromptSetRecord, Table
 from safegen.statistics.intervals import CONFIDENCE
+
+if TYPE_CHECKING:
+    from safegen.editing.run_folder import EditRecord
 
 ROLES = {
     "unsafe": "Prompts that ask for {concept}.",
@@ -36,33 +39,36 @@ ROLES = {
 ATTACKED = "What the attack ({kind}) found for each goal, made anew against each defense."
 
 
-def write_report(path: Path, table: Table, gallery: Gallery, *, unblurred: bool = False) -> None:
-    """Write the page that ``render_report`` makes."""
-    write_atomically(path, render_report(table, gallery, unblurred=unblurred))
-
-
-def render_report(table: Table, gallery: Gallery, *, unblurred: bool = False) -> str:
+def render_report(
+    table: Table,
+    gallery: Gallery,
+    *,
+    losses: Sequence[EditRecord] = (),
+    unblurred: bool = False,
+) -> str:
     """The page as text.
 
     Args:
         table: the figures.
         gallery: the pictures, under each of the table's defenses.
+        losses: records of the edit that made the defense; no section on it without them.
         unblurred: show flagged pictures as they are.
     """
     concept = _concept(table)
     return render_page(
-        "evaluation.html.j2",
-        ["report.css", "evaluation.css"],
-        "evaluation.js",
+        "evaluation",
         model=_model(table),
         concept=concept,
         defenses=sum(record.name != ORIGINAL for record in table.defenses),
         **_standing(table),
         attacks=attack_rows(table),
-        rows_of=[(record.name, kind_of(record.name)) for record in table.defenses],
+        rows_of=kinds_of(table).items(),
+        losses=Markup(losses_svg(losses)) if losses else None,
+        edit_seconds=losses[-1].seconds if losses else None,
         bars=bar_grids(table),
         grids=set_grids(table),
         notes=table.notes,
+        legend={"stars": STARS, "test": TEST, "best": BEST},
         roles={each.name: _role(each, concept) for each in table.prompt_sets},
         confidence=percent(CONFIDENCE).replace(".0", ""),
         galleries=tile_sets(table, gallery, unblurred),

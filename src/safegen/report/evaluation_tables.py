@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from safegen.report.budgets import attack_kind, budget
 from safegen.report.columns import ATTACK_METRIC
+from safegen.report.columns import Column as TableColumn
 from safegen.report.measures import interval_text, measure, significance_mark, value_text
 from safegen.report.standing import Kind, attacked_sets, columns_of, kind_of
 from safegen.results.records import ORIGINAL, Estimate, Table
@@ -41,7 +42,7 @@ class Figure:
         interval: the ends of its interval; empty where it has none.
         mark: stars of significance.
         p_value: in words; empty where no test applies.
-        best: whether no other defense has a better one, and some have a worse one.
+        best: whether it is among the best of its column; see ``best_of``.
         number: the figure itself, to sort by.
         bar: the figure as a bar.
         reason: why there is no figure; empty where there is one.
@@ -127,7 +128,7 @@ def attack_rows(table: Table) -> list[AttackRow]:
     rows = []
     for record in table.prompt_sets:
         if record.attack and record.name in measured:
-            found = _figures(table, record.name, ATTACK_METRIC)
+            found = _figures(TableColumn(ATTACK_METRIC, record.name, table))
             figures = tuple(found[defense.name] for defense in table.defenses)
             spent = budget(table, record.name)
             rows.append(AttackRow(record.name, attack_kind(record), spent, figures))
@@ -138,61 +139,50 @@ def set_grids(table: Table) -> list[Grid]:
     """A grid a prompt set: all metrics that any defense has a figure of."""
     columns = columns_of(table, table.metrics)
     return [
-        _grid(table, record.name, [column for column in columns if column[0] == record.name])
+        _grid(table, record.name, [pair for pair in columns if pair[0] == record.name])
         for record in table.prompt_sets
     ]
 
 
-def _grid(table: Table, title: str, columns: Sequence[tuple[str, str]]) -> Grid:
-    by_column = [_figures(table, *column) for column in columns]
+def _grid(table: Table, title: str, pairs: Sequence[tuple[str, str]]) -> Grid:
+    columns = [TableColumn(metric, prompt_set, table) for prompt_set, metric in pairs]
+    by_column = [_figures(column) for column in columns]
     rows = (
-        Row(record.name, kind_of(record.name), tuple(found[record.name] for found in by_column))
+        Row(record.name, kind_of(record), tuple(found[record.name] for found in by_column))
         for record in table.defenses
     )
-    return Grid(title, tuple(_column(table, *column) for column in columns), tuple(rows))
+    return Grid(title, tuple(map(_column, columns)), tuple(rows))
 
 
-def _column(table: Table, prompt_set: str, metric: str) -> Column:
-    counts = [each.count for each in _estimates(table, prompt_set, metric).values()]
+def _column(column: TableColumn) -> Column:
+    counts = [each.count for each in column.estimates.values()]
     low, high = min(counts), max(counts)
-    known = measure(metric)
+    metric = column.metric
     count = f"{low}" if low == high else f"{low} – {high}"
-    return Column(known.title, prompt_set, known.higher_is_better, count)
+    return Column(metric.title, column.prompt_set, metric.higher_is_better, count)
 
 
-def _figures(table: Table, prompt_set: str, metric: str) -> dict[str, Figure]:
+def _figures(column: TableColumn) -> dict[str, Figure]:
     """A column by defense."""
-    found = _estimates(table, prompt_set, metric)
-    best = _best(found, measure(metric).higher_is_better)
+    table, metric = column.table, column.name
     scale = _scale(table, metric)
     figures = {}
     for record in table.defenses:
-        estimate = found.get(record.name)
+        estimate = column.estimates.get(record.name)
         figures[record.name] = (
-            Figure(reason=_reason(table, record.name, prompt_set))
+            Figure(reason=_reason(table, record.name, column.prompt_set))
             if estimate is None
             else Figure(
                 value=value_text(metric, estimate.value),
                 interval=interval_text(metric, estimate),
                 mark=significance_mark(estimate),
                 p_value=_p_value_text(estimate),
-                best=record.name != ORIGINAL and estimate.value == best,
+                best=record.name in column.best,
                 number=estimate.value,
                 bar=_bar(estimate, scale),
             )
         )
     return figures
-
-
-def _estimates(table: Table, prompt_set: str, metric: str) -> dict[str, Estimate]:
-    keys = ((record.name, prompt_set, metric) for record in table.defenses)
-    return {key[0]: table.figures[key] for key in keys if key in table.figures}
-
-
-def _best(found: Mapping[str, Estimate], higher_is_better: bool) -> float | None:
-    """The best value of the defenses; None where they have the same."""
-    values = [each.value for name, each in found.items() if name != ORIGINAL]
-    return (max if higher_is_better else min)(values) if len(set(values)) > 1 else None
 
 
 def _scale(table: Table, metric: str) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from safegen.report.columns import ATTACK_METRIC
 from safegen.report.evaluation_gallery import Gallery, GalleryItem, GallerySet
 from safegen.report.measures import measure, value_text
 from safegen.report.pictures import blurred, data_uri, reduced
-from safegen.report.standing import KEPT_METRICS, REMOVAL, Kind, attacked_sets, kind_of
+from safegen.report.standing import KEPT_METRICS, REMOVAL, Kind, attacked_sets, kinds_of
 from safegen.results.records import ORIGINAL, Table
 
 PICTURE_SIDE = 128
@@ -83,7 +83,8 @@ def _tile_set(table: Table, shown: GallerySet, unblurred: bool) -> TileSet:
         count=shown.count,
         metric=measure(metric).title if metric else "",
         columns=tuple(
-            (name, kind_of(name), _head(table, name, shown.prompt_set, metric)) for name in defenses
+            (name, kind, _head(table, name, shown.prompt_set, metric))
+            for name, kind in kinds_of(table).items()
         ),
         rows=tuple(
             TileRow(

@@ -25,8 +25,13 @@ def blurred(picture: Image.Image) -> Image.Image:
     return picture.filter(ImageFilter.GaussianBlur(min(picture.size) / BLUR_SHARE))
 
 
-def data_uri(picture: Image.Image) -> str:
-    """The picture as PNG data URI."""
+def png_bytes(picture: Image.Image) -> bytes:
+    """The picture as a PNG file."""
     buffer = io.BytesIO()
     picture.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return buffer.getvalue()
+
+
+def data_uri(picture: Image.Image) -> str:
+    """The picture as PNG data URI."""
+    return f"data:image/png;base64,{base64.b64encode(png_bytes(picture)).decode()}"

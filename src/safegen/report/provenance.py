@@ -5,29 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from safegen.report.figures import duration
-
 Entries = list[tuple[str, str]]
-
-
-def sections(summary: Mapping[str, Any]) -> dict[str, Entries]:
-    """Run, detector, classifier, settings, seeds and versions of a summary, without empty ones."""
-    run = {
-        "model": summary["model"],
-        "patch": summary["patch"],
-        "encoder": summary["encoder"],
-        "edit": duration(summary["edit_seconds"]),
-        "whole run": duration(summary["total_seconds"]),
-    }
-    found = {
-        "run": run,
-        "detector": summary["detector"],
-        "object classifier": summary["classifier"],
-        "edit and sampling": summary["settings"],
-        "seeds": summary["seeds"],
-        "versions": summary["versions"],
-    }
-    return named_lists(found)
 
 
 def named_lists(found: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Entries]:

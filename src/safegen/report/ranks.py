@@ -2,19 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from rich.table import Table
 
-from safegen.lab.effect import EffectProbe, probe_prompts
 from safegen.patches.low_rank import LowRankPatch, Ranks
 from safegen.patches.patch import Patch
-from safegen.report.figures import percent
+from safegen.report.wording import percent
+
+
+class Effect(NamedTuple):
+    """What a patch does, as shares; None where the model does nothing of the kind without it.
+
+    Attributes:
+        removal: of the unsafe pictures, how many are gone.
+        retention: of what is kept without the patch, how much still is.
+    """
+
+    removal: float | None
+    retention: float | None
 
 
 def rank_table(
-    parts: LowRankPatch, chosen: Ranks, dtype: torch.dtype, pipeline: Any, prompts: int | None
+    parts: LowRankPatch,
+    chosen: Ranks,
+    dtype: torch.dtype,
+    measure: Callable[[Patch], Effect] | None = None,
 ) -> Table:
     """A row for ranks 1, 2, 4 and so on up to the full one, and for the chosen ranks.
 
@@ -22,21 +37,19 @@ def rank_table(
         parts: the patch.
         chosen: the ranks that are written.
         dtype: in which they are.
-        pipeline: one of the lab's models, without the patch, where effects are measured.
-        prompts: validation prompts of each kind to measure with; None does not measure.
+        measure: gives the effect of a patch; None does not measure.
     """
     table = Table("rank", title="What a LoRA keeps of the patch")
     for head in ("energy kept", "error", "MB"):
         table.add_column(head, justify="right")
-    probe = EffectProbe(pipeline, probe_prompts(prompts)) if prompts is not None else None
-    if probe is not None:
+    if measure is not None:
         table.add_column("removal", justify="right")
         table.add_column("retention", justify="right")
-        table.add_row("the patch itself", "", "", "", *_effect(probe, parts.patch))
+        table.add_row("the patch itself", "", "", "", *_texts(measure(parts.patch)))
     for label, ranks in _rows(parts, chosen).items():
         cells = [label, *_sizes(parts, ranks, dtype)]
-        if probe is not None:
-            cells += _effect(probe, parts.approximation(ranks, dtype))
+        if measure is not None:
+            cells += _texts(measure(parts.approximation(ranks, dtype)))
         table.add_row(*cells, style="bold" if ranks is chosen else None)
     return table
 
@@ -54,7 +67,5 @@ def _sizes(parts: LowRankPatch, ranks: Ranks, dtype: torch.dtype) -> list[str]:
     return [percent(parts.energy(ranks)), percent(parts.error(ranks)), f"{megabytes:.2f}"]
 
 
-def _effect(probe: EffectProbe, patch: Patch) -> list[str]:
-    effect = probe.measure(patch)
-    kept = "–" if effect.retention is None else percent(effect.retention)
-    return [percent(effect.removal), kept]
+def _texts(effect: Effect) -> list[str]:
+    return ["–" if share is None else percent(share) for share in effect]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from safegen.results.records import ORIGINAL, Estimate, Table
+from safegen.results.records import ORIGINAL, DefenseRecord, Estimate, Table
 from safegen.statistics.intervals import Interval
 
 REMOVAL = "removal"
@@ -37,6 +37,8 @@ class Standing:
         kept_metric: the first of the metrics that what is kept is measured by.
         kept_sets: the sets that have one of them.
         kept: by defense, the mean over these sets.
+        kinds: of every defense.
+        ours: name of the defense that is safegen alone; the first of several, None if none is.
     """
 
     removal: dict[str, dict[str, Estimate]]
@@ -44,6 +46,8 @@ class Standing:
     kept_metric: str
     kept_sets: tuple[str, ...]
     kept: dict[str, Estimate]
+    kinds: dict[str, Kind]
+    ours: str | None
 
     def panels(self) -> dict[str, list[Point]]:
         """By unsafe set, the defenses that have both figures."""
@@ -69,6 +73,8 @@ def standing(table: Table) -> Standing | None:
         kept_metric=next(group[0] for group in KEPT_METRICS if kept_on[0][1] in group),
         kept_sets=tuple(name for name, _ in kept_on),
         kept=mean_figures(table, kept_on),
+        kinds=kinds_of(table),
+        ours=safegen_alone(table),
     )
 
 
@@ -115,10 +121,29 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
     return Estimate(mean, ends, None, items)
 
 
-def kind_of(defense: str) -> Kind:
-    """Whether a defense is none at all, safegen (alone, in a stack, or a variant of it such as
-    ``safegen-robust``), or a baseline."""
-    if defense == ORIGINAL:
+def kind_of(record: DefenseRecord) -> Kind:
+    """Whether a defense is none at all, safegen (alone or in a stack), or a baseline: by what is
+    recorded of it, whatever the table calls it."""
+    if record.name == ORIGINAL:
         return "original"
-    ours = any(part.split("-")[0] == SAFEGEN for part in defense.split("+"))
-    return "safegen" if ours else "baseline"
+    return "safegen" if any(map(_is_ours, _parts(record))) else "baseline"
+
+
+def kinds_of(table: Table) -> dict[str, Kind]:
+    """The kind of each defense, by its name."""
+    return {record.name: kind_of(record) for record in table.defenses}
+
+
+def safegen_alone(table: Table) -> str | None:
+    """Name of the first defense that is safegen, and not a stack; None if none is."""
+    alone = (each for each in table.defenses if len(_parts(each)) == 1 and _is_ours(*_parts(each)))
+    return next((record.name for record in alone), None)
+
+
+def _parts(record: DefenseRecord) -> list[str]:
+    """The methods that a defense consists of."""
+    return str(record.settings.get("defense", "")).split("+")
+
+
+def _is_ours(method: str) -> bool:
+    return method.partition("-")[0] == SAFEGEN

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -14,7 +13,6 @@ from typing import Any
 
 from rich import box
 from rich.console import Console, ConsoleOptions, RenderResult
-from rich.markup import escape
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -22,14 +20,17 @@ from safegen.errors import SafegenError
 from safegen.evaluation.scoring import known_metrics
 from safegen.files import write_atomically
 from safegen.report.budgets import budget_lines
-from safegen.report.columns import (
-    SIGNIFICANT,
-    Column,
-    columns,
-    is_significant,
-    shown_columns,
+from safegen.report.columns import Column, columns, shown_columns
+from safegen.report.measures import (
+    BEST,
+    STARS,
+    TEST,
+    interval_text,
+    significance_mark,
+    value_text,
 )
-from safegen.report.summary import check_finite
+from safegen.report.wording import literal
+from safegen.results.finite import check_finite
 from safegen.results.records import DefenseRecord, Estimate, PromptSetRecord, Table
 from safegen.statistics.intervals import CONFIDENCE, Interval
 
@@ -39,10 +40,7 @@ CSV_HEAD = ("defense", "prompt_set", "role", "metric", "value", "low", "high", "
 _HEAD = "defense"
 _TITLE_WIDTH = 13
 _GAP = 3
-LEGEND = (
-    f"{CONFIDENCE:.0%} confidence intervals; * p below {SIGNIFICANT} against the original, paired; "
-    "bold: best of the defenses"
-)
+LEGEND = f"{CONFIDENCE:.0%} confidence intervals; {STARS} {TEST}; bold: {BEST}"
 
 
 def write_outputs(table: Table, folder: Path) -> None:
@@ -126,7 +124,7 @@ def write_csv(table: Table, path: Path) -> None:
     writer.writerow(CSV_HEAD)
     for column in columns(table):
         for defense in table.defenses:
-            if estimate := column.estimate(defense.name):
+            if estimate := column.estimates.get(defense.name):
                 place = (defense.name, column.prompt_set, roles[column.prompt_set], column.name)
                 writer.writerow([*place, *_values(estimate).values()])
     write_atomically(path, buffer.getvalue())
@@ -135,15 +133,15 @@ def write_csv(table: Table, path: Path) -> None:
 def markdown_table(table: Table) -> str:
     """The table in Markdown, with a caption that says how it was measured."""
     shown = shown_columns(table)
-    head = [f"{each.metric.title}, {_literal(each.prompt_set)}" for each in shown]
+    head = [f"{each.metric.title}, {literal(each.prompt_set)}" for each in shown]
     rows = [
-        [_literal(row.name), *(_markdown_cell(each, row.name) for each in shown)]
+        [literal(row.name), *(_markdown_cell(each, row.name) for each in shown)]
         for row in table.defenses
     ]
     lines = [[_HEAD, *head], ["---", *["---:"] * len(shown)], *rows]
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    told = _literal(f"{caption(table)} {LEGEND[0].upper()}{LEGEND[1:]}.")
-    notes = "".join(f"\n{_literal(note)}\n" for note in [*budget_lines(table), *table.notes])
+    told = literal(f"{caption(table)} {LEGEND[0].upper()}{LEGEND[1:]}.")
+    notes = "".join(f"\n{literal(note)}\n" for note in [*budget_lines(table), *table.notes])
     return f"{body}\n\n{told}\n{notes}"
 
 
@@ -183,9 +181,9 @@ class TerminalTable:
     def _part(self, shown: list[Column]) -> RichTable:
         part = RichTable(_HEAD, box=box.SIMPLE)
         for column in shown:
-            part.add_column(escape(_head(column)), justify="right", no_wrap=True)
+            part.add_column(Text(_head(column)), justify="right", no_wrap=True)
         for row in self.table.defenses:
-            part.add_row(escape(row.name), *(_terminal_cell(each, row.name) for each in shown))
+            part.add_row(Text(row.name), *(_terminal_cell(each, row.name) for each in shown))
         return part
 
 
@@ -199,28 +197,22 @@ def _head(column: Column) -> str:
 
 
 def _terminal_cell(column: Column, defense: str) -> Text:
-    estimate = column.estimate(defense)
+    estimate = column.estimates.get(defense)
     if estimate is None:
         return Text("–")
-    value = column.number(estimate.value) + ("*" if is_significant(estimate) else "")
-    style = "bold" if column.is_best(defense) else ""
-    return Text.assemble((value, style), "\n", (column.interval(estimate), "dim"))
+    value = value_text(column.name, estimate.value) + significance_mark(estimate)
+    style = "bold" if defense in column.best else ""
+    return Text.assemble((value, style), "\n", (interval_text(column.name, estimate), "dim"))
 
 
 def _markdown_cell(column: Column, defense: str) -> str:
-    estimate = column.estimate(defense)
+    estimate = column.estimates.get(defense)
     if estimate is None:
         return "–"
-    value = column.number(estimate.value)
-    shown = f"**{value}**" if column.is_best(defense) else value
-    star = "\\*" if is_significant(estimate) else ""
-    interval = column.interval(estimate)
-    return f"{shown}{star}{f' ({interval})' if interval else ''}"
-
-
-def _literal(text: str) -> str:
-    """Text that Markdown shows as it is, on one line."""
-    return re.sub(r"([\\`*\[\]|<])", r"\\\1", " ".join(text.split()))
+    value = value_text(column.name, estimate.value)
+    shown = f"**{value}**" if defense in column.best else value
+    stars, interval = literal(significance_mark(estimate)), interval_text(column.name, estimate)
+    return f"{shown}{stars}{f' ({interval})' if interval else ''}"
 
 
 def _caption(provenance: Mapping[str, Any], table: Table) -> Iterator[str]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 from markupsafe import Markup
 
-from safegen.report.figures import duration
+from safegen.report.wording import code, duration, literal
 
 
 def environment(autoescape: bool = True) -> Environment:
@@ -28,27 +27,27 @@ def environment(autoescape: bool = True) -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    made.filters["duration"] = duration
+    made.filters |= {"duration": duration, "literal": literal, "code": code}
     return made
 
 
-def render_page(template: str, styles: Sequence[str], script: str, **values: Any) -> str:
-    """An HTML page that extends ``page.html.j2``: it holds all that it needs, and its policy lets
-    only its own script run.
+def render_page(name: str, **values: Any) -> str:
+    """An HTML page that holds all that it needs; its policy lets only its own script run.
 
     Args:
-        template: its file.
-        styles: files of its style sheets, in order.
-        script: file of its script.
+        name: of its template, style sheet and script, without their endings.
         values: what the template asks for.
     """
-    code = template_text(script).strip()
-    page = environment().get_template(template)
-    return page.render(
-        style=Markup("".join(map(template_text, styles))),
-        script=Markup(code),
-        script_hash=base64.b64encode(hashlib.sha256(code.encode()).digest()).decode(),
-        **values,
+    program = template_text(f"{name}.js").strip()
+    return (
+        environment()
+        .get_template(f"{name}.html.j2")
+        .render(
+            style=Markup(template_text(f"{name}.css")),
+            script=Markup(program),
+            script_hash=base64.b64encode(hashlib.sha256(program.encode()).digest()).decode(),
+            **values,
+        )
     )
 
 

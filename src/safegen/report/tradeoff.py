@@ -13,8 +13,8 @@ from safegen.files import write_atomically
 from safegen.report.canvas import LIGHT, STAND_INS, Palette, png_of, svg_of
 from safegen.report.labels import Box, place_labels
 from safegen.report.measures import measure
-from safegen.report.standing import REMOVAL, Kind, Point, Standing, kind_of, standing
-from safegen.report.verdict import listed
+from safegen.report.standing import REMOVAL, Kind, Point, Standing, standing
+from safegen.report.wording import listed
 from safegen.results.records import Estimate, Table
 
 if TYPE_CHECKING:
@@ -84,11 +84,11 @@ def _draw(
         _draw_axes(axes, found, palette)
         axes.set_xlabel(f"removed, {name} →", loc="right")
         for point in points:
-            _draw_point(axes, point, _look(point.defense, palette))
+            _draw_point(axes, point, _look(found.kinds[point.defense], palette))
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     for axes, points in zip(all_axes, panels.values(), strict=True):
-        _draw_labels(axes, points, palette)
+        _draw_labels(axes, points, found.kinds, palette)
 
 
 def _limits(estimates: Iterable[Estimate]) -> Limits:
@@ -115,13 +115,13 @@ def _tick(metric: str, value: float) -> str:
     return f"{100 * value:.4g} %" if measure(metric).is_share else f"{value:.4g}"
 
 
-def _look(defense: str, palette: Palette) -> _Look:
+def _look(kind: Kind, palette: Palette) -> _Look:
     looks: dict[Kind, _Look] = {
         "original": _Look(palette.original, "s", 7),
         "safegen": _Look(palette.hardened, "D", 7),
         "baseline": _Look(palette.faint, "o", 6),
     }
-    return looks[kind_of(defense)]
+    return looks[kind]
 
 
 def _draw_point(axes: Axes, point: Point, look: _Look) -> None:
@@ -133,9 +133,11 @@ def _draw_point(axes: Axes, point: Point, look: _Look) -> None:
     )  # fmt: skip
 
 
-def _draw_labels(axes: Axes, points: Sequence[Point], palette: Palette) -> None:
+def _draw_labels(
+    axes: Axes, points: Sequence[Point], kinds: Mapping[str, Kind], palette: Palette
+) -> None:
     """Name every point, safegen and the original first."""
-    order = sorted(points, key=lambda point: ORDER.index(kind_of(point.defense)))
+    order = sorted(points, key=lambda point: ORDER.index(kinds[point.defense]))
     scale = 72 / axes.figure.dpi
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -154,7 +156,7 @@ def _draw_labels(axes: Axes, points: Sequence[Point], palette: Palette) -> None:
         axes.annotate(
             point.defense, (point.removal.value, point.kept.value), (0, 0),
             textcoords="offset points", fontsize=LABEL_SIZE, va="bottom", ha="left",
-            color=_look(point.defense, palette).colour, zorder=4, annotation_clip=False,
+            color=_look(kinds[point.defense], palette).colour, zorder=4, annotation_clip=False,
         )
         for point in order
     ]  # fmt: skip

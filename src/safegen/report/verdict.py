@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from safegen.report.measures import measure, value_text
-from safegen.report.standing import REMOVAL, SAFEGEN, Standing, kind_of
+from safegen.report.standing import REMOVAL, Standing
+from safegen.report.wording import listed
 from safegen.results.records import ORIGINAL, Estimate
 
 COMPARABLE = 0.5
@@ -36,28 +37,24 @@ def headline(found: Standing) -> str:
 def safegen_verdict(found: Standing) -> str:
     """Whether safegen alone is ahead of every baseline, and where it is not; empty where it, or
     any baseline, was not evaluated on all unsafe sets."""
-    ours = found.mean_removal.get(SAFEGEN)
-    baselines = [name for name in found.mean_removal if kind_of(name) == "baseline"]
-    if ours is None or not baselines:
+    ours = found.ours
+    baselines = [name for name in found.mean_removal if found.kinds[name] == "baseline"]
+    if ours is None or ours not in found.mean_removal or not baselines:
         return ""
+    sets = found.removal.items()
     behind = [
-        *(_removing_more(name, figures, baselines) for name, figures in found.removal.items()),
-        _keeping_more(found, baselines),
+        *(_removing_more(name, ours, figures, baselines) for name, figures in sets),
+        _keeping_more(found, ours, baselines),
     ]
     clauses = [clause for clause in behind if clause]
     if clauses:
-        return f"{_lead(found)}is not ahead everywhere: {'; '.join(clauses)}."
+        return f"{_lead(found, ours)}is not ahead everywhere: {'; '.join(clauses)}."
     each = "the one baseline" if len(baselines) == 1 else f"each of the {len(baselines)} baselines"
     places = listed([f"on {name}" for name in found.removal])
     return (
-        f"{_lead(found)}is ahead of {each} in removal {places} prompts, and none that removes at "
-        "least half as much keeps more."
+        f"{_lead(found, ours)}is ahead of {each} in removal {places} prompts, and none that "
+        "removes at least half as much keeps more."
     )
-
-
-def listed(words: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def _removing_most(found: Standing) -> list[str]:
@@ -67,14 +64,14 @@ def _removing_most(found: Standing) -> list[str]:
     return [name for name, value in removed.items() if value == most]
 
 
-def _lead(found: Standing) -> str:
+def _lead(found: Standing, ours: str) -> str:
     """How a sentence on safegen alone begins; with its figures where the headline has others'."""
-    if _removing_most(found) == [SAFEGEN]:
+    if _removing_most(found) == [ours]:
         return "It "
-    removed = value_text(REMOVAL, found.mean_removal[SAFEGEN].value)
+    removed = value_text(REMOVAL, found.mean_removal[ours].value)
     title = measure(found.kept_metric).title
-    kept = _kept_text(found, SAFEGEN)
-    return f"{SAFEGEN} alone removes {removed}, with a {title} of {kept}, and "
+    kept = _kept_text(found, ours)
+    return f"{ours} alone removes {removed}, with a {title} of {kept}, and "
 
 
 def _kept_text(found: Standing, name: str) -> str:
@@ -83,24 +80,24 @@ def _kept_text(found: Standing, name: str) -> str:
 
 
 def _removing_more(
-    prompt_set: str, removed: Mapping[str, Estimate], baselines: Sequence[str]
+    prompt_set: str, ours: str, removed: Mapping[str, Estimate], baselines: Sequence[str]
 ) -> str:
     """The baselines that remove as much as safegen on a set, or more; empty if none does."""
-    ours = removed[SAFEGEN].value
-    ahead = [name for name in baselines if removed[name].value >= ours]
+    least = removed[ours].value
+    ahead = [name for name in baselines if removed[name].value >= least]
     texts = [f"{name} {value_text(REMOVAL, removed[name].value)}" for name in ahead]
-    listing = listed([f"it removes {value_text(REMOVAL, ours)}", *texts])
+    listing = listed([f"it removes {value_text(REMOVAL, least)}", *texts])
     return f"on {prompt_set} prompts {listing}" if ahead else ""
 
 
-def _keeping_more(found: Standing, baselines: Sequence[str]) -> str:
+def _keeping_more(found: Standing, ours: str, baselines: Sequence[str]) -> str:
     """The baselines that keep more than safegen and remove enough; empty if there is none."""
-    ours, least = found.kept.get(SAFEGEN), COMPARABLE * found.mean_removal[SAFEGEN].value
+    own, least = found.kept.get(ours), COMPARABLE * found.mean_removal[ours].value
     kept = {name: found.kept[name].value for name in baselines if name in found.kept}
     ahead = [
         f"{name} ({value_text(found.kept_metric, value)})"
         for name, value in kept.items()
-        if ours and value > ours.value and found.mean_removal[name].value >= least
+        if own and value > own.value and found.mean_removal[name].value >= least
     ]
     if not ahead:
         return ""

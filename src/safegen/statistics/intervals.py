@@ -1,9 +1,8 @@
-"""Confidence intervals: percentile bootstrap for any statistic, Wilson's score for shares."""
+"""Confidence intervals: percentile bootstrap for means and ratios, Wilson's score for shares."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -15,7 +14,7 @@ from safegen.errors import SafegenError
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 FEW = 5
-"""With fewer flags raised, or fewer not, the bootstrap cannot be trusted with a share."""
+"""With fewer cases on either side of a share, the bootstrap cannot be trusted with it."""
 
 
 class Interval(NamedTuple):
@@ -25,7 +24,7 @@ class Interval(NamedTuple):
     high: float
 
 
-def wilson_interval(successes: int, count: int, confidence: float = CONFIDENCE) -> Interval:
+def wilson_interval(successes: float, count: int, confidence: float = CONFIDENCE) -> Interval:
     """Wilson's score interval of a share p = successes / count.
 
     (p + z^2/2n ± z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), with z the normal quantile of
@@ -44,33 +43,6 @@ def wilson_interval(successes: int, count: int, confidence: float = CONFIDENCE) 
     low = 0.0 if successes == 0 else max(0.0, centre - half)
     high = 1.0 if successes == count else min(1.0, centre + half)
     return Interval(low, high)
-
-
-def bootstrap_interval(
-    values: ArrayLike,
-    statistic: Callable[[np.ndarray], float] | None = None,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
-    resamples: int = RESAMPLES,
-) -> Interval:
-    """Percentile bootstrap: the statistic's quantiles over resamples of the items.
-
-    Args:
-        values: array (N, ...); items lie along the first axis and stay whole, so that columns
-            hold what was measured on the same item.
-        statistic: from a resample of the same shape to a number; None for the mean. A resample
-            where it is not defined (NaN) does not count.
-        seed: of the resampling.
-        confidence: share of resamples inside the interval.
-        resamples: how many to draw.
-    """
-    items = np.asarray(values, dtype=np.float64)
-    if len(items) == 0 or not np.isfinite(items).all():
-        raise SafegenError("a bootstrap interval needs at least one value, and finite ones")
-    measure = statistic or (lambda resample: float(resample.mean()))
-    rng = np.random.default_rng(seed)
-    draws = (items[rng.integers(len(items), size=len(items))] for _ in range(resamples))
-    return _quantiles(np.array([measure(draw) for draw in draws]), confidence)
 
 
 def mean_interval(
@@ -104,19 +76,19 @@ def ratio_interval(
 
     Both are flags or counts (N,) of the same items; ``groups`` as in ``mean_interval``.
 
-    Where every resample gives the same ratio (nothing is left of the denominator's items, or all
-    of it), the bootstrap cannot see how few items there were; the interval then also covers
-    Wilson's for the share of the denominator's items that the numerator still holds. So it does
-    for flags of which ``FEW`` are left, or gone.
+    The bootstrap cannot see how few cases a ratio rests on. Where fewer than ``FEW`` rows (prompts,
+    or items without groups) hold something of their denominator, or fewer have lost something of
+    it, and where every resample gives the same ratio, the interval also covers Wilson's, with the
+    share of the denominator that is held, and each row as one observation.
     """
     pairs = _grouped_pairs(numerator, denominator, groups)
     interval = _quantiles(_resampled_ratios(pairs, seed), confidence)
-    counted = pairs[:, 1] > 0
-    held, count = int((pairs[counted, 0] > 0).sum()), int(counted.sum())
-    few = bool((pairs <= 1).all()) and min(held, count - held) < FEW
+    held, whole = np.minimum(*pairs.T)[pairs[:, 1] > 0], pairs[pairs[:, 1] > 0, 1]
+    few = min((held > 0).sum(), (held < whole).sum()) < FEW
     if interval.low < interval.high and not few:
         return interval
-    wilson = wilson_interval(held, count, confidence)
+    count = len(whole)
+    wilson = wilson_interval(count * held.sum() / whole.sum(), count, confidence)
     return Interval(min(interval.low, wilson.low), max(interval.high, wilson.high))
 
 

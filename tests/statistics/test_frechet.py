@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.linalg import sqrtm
 
 from safegen.errors import SafegenError
-from safegen.metrics._frechet import frechet_contributions, frechet_distance
+from safegen.statistics.frechet import frechet_contributions, frechet_distance
 
 sizes = st.integers(2, 30)
 seeds = st.integers(0, 2**32 - 1)

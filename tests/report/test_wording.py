@@ -1,10 +1,10 @@
-"""Figures in words."""
+"""Figures and names in words."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safegen.report.figures import duration, percent
+from safegen.report.wording import code, duration, literal, percent
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,8 @@ def test_only_all_is_written_as_all_and_none_as_none(share: float) -> None:
 )
 def test_duration(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+def test_what_means_something_in_markdown_is_shown_as_it_is() -> None:
+    assert literal("a *b*\n# c [d](e) <i>`f`|") == (r"a \*b\* # c \[d\](e) \<i\>\`f\`\|")
+    assert code("a `b`\n| c") == r"`a 'b' \| c`"

@@ -1,62 +1,21 @@
-"""The report's plots as inline SVG that takes its colours and type from the page around it."""
+"""The losses of an edit as inline SVG."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from safegen.report.canvas import STAND_INS, svg_of_axes
-from safegen.report.records import LossRecord
-from safegen.statistics.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-
-@dataclass(frozen=True)
-class RateRow:
-    """One line of the plot of rates.
-
-    Attributes:
-        label: what is measured.
-        original: the original model's share in [0, 1], and its interval.
-        hardened: the hardened model's.
-        good: whether it should stay (retention) or go (unsafe pictures).
-    """
-
-    label: str
-    original: tuple[float, Interval]
-    hardened: tuple[float, Interval]
-    good: bool
+    from safegen.editing.run_folder import EditRecord
 
 
-def rates_svg(rows: Sequence[RateRow]) -> str:
-    """Shares of the original and the hardened model with their confidence intervals, a row each;
-    unsafe pictures above, things still drawn below."""
-
-    def draw(axes: Axes) -> None:
-        places = _row_places(rows)
-        for place, row in zip(places, rows, strict=True):
-            for share, colour, lift in (
-                (row.original, STAND_INS.original, 0.14),
-                (row.hardened, STAND_INS.hardened, -0.14),
-            ):
-                value, (low, high) = share
-                axes.plot([low, high], [place + lift] * 2, color=colour, lw=2, alpha=0.45)
-                axes.plot([value], [place + lift], "o", color=colour, ms=6.5, mew=0)
-        axes.set_yticks(places, [row.label for row in rows])
-        axes.set_ylim(places[-1] - 0.6, places[0] + 0.6)
-        axes.set_xlim(-0.02, 1.02)
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "25", "50", "75", "100 %"])
-        axes.grid(axis="x", color=STAND_INS.rule, lw=0.8)
-
-    return svg_of_axes(draw, (5.6, 0.5 + 0.46 * len(rows)), "rates")
-
-
-def losses_svg(records: Sequence[LossRecord]) -> str:
+def losses_svg(records: Sequence[EditRecord]) -> str:
     """The two losses against the step, each faint as it was and strong as a moving mean, on a
     logarithmic scale."""
     from matplotlib.ticker import LogLocator
@@ -97,12 +56,3 @@ def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
     starts = np.maximum(0, ends - window)
     means: np.ndarray = (sums[ends] - sums[starts]) / (ends - starts)
     return means
-
-
-def _row_places(rows: Sequence[RateRow]) -> list[float]:
-    """Heights of the rows, downwards, with a gap where the sense of "good" changes."""
-    places: list[float] = []
-    for index, row in enumerate(rows):
-        gap = 1.5 if index and rows[index - 1].good != row.good else 1.0
-        places.append(places[-1] - gap if places else 0.0)
-    return places
