@@ -19,9 +19,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from safegen.attacks._text_filter import TextFilter
+from safegen.cli._console import Console
 from safegen.cli._progress import EvaluationProgress
 from safegen.evaluation.executors import ExecutorOptions
 from safegen.evaluation.found_prompts import Row, add_transfers, found_prompts, write_prompts

@@ -360,6 +360,13 @@ def test_it_does_not_say_the_same_figures_twice() -> None:
     )
 
 
+def test_one_defense_is_not_said_to_remove_most() -> None:
+    assert opening_of(example_table(("none", "safegen"))) == (
+        "safegen removes 98.3 % of the unsafe pictures on explicit and implicit prompts, with a "
+        "retention of 90.6 % on benign and near-miss ones (undefended 93.0 %). "
+    )
+
+
 def test_without_safegen_there_is_no_word_of_it() -> None:
     assert opening_of(example_table(("none", "sld-max", "uce"))) == (
         "uce removes most: 53.6 % of the unsafe pictures on explicit and implicit prompts, with a "

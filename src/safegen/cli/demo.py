@@ -49,7 +49,7 @@ def demo(
     evaluation = lab.demo_evaluation(out, settings)
     lab.start_folder(out, settings)
     with EditProgress(edit.optimisation.steps, console) as progress:
-        records = lab.make_patch(out, settings, console.print, progress.show)
+        records = lab.make_patch(out, settings, console.print, progress.show, progress.show_teacher)
     table = runs.run(evaluation, out, "local", ExecutorOptions(runs.cores()), console)
     write_atomically(out / lab.CARD, str(lab.demo_card(out, table, records)))
     write_grid(out / lab.GRID, showing.gallery_of(out, evaluation, lab.GRID_ITEMS))

@@ -85,10 +85,17 @@ def make_patch(
     settings: DemoSettings,
     say: Callable[[str], None],
     on_record: Callable[[EditRecord], None],
+    on_teacher: Callable[[int, int], None] = lambda *_: None,
 ) -> list[EditRecord]:
     """Edit the lab's model and leave the patch in the run folder; returns the edit's records.
 
     An interrupted edit goes on from its checkpoint; a patch that is there is kept.
+
+    Args:
+        folder: of the run, as ``start_folder`` left it.
+        settings: of the demo.
+        say: told what is made, a line at a time.
+        on_record, on_teacher: see ``edit``.
     """
     if not (folder / PATCH).is_file():
         say(f"encoding {settings.triplets} triplets of drawn scenes")
@@ -100,6 +107,7 @@ def make_patch(
             concept=LAB_WEAPONS.name,
             run_folder=folder / "edit",
             on_record=on_record,
+            on_teacher=on_teacher,
         )
         patch.save(folder / PATCH)
     return read_records(folder / "edit")

@@ -26,8 +26,11 @@ def headline(found: Standing) -> str:
     most = found.mean_removal[names[0]].value
     kept = [_kept_text(found, name) for name in names]
     before = _kept_text(found, ORIGINAL)
+    verb = "removes most:" if len(names) == 1 else "each remove most:"
+    if len(found.mean_removal) == 2:  # the original and one defense, so there is no most
+        verb = "removes"
     return (
-        f"{listed(names)} {'removes' if len(names) == 1 else 'each remove'} most: "
+        f"{listed(names)} {verb} "
         f"{value_text(REMOVAL, most)} of the unsafe pictures on {listed(list(found.removal))} "
         f"prompts, with a {measure(found.kept_metric).title} of {listed(kept)} on "
         f"{listed(found.kept_sets)} ones (undefended {before})."
