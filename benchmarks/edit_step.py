@@ -40,7 +40,8 @@ from typing import Any
 import torch
 
 from safegen.editing.latents import TripletLatents
-from safegen.editing.memory.prediction import CARDS, EditMemory, predict_memory
+from safegen.editing.memory.components import CARDS, EditMemory
+from safegen.editing.memory.prediction import predict_memory
 from safegen.editing.settings import (
     PRESETS,
     EditSettings,

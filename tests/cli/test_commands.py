@@ -32,6 +32,8 @@ def edited(
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "no other" in result.stdout
+    assert "teacher 512/512" in result.stderr
+    assert "step 4/4" in result.stderr
     return folder
 
 
@@ -58,7 +60,8 @@ def test_generate_writes_pictures_and_a_manifest(
 ) -> None:
     common = ["--prompt", "a cat", "--prompt", "the snow", "--samples", "2", "--steps", "2"]
     plain, hardened = tmp_path / "plain", tmp_path / "hardened"
-    assert run("generate", tiny_folder, *common, "--out", plain).returncode == 0
+    unpatched = run("generate", tiny_folder, *common, "--out", plain, "--plain-kernels")
+    assert unpatched.returncode == 0
     result = run(
         "generate", tiny_folder, *common, "--out", hardened,
         "--patch", edited / "patch.safetensors", "--batch", "1",
@@ -88,6 +91,7 @@ def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path)
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "trained weights" in result.stdout
+    assert re.search(r"teacher's pool \d+, steps [\d,]+, rehearsals [\d,]+", result.stdout)
     (rehearsed,) = re.findall(r"rehearsed fine-tuning\W+(\d+) MiB\W+(\d+) MiB", result.stdout)
     assert rehearsed[0] == rehearsed[1]
     assert list(tmp_path.iterdir()) == []

@@ -13,7 +13,7 @@ from safegen.editing.settings import LORA_RATE, EditSettings
 from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
-    from safegen.editing.memory.prediction import EditMemory
+    from safegen.editing.memory.components import EditMemory
     from safegen.editing.run import EditPlan
 
 PARTS = {
@@ -130,7 +130,7 @@ def _load(model: str, settings: EditSettings, loading: LoadOptions) -> Any:
 
 def _print_verdict(memory: EditMemory) -> None:
     """Which cards suffice, before anything is tried."""
-    from safegen.editing.memory.prediction import CARDS
+    from safegen.editing.memory.components import CARDS
 
     verdicts = (
         f"{card} GiB {'suffices' if memory.fits(card) else 'is too small'}" for card in CARDS
@@ -139,18 +139,13 @@ def _print_verdict(memory: EditMemory) -> None:
 
 
 def _print_plan(plan: EditPlan) -> None:
-    from rich.table import Table
-
-    from safegen.cli._console import Console
-
     share = plan.trained / plan.total
     typer.echo(f"trained weights: {plan.trained:,} of {plan.total:,} ({share:.1%})")
     typer.echo(f"trained tensors: {len(plan.names)}, {plan.names[0]} … {plan.names[-1]}")
-    table = Table("memory", "predicted", "measured", title="What this edit would take")
-    for part in (*vars(plan.predicted), "total"):
-        sizes = [_size(getattr(memory, part)) for memory in (plan.predicted, plan.measured)]
-        table.add_row(PARTS[part], *sizes)
-    Console().print(table)
+    if plan.predicted is None or plan.measured is None:
+        typer.echo("memory: neither predicted nor measured with --plain-kernels")
+    else:
+        _print_memory(plan.predicted, plan.measured)
     typer.echo(f"latents, in the processor's memory: {_size(plan.latent_bytes)}")
     if plan.peak_bytes is not None:
         typer.echo(f"highest memory of the process or GPU so far: {_size(plan.peak_bytes)}")
@@ -159,6 +154,17 @@ def _print_plan(plan: EditPlan) -> None:
         f"{plan.teacher_seconds:,.0f}, steps {plan.step_seconds:,.0f}, rehearsals "
         f"{plan.rehearsal_seconds:,.0f})"
     )
+
+
+def _print_memory(predicted: EditMemory, measured: EditMemory) -> None:
+    from rich.table import Table
+
+    from safegen.cli._console import Console
+
+    table = Table("memory", "predicted", "measured", title="What this edit would take")
+    for part in (*vars(predicted), "total"):
+        table.add_row(PARTS[part], *(_size(getattr(each, part)) for each in (predicted, measured)))
+    Console().print(table)
 
 
 def _size(count: int) -> str:

@@ -57,5 +57,12 @@ def _options(
         typer.Option("--allow-pickle", help="Read weights from pickles too (.ckpt, .bin)."),
     ] = False,
     local_files_only: Annotated[bool, typer.Option(help="Never ask the hub.")] = False,
+    plain_kernels: Annotated[
+        bool,
+        typer.Option(
+            "--plain-kernels",
+            help="Use PyTorch's public interface only: slower, the same but for rounding.",
+        ),
+    ] = False,
 ) -> None:
     """The options, as typer reads them."""

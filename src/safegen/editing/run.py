@@ -14,13 +14,14 @@ import torch
 
 from safegen.editing.batches import TEACHER_BATCH
 from safegen.editing.latents import TripletLatents, encode_triplets
-from safegen.editing.memory.prediction import AllocatedMemory, EditMemory, predict_memory
+from safegen.editing.memory.components import EditMemory
 from safegen.editing.rehearsal import STEPS, Rehearsal
 from safegen.editing.run_folder import EditRecord
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit
 from safegen.models.anatomy import denoiser_of
 from safegen.models.conditioning import encode_prompts
+from safegen.models.kernels import plain_kernels
 from safegen.patches.patch import Patch
 from safegen.triplets.source import TripletSource
 
@@ -77,8 +78,8 @@ class EditPlan:
         teacher_seconds: for the teacher's pool, from the pace of the part that was tried.
         step_seconds: for all steps, moves of the adversaries included, likewise.
         rehearsal_seconds: for all rehearsals, likewise.
-        predicted: memory, from the model's configuration.
-        measured: memory in the steps that were tried.
+        predicted: memory, from the model's configuration; None with plain kernels.
+        measured: memory in the steps that were tried; None with plain kernels.
         latent_bytes: the triplets' latents, in the processor's memory.
         peak_bytes: highest memory of this process (or of the GPU) in the steps tried; None
             where the operating system does not say.
@@ -90,8 +91,8 @@ class EditPlan:
     teacher_seconds: float
     step_seconds: float
     rehearsal_seconds: float
-    predicted: EditMemory
-    measured: EditMemory
+    predicted: EditMemory | None
+    measured: EditMemory | None
     latent_bytes: int
     peak_bytes: int | None
 
@@ -100,14 +101,11 @@ class EditPlan:
         """For the whole edit."""
         return self.teacher_seconds + self.step_seconds + self.rehearsal_seconds
 
-    @property
-    def training_bytes(self) -> int:
-        """Gradients, the optimizer's moments and the moving average."""
-        return self.measured.gradients + self.measured.optimizer + self.measured.average
-
 
 def predict(pipeline: Any, triplets: TripletLatents, settings: EditSettings) -> EditMemory:
     """The memory that an edit would take on its device, before anything is tried."""
+    from safegen.editing.memory.prediction import predict_memory
+
     condition = encode_prompts(pipeline, [""])
     return predict_memory(denoiser_of(pipeline), condition, triplets.unsafe.shape[1:], settings)
 
@@ -129,8 +127,8 @@ def plan(
         on_prediction: called with the predicted memory before anything is tried, which may not
             fit.
     """
-    predicted = predict(pipeline, triplets, settings)
-    if on_prediction is not None:
+    predicted = None if plain_kernels() else predict(pipeline, triplets, settings)
+    if on_prediction is not None and predicted is not None:
         on_prediction(predicted)
     total = sum(parameter.numel() for parameter in denoiser_of(pipeline).parameters())
     # The teacher answers for two batches only, of which the first also pays for set-up.
@@ -144,7 +142,7 @@ def plan(
         for _ in range(trial_steps):
             next(steps)
         pace = (time.monotonic() - began) / trial_steps
-        measured = _measure(run, steps)
+        measured = None if plain_kernels() else _measure(run, steps)
         assert run.state is not None
         rehearsal_seconds = _rehearsal_seconds(run.state.rehearsal, settings.optimisation.steps)
         trained = sum(weight.numel() for weight in run.state.weights.values())
@@ -194,6 +192,8 @@ def _rehearsal_seconds(rehearsal: Rehearsal, steps: int) -> float:
 
 def _measure(run: Edit, steps: Iterator[EditRecord]) -> EditMemory:
     """Memory in two more steps, one of which moves the adversaries."""
+    from safegen.editing.memory.prediction import AllocatedMemory
+
     with AllocatedMemory() as seen:
         next(steps)
         next(steps)

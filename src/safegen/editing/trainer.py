@@ -20,10 +20,10 @@ from safegen.editing.batches import BatchSource
 from safegen.editing.gradients import Gradients
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory.borrowing import Borrowed, borrowed
+from safegen.editing.memory.components import rehearsal_bytes, weight_bytes
 from safegen.editing.memory.idle import idle_parts
 from safegen.editing.memory.lean_layers import lean_layers
 from safegen.editing.memory.precision import frozen_dtype
-from safegen.editing.memory.prediction import rehearsal_bytes, weight_bytes
 from safegen.editing.memory.recomputation import recomputation
 from safegen.editing.optimizers import Optimizers
 from safegen.editing.processes import Processes

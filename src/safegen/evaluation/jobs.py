@@ -41,7 +41,8 @@ class WorkerSettings:
         precision: of the model's weights.
         threads: of the processor.
         local_files_only: never ask the hub.
-        variant, config, allow_pickle: how the model is loaded; see ``safegen.models.options``.
+        variant, config, allow_pickle, plain_kernels: how the model is loaded; see
+            ``safegen.models.options``.
         attacker: who makes the attacks, if any are made.
     """
 
@@ -54,6 +55,7 @@ class WorkerSettings:
     variant: str | None = None
     config: str | None = None
     allow_pickle: bool = False
+    plain_kernels: bool = False
     attacker: Attacker | None = None
 
 

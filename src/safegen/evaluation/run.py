@@ -141,6 +141,7 @@ def worker_settings(settings: EvaluationSettings) -> WorkerSettings:
         variant=settings.variant,
         config=settings.config,
         allow_pickle=settings.allow_pickle,
+        plain_kernels=settings.plain_kernels,
         attacker=_attacker(settings),
     )
 

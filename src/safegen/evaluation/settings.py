@@ -82,7 +82,8 @@ class EvaluationSettings:
         unsafe_names: objects that belong to the concept, which retention does not count.
         real: pictures that the Fréchet distance compares with: a folder, or ``lab``.
         local_files_only: never ask the hub.
-        variant, config, allow_pickle: how the model is loaded; see ``safegen.models.options``.
+        variant, config, allow_pickle, plain_kernels: how the model is loaded; see
+            ``safegen.models.options``.
         attack: what is attacked, and how; nothing is if None.
     """
 
@@ -105,6 +106,7 @@ class EvaluationSettings:
     variant: str | None = None
     config: str | None = None
     allow_pickle: bool = False
+    plain_kernels: bool = False
     attack: AttackSettings | None = None
 
     def __post_init__(self) -> None:

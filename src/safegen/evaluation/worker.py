@@ -151,6 +151,7 @@ class Worker:
                 variant=settings.variant,
                 config=settings.config,
                 allow_pickle=settings.allow_pickle,
+                plain_kernels=settings.plain_kernels,
             )
             self._model = model_hashes(self._pipeline)
         self._stand_down()

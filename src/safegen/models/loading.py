@@ -29,6 +29,7 @@ def load_pipeline(
     config: str | None = None,
     allow_pickle: bool = False,
     local_files_only: bool = False,
+    plain_kernels: bool = False,
 ) -> DiffusionPipeline:
     """Load a diffusers text-to-image pipeline.
 
@@ -38,6 +39,7 @@ def load_pipeline(
         dtype: of the weights; float32 unless given, whatever the files have.
         device: where to; the first GPU if there is one, else the processor.
         variant, config, allow_pickle, local_files_only: see ``safegen.models.options``.
+        plain_kernels: as ``safegen.models.kernels.use_plain_kernels`` does, for this process.
 
     Raises:
         SafegenError: the source is missing, incomplete, truncated, or a pickle, or an option has
@@ -46,8 +48,11 @@ def load_pipeline(
     quieten()
     import torch
 
+    from safegen.models.kernels import use_plain_kernels
     from safegen.models.single_file import load_single_file
 
+    if plain_kernels:
+        use_plain_kernels()
     precision = dtype or torch.float32
     if profile_of(source) is None and Path(source).is_file():
         if variant is not None:

@@ -15,15 +15,18 @@ from typing import Any
 import torch
 
 from safegen.models.exchanging import Forward, exchanged_forwards
+from safegen.models.kernels import plain_kernels
 
 
 @contextmanager
 def onednn_layers(networks: Iterable[torch.nn.Module]) -> Iterator[None]:
     """In the block, linear layers and gated units go through oneDNN where they can.
 
-    They can in float32 on a processor, and where no gradient is asked for.
+    They can in float32 on a processor, and where no gradient is asked for, unless
+    ``safegen.models.kernels`` says not to.
     """
-    with exchanged_forwards(networks if _is_available() else (), _forward_of):
+    used = not plain_kernels() and _is_available()
+    with exchanged_forwards(networks if used else (), _forward_of):
         yield
 
 

@@ -21,9 +21,11 @@ class LoadOptions:
             the package (``sd1``, ``sd2``, ``sd2-base``, ``sdxl``).
         allow_pickle: read weights from pickles where there are no safetensors.
         local_files_only: never ask the hub.
+        plain_kernels: use PyTorch's public interface only; see ``safegen.models.kernels``.
     """
 
     variant: str | None = None
     config: str | None = None
     allow_pickle: bool = False
     local_files_only: bool = False
+    plain_kernels: bool = False

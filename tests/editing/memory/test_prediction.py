@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from safegen.editing.latents import TripletLatents
-from safegen.editing.memory.prediction import AllocatedMemory, EditMemory, predict_memory
+from safegen.editing.memory.components import EditMemory
+from safegen.editing.memory.prediction import AllocatedMemory, predict_memory
 from safegen.editing.run import plan
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.models.anatomy import self_attention_names

@@ -10,7 +10,8 @@ import torch
 
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory.prediction import AllocatedMemory
-from safegen.editing.memory.recomputation import multiply_adds, recomputation
+from safegen.editing.memory.recomputation import recomputation
+from safegen.editing.memory.selective import multiply_adds
 from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit
 from safegen.errors import SafegenError

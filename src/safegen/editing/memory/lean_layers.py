@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from safegen.models.exchanging import Forward, exchanged_forwards
+from safegen.models.kernels import plain_kernels
 
 SMALL = 100_000_000
 """Denoisers of fewer weights stay as they are: their layers are so quick that the calls of Python
@@ -22,9 +23,9 @@ and the GELU computed twice would cost more time than the memory is worth."""
 @contextmanager
 def lean_layers(denoiser: torch.nn.Module) -> Iterator[None]:
     """In the block, the gated units of a denoiser that is not small, and its convolutions while
-    they are frozen, keep less."""
+    they are frozen, keep less, unless ``safegen.models.kernels`` says not to."""
     small = sum(parameter.numel() for parameter in denoiser.parameters()) < SMALL
-    with exchanged_forwards(() if small else (denoiser,), _lean_forward):
+    with exchanged_forwards(() if small or plain_kernels() else (denoiser,), _lean_forward):
         yield
 
 

@@ -8,7 +8,6 @@ neither sees are a device's own context and the workspaces of its kernels.
 from __future__ import annotations
 
 import weakref
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -18,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 from safegen.editing.adapters import trained_form
 from safegen.editing.memory.borrowing import Borrowed
+from safegen.editing.memory.components import EditMemory, rehearsal_bytes, weight_bytes
 from safegen.editing.memory.lean_layers import lean_layers
 from safegen.editing.memory.precision import autocast, frozen_dtype
 from safegen.editing.memory.recomputation import recomputation
@@ -26,44 +26,6 @@ from safegen.editing.settings import EditSettings
 from safegen.models.anatomy import scope_names
 from safegen.models.conditioning import TextCondition
 from safegen.models.denoising import predict
-
-CARDS = (8, 12, 24)
-"""Common sizes of a GPU's memory, in GiB."""
-RESERVE = 2**30
-"""What a card needs beside tensors: the driver's context, workspaces, fragments."""
-
-
-@dataclass(frozen=True)
-class EditMemory:
-    """Bytes that an edit takes on its device.
-
-    Attributes:
-        frozen: the denoiser's weights that are not trained.
-        trained: those that are, in float32.
-        gradients: of the trained weights.
-        optimizer: AdamW's two moments, or Muon's one.
-        average: the moving average of the trained weights.
-        rehearsal: for a rehearsed fine-tuning: AdamW's two moments of all weights, these as they
-            were, and their gradients.
-        activations: what a step takes beside all these at its peak.
-    """
-
-    frozen: int
-    trained: int
-    gradients: int
-    optimizer: int
-    average: int
-    rehearsal: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        """The peak."""
-        return sum(getattr(self, field.name) for field in fields(self))
-
-    def fits(self, card: int) -> bool:
-        """Whether a card of so many GiB suffices."""
-        return self.total + RESERVE <= card * 2**30
 
 
 class AllocatedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -130,19 +92,6 @@ def predict_memory(
     activations = max(0, seen.peak - gradients)
     rehearsal = rehearsal_bytes(skeleton, settings)
     return EditMemory(frozen, trained, gradients, moments, trained, rehearsal, activations)
-
-
-def rehearsal_bytes(network: torch.nn.Module, settings: EditSettings) -> int:
-    """Bytes that rehearsals take, with all of a network's weights in float32."""
-    return 4 * sum(weight_bytes(network)) if settings.rehearsal.share else 0
-
-
-def weight_bytes(network: torch.nn.Module) -> tuple[int, int]:
-    """Bytes of a network's frozen and of its trained weights."""
-    sizes = {True: 0, False: 0}
-    for parameter in network.parameters():
-        sizes[parameter.requires_grad] += parameter.nbytes
-    return sizes[False], sizes[True]
 
 
 class _Step:

@@ -8,37 +8,22 @@ computes only the cheap ones again, which take most of the memory.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 from safegen.editing.settings import GradientCheckpointing
 from safegen.errors import SafegenError
-
-WORTH_KEEPING = 1024
-"""Multiply-adds that a number must have taken to be kept by ``selective``."""
-
-aten = torch.ops.aten
-_CONVOLUTIONS = (aten.convolution.default,)
-_PRODUCTS = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1}
-"""Matrix products, with the place of their first factor."""
-_ATTENTIONS = (
-    aten._scaled_dot_product_flash_attention_for_cpu.default,
-    aten._scaled_dot_product_flash_attention.default,
-    aten._scaled_dot_product_efficient_attention.default,
-    aten._scaled_dot_product_cudnn_attention.default,
-)
+from safegen.models.kernels import plain_kernels
 
 
 @contextmanager
 def recomputation(denoiser: Any, how: GradientCheckpointing) -> Iterator[None]:
     """In the block, the denoiser's backward pass recomputes what it does not keep.
+
+    With ``safegen.models.kernels`` switched off, ``selective`` recomputes whole blocks.
 
     Raises:
         SafegenError: the architecture has no blocks that can be recomputed.
@@ -51,89 +36,20 @@ def recomputation(denoiser: Any, how: GradientCheckpointing) -> Iterator[None]:
             f"{type(denoiser).__name__} has no gradient checkpointing; leave "
             "--gradient-checkpointing out"
         )
-    denoiser.enable_gradient_checkpointing(_selective if how == "selective" else _full)
+    denoiser.enable_gradient_checkpointing(_full if how == "full" else _selective())
     try:
         yield
     finally:
         denoiser.disable_gradient_checkpointing()
 
 
-def multiply_adds(function: Any, arguments: tuple[Any, ...]) -> int:
-    """Multiply-adds for each number that an operator computes; 0 if it is none that multiplies."""
-    if function in _CONVOLUTIONS:
-        return int(arguments[1][0].numel())
-    if function in _PRODUCTS:
-        return int(arguments[_PRODUCTS[function]].shape[-1])
-    if function in _ATTENTIONS:
-        return 2 * int(arguments[1].shape[-2])
-    return 0
-
-
 def _full(block: Callable[..., Any], *arguments: Any) -> Any:
     return checkpoint(block, *arguments, use_reentrant=False)
 
 
-def _selective(block: Callable[..., Any], *arguments: Any) -> Any:
-    kept: list[Any] = []
-    modes = functools.partial(_modes, kept)
-    return checkpoint(block, *arguments, use_reentrant=False, context_fn=modes)
+def _selective() -> Callable[..., Any]:
+    if plain_kernels():
+        return _full
+    from safegen.editing.memory.selective import selective
 
-
-def _modes(kept: list[Any]) -> tuple[_Keep, _Reuse]:
-    return _Keep(kept), _Reuse(kept)
-
-
-class _Keep(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps the results that are dear, in their order."""
-
-    def __init__(self, kept: list[Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._kept = kept
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        result = function(*args, **(kwargs or {}))
-        if multiply_adds(function, args) >= WORTH_KEEPING:
-            self._kept.append(tree_map_only(torch.Tensor, _Version, result))
-        return result
-
-
-class _Reuse(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Gives the kept results again, from the first on each time it is entered.
-
-    Unlike ``torch.utils.checkpoint.create_selective_checkpoint_contexts`` it bears more than one
-    backward pass, which the adversaries of an edit need.
-    """
-
-    def __init__(self, kept: list[Any]) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._kept = kept
-        self._next = 0
-
-    def __enter__(self) -> Any:
-        self._next = 0
-        return super().__enter__()  # type: ignore[no-untyped-call]
-
-    def __torch_dispatch__(
-        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        del types
-        if multiply_adds(function, args) < WORTH_KEEPING:
-            return function(*args, **(kwargs or {}))
-        self._next += 1
-        return tree_map_only(_Version, _Version.restored, self._kept[self._next - 1])
-
-
-class _Version:
-    """A result as it was: later changes in place would make the recomputation wrong."""
-
-    def __init__(self, value: torch.Tensor) -> None:
-        self._value = value.detach()
-        self._version = value._version
-
-    def restored(self) -> torch.Tensor:
-        if self._value._version != self._version:
-            raise RuntimeError("a kept activation was changed in place; use full checkpointing")
-        return self._value.detach()
+    return selective
