@@ -91,7 +91,7 @@ def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path)
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "trained weights" in result.stdout
-    assert re.search(r"teacher's pool \d+, steps [\d,]+, rehearsals [\d,]+", result.stdout)
+    assert re.search(r"teacher's pool [\d,]+, steps [\d,]+, rehearsals [\d,]+", result.stdout)
     (rehearsed,) = re.findall(r"rehearsed fine-tuning\W+(\d+) MiB\W+(\d+) MiB", result.stdout)
     assert rehearsed[0] == rehearsed[1]
     assert list(tmp_path.iterdir()) == []
