@@ -153,12 +153,24 @@ def _error_number(error: Exception) -> int | None:
     return int(found[1]) if found else None
 
 
+def check_regular(file: Path) -> None:
+    """Refuse what is no regular file: a folder, or a pipe, which would be waited for.
+
+    Raises:
+        SafegenError: it is not there, or is something else.
+    """
+    if not file.is_file():
+        kind = "is a folder, pipe or device" if file.exists() else "no such file"
+        raise SafegenError(f"{file}: {kind}; check the path and give a file")
+
+
 def read_object(file: Path, mend: str = "download it again") -> dict[str, Any]:
     """The JSON object that a file holds.
 
     Raises:
         SafegenError: it cannot be read, or holds something else; the message ends with ``mend``.
     """
+    check_regular(file)
     try:
         found = json.loads(file.read_text(encoding="utf-8-sig"))
     except OSError as error:

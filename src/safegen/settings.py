@@ -91,7 +91,7 @@ class Option:
     def allowed(self) -> str:
         """Which values there may be, in words."""
         kinds = [kind for kind in _alternatives(self.kind) if kind is not type(None)]
-        return " or ".join(_described(kind, str(self.bounds)) for kind in kinds)
+        return " or ".join(described(kind, str(self.bounds)) for kind in kinds)
 
     def read(self, text: str) -> Any:
         """The value that a text of the command line stands for; checked later."""
@@ -107,8 +107,8 @@ class Option:
 
     def check(self, value: Any) -> None:
         """Refuse a value of another type, or outside the bounds."""
-        held = all(self.bounds.hold(number) for number in _numbers(value))
-        if not (held and _fits(value, self.kind)):
+        held = all(self.bounds.hold(number) for number in numbers(value))
+        if not (held and fits(value, self.kind)):
             choices = [each for each in get_args(self.kind) if isinstance(each, str)]
             hint = suggestion(value, choices) if isinstance(value, str) else ""
             raise SafegenError(f"{self.flag} must be {self.allowed}, not {value!r}{hint}")
@@ -189,34 +189,37 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
     return get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
 
 
-def _described(kind: Any, bounds: str) -> str:
+def described(kind: Any, bounds: str = "") -> str:
     """A type with its bounds, in words."""
     if get_origin(kind) is Literal:
         *first, last = get_args(kind)
         return f"{', '.join(first)} or {last}" if first else str(last)
-    if get_origin(kind) is tuple and get_args(kind)[-1] is not Ellipsis:
-        return f"{len(get_args(kind))} numbers {bounds}".strip()
+    if get_origin(kind) is tuple:
+        each, *others = get_args(kind)
+        if others == [Ellipsis]:
+            return f"a list, each {described(each)}"
+        return f"{1 + len(others)} numbers {bounds}".strip()
     word = _WORDS.get(kind) or str(getattr(kind, "__name__", kind))
     return f"{word} {bounds}".strip() if kind in (int, float) else word
 
 
-def _fits(value: Any, kind: Any) -> bool:
+def fits(value: Any, kind: Any) -> bool:
     """Whether a value is of a type as annotations write it."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return any(_fits(value, each) for each in inner)
+        return any(fits(value, each) for each in inner)
     if origin is Literal:
         return value in inner
     if origin is tuple and isinstance(value, tuple):
         each = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
-        return len(value) == len(each) and all(map(_fits, value, each))
+        return len(value) == len(each) and all(map(fits, value, each))
     if kind in (int, float):
         allowed = (int, float) if kind is float else int
         return isinstance(value, allowed) and not isinstance(value, bool)
     return isinstance(value, origin or kind)
 
 
-def _numbers(value: Any) -> Iterator[float]:
+def numbers(value: Any) -> Iterator[float]:
     """The numbers in a value that is one, or a tuple of some."""
     for each in value if isinstance(value, tuple) else (value,):
         if isinstance(each, int | float) and not isinstance(each, bool):

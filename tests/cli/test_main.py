@@ -25,7 +25,7 @@ Safegen = Callable[..., tuple[int, str, str]]
 def test_an_interrupt_is_130_and_says_what_the_same_command_does(
     safegen: Safegen, monkeypatch: pytest.MonkeyPatch, arguments: list[str], next_time: str
 ) -> None:
-    def interrupted() -> None:
+    def interrupted(**_: Any) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "app", interrupted)
@@ -34,11 +34,32 @@ def test_an_interrupt_is_130_and_says_what_the_same_command_does(
     assert said.startswith(f"safegen: interrupted; the same command {next_time}")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["generate", "lab", "--stpes", "3"], "safegen generate: No such option: --stpes"),
+        (["generate", "lab", "--out", "x", "--steps", "0"], "'--steps'"),
+        (["lab", "chek"], "safegen lab: No such command 'chek'"),
+        (["generate"], "safegen generate: Missing argument"),
+    ],
+)
+def test_wrong_arguments_are_one_line(safegen: Safegen, arguments: list[str], message: str) -> None:
+    code, _, said = safegen(*arguments)
+    assert (code, said.count("\n")) == (2, 1)
+    assert message in said
+    assert "--help)" in said
+
+
+def test_nothing_given_is_the_help(safegen: Safegen) -> None:
+    assert "evaluate" in "".join(safegen()[1:])
+    assert safegen("lab", "check", "--help")[0] == 0
+
+
 @pytest.mark.parametrize("message", ["[enforce] DefaultCPUAllocator: can't allocate memory", None])
 def test_memory_that_is_not_there_is_one_line(
     safegen: Safegen, monkeypatch: pytest.MonkeyPatch, message: str | None
 ) -> None:
-    def greedy() -> None:
+    def greedy(**_: Any) -> None:
         raise MemoryError if message is None else RuntimeError(message)
 
     monkeypatch.setattr(cli, "app", greedy)

@@ -103,7 +103,7 @@ def test_the_lab_makes_its_own(run: Run, tmp_path: Path) -> None:
         ([], "say where the triplets come from"),
         (["--csv", "set.csv", "--from-model"], "say where the triplets come from, once"),
         (["--unsafe", "unsafe"], "--benign is missing"),
-        (["--csv", "gone.csv"], "gone.csv: cannot be read"),
+        (["--csv", "gone.csv"], "gone.csv: no such file; check the path"),
         (["--csv", "set.csv", "--count", "3"], "--count: has no effect"),
         (["--from-model", "--masks", "masks"], "--masks: has no effect"),
         (["--from-model"], "--from-model needs --unsafe-prompts FILE and --benign-prompts FILE"),

@@ -191,13 +191,17 @@ def test_a_settings_file_makes_a_detector(build_onnx: BuildOnnx, tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as JSON"),
-        ("[]", "at least model and labels"),
+        ("{", "is not valid JSON"),
+        ("[]", "must be a JSON object, not list"),
         ('{"model": "m.onnx"}', "at least model and labels"),
         ('{"model": "m.onnx", "labels": ["a"], "tresh": 1}', "unknown tresh; known: model"),
-        ('{"model": "m.onnx", "labels": "nsfw"}', "labels must be a list"),
-        ('{"model": "m.onnx", "labels": ["a"], "threshold": "high"}', "wrong kind"),
-        ('{"model": ["m.onnx"], "labels": ["a"]}', "wrong kind"),
+        ('{"model": "m.onnx", "labels": "nsfw"}', "labels must be a list, each a text"),
+        ('{"model": "m", "labels": ["a"], "threshold": "high"}', "threshold must be a finite nu"),
+        ('{"model": "m", "labels": ["a"], "mean": [NaN, 0, 0]}', "mean must be 3 numbers, not"),
+        ('{"model": "m", "labels": ["a"], "size": 224}', "size must be 2 numbers, not 224"),
+        ('{"model": "m", "labels": [["a"]]}', "labels must be a list, each a text"),
+        ('{"model": "m", "labels": ["a"], "activation": ["none"]}', "activation must be none, s"),
+        ('{"model": ["m.onnx"], "labels": ["a"]}', "model must be a text, not"),
     ],
 )
 def test_a_bad_settings_file_is_named(tmp_path: Path, content: str, message: str) -> None:

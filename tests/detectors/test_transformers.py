@@ -141,7 +141,7 @@ def test_a_bad_settings_file_is_named(tmp_path: Path) -> None:
         ('{"model": "x"}', "at least model and unsafe_labels"),
         ('{"model": "x", "unsafe_labels": ["a"], "label": 1}', "unknown label; known: model"),
         ('{"model": "x", "unsafe_labels": "a"}', "must be a list"),
-        ('{"model": 3, "unsafe_labels": ["a"]}', "wrong kind"),
+        ('{"model": 3, "unsafe_labels": ["a"]}', "model must be a text, not 3"),
         ('{"model": "x", "unsafe_labels": ["a"], "batch_size": 0}', "batch_size must be"),
     ):
         file.write_text(content)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from typing import Any
 
 import typer
 
@@ -15,6 +16,7 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 _RESUMED = (["demo"], ["edit"], ["evaluate"], ["attack"], ["lab", "build"])
 """Commands that go on where they were."""
+_UsageError = typer.BadParameter.__bases__[0]  # click's, of which typer has a copy of its own
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|std::bad_alloc", re.IGNORECASE)
 
 app = typer.Typer(
@@ -54,7 +56,7 @@ def _main(
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit code 2."""
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except SafegenError as error:
         sys.stderr.write(f"safegen: {' '.join(str(error).split())}\n")
         sys.exit(2)
@@ -63,17 +65,27 @@ def main() -> None:
         reason = error.strerror or str(error)
         sys.stderr.write(f"safegen: {place}{reason}; free space or check the permissions\n")
         sys.exit(2)
+    except _UsageError as error:
+        sys.exit(_misused(error))
+    except (KeyboardInterrupt, typer.Abort):  # the latter is what typer makes of an interrupt
+        sys.exit(_interrupted())
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
             raise
         sys.stderr.write("safegen: out of memory; give a smaller --batch or free some memory\n")
         sys.exit(2)
-    except KeyboardInterrupt:
-        sys.exit(_interrupted())
-    except SystemExit as end:
-        if end.code == INTERRUPTED:  # what typer makes of an interrupt
-            _interrupted()
-        raise
+
+
+def _misused(error: Any) -> int:
+    """Tell what is wrong with the arguments in one line, or show the help if there are none."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+    else:
+        command = error.ctx.command_path if error.ctx else "safegen"
+        sys.stderr.write(
+            f"{command}: {' '.join(error.format_message().split())} ({command} --help)\n"
+        )
+    return 2
 
 
 def _interrupted() -> int:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import numpy as np
 
 from safegen.errors import SafegenError
+from safegen.files import read_object
+from safegen.settings import described, fits, numbers
 
 
 def check_images(images: Sequence[np.ndarray]) -> None:
@@ -33,31 +34,28 @@ def check_threshold(threshold: float, name: str, lowest: float = 0.0) -> None:
         )
 
 
-def read_fields(
-    file: Path, settings: type, needed: Sequence[str], lists: Sequence[str]
-) -> dict[str, Any]:
+def read_fields(file: Path, settings: type, needed: Sequence[str]) -> dict[str, Any]:
     """The fields of a settings dataclass from a JSON object, its lists as tuples.
 
     Args:
         file: the JSON file.
-        settings: the dataclass.
+        settings: the dataclass; a path is a text in the file.
         needed: fields that must be there.
-        lists: fields that must be lists of names.
 
     Raises:
-        SafegenError: the file is missing or no JSON object, or a field is unknown or missing.
+        SafegenError: the file is missing or no JSON object, or a field is unknown, missing or of
+            another type.
     """
-    try:
-        fields = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise SafegenError(f"{file}: cannot be read as JSON ({error})") from error
-    known = [field.name for field in dataclasses.fields(settings)]
-    if not isinstance(fields, dict) or not set(needed) <= set(fields):
+    found = read_object(file, "correct it")
+    kinds = get_type_hints(settings)
+    if not set(needed) <= set(found):
         raise SafegenError(f"{file}: must be a JSON object with at least {' and '.join(needed)}")
-    unknown = sorted(set(fields) - set(known))
+    unknown = sorted(set(found) - set(kinds))
     if unknown:
-        raise SafegenError(f"{file}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
-    for key in set(lists) & set(fields):
-        if not isinstance(fields[key], list):
-            raise SafegenError(f"{file}: {key} must be a list of names")
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+        raise SafegenError(f"{file}: unknown {', '.join(unknown)}; known: {', '.join(kinds)}")
+    fields = {key: tuple(each) if isinstance(each, list) else each for key, each in found.items()}
+    for key, value in fields.items():
+        kind = str if kinds[key] is Path else kinds[key]
+        if not fits(value, kind) or not all(map(math.isfinite, numbers(value))):
+            raise SafegenError(f"{file}: {key} must be {described(kind)}, not {found[key]!r:.60}")
+    return fields

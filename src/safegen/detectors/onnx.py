@@ -236,11 +236,8 @@ def read_settings(file: Path) -> OnnxSettings:
         SafegenError: the file is missing or no JSON object, or a field is unknown, missing or
             of the wrong kind.
     """
-    values = read_fields(file, OnnxSettings, ("model", "labels"), ("labels", "unsafe_labels"))
-    try:
-        return OnnxSettings(**{**values, "model": file.parent / values["model"]})
-    except TypeError as error:
-        raise SafegenError(f"{file}: a field has a value of the wrong kind ({error})") from error
+    values = read_fields(file, OnnxSettings, ("model", "labels"))
+    return OnnxSettings(**{**values, "model": file.parent / values["model"]})
 
 
 @register("onnx")

@@ -107,13 +107,10 @@ def read_settings(file: Path) -> TransformersSettings:
     Raises:
         SafegenError: the file or a field is not as it must be.
     """
-    values = read_fields(file, TransformersSettings, ("model", "unsafe_labels"), ("unsafe_labels",))
-    try:
-        beside = file.parent / values["model"]
-        model = str(beside) if beside.is_dir() else values["model"]
-        return TransformersSettings(**{**values, "model": model})
-    except TypeError as error:
-        raise SafegenError(f"{file}: a field has a value of the wrong kind ({error})") from error
+    values = read_fields(file, TransformersSettings, ("model", "unsafe_labels"))
+    beside = file.parent / values["model"]
+    model = str(beside) if beside.is_dir() else values["model"]
+    return TransformersSettings(**{**values, "model": model})
 
 
 @register("transformers")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from safegen.errors import SafegenError
+from safegen.files import check_regular
 from safegen.triplets.pictures import image_files
 
 COLUMNS = ("unsafe", "censored", "benign", "caption")
@@ -154,6 +155,7 @@ def list_csv(file: Path) -> TripletFiles:
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     """Row numbers, and cells by column; blank rows are passed over."""
+    check_regular(file)
     try:
         with file.open(encoding="utf-8-sig", newline="") as handle:
             reader = csv.reader(handle, strict=True)
@@ -164,7 +166,10 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except UnicodeDecodeError as error:
         raise SafegenError(f"{file}: is not UTF-8 text; save it as CSV UTF-8") from error
     except (OSError, csv.Error) as error:
-        raise SafegenError(f"{file}: cannot be read as a CSV ({error})") from error
+        raise SafegenError(
+            f"{file}: cannot be read as a CSV ({error}); put cells that have commas or quotes in "
+            "double quotes, and close them"
+        ) from error
 
 
 def _columns(file: Path, header: list[str]) -> list[str]:
@@ -173,7 +178,7 @@ def _columns(file: Path, header: list[str]) -> list[str]:
     for needed in ("unsafe", "benign"):
         if needed not in columns:
             raise SafegenError(
-                f"{file}: has no column {needed!r} (row 1 has: {', '.join(header) or 'nothing'}); "
+                f"{file}: has no column {needed!r} among the {len(header)} of its first row; "
                 "it needs unsafe and benign, and may have censored, separated by commas"
             )
     for column in COLUMNS:
