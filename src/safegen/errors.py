@@ -9,6 +9,8 @@ class SafegenError(Exception):
 
 def first_line(reason: object) -> str:
     """The first line of an error's message, or the name of its class where it has none."""
+    if type(reason).__name__ == "LocalEntryNotFoundError":  # whose advice is for programs
+        return "it is not in the hub's cache, and the hub was not or cannot be asked"
     return (str(reason).strip().splitlines() or [type(reason).__name__])[0]
 
 

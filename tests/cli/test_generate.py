@@ -229,7 +229,7 @@ def test_a_defense_is_checked_before_the_model_is_loaded(tmp_path: Path) -> None
         ("i3p:x.csv", "Did you mean 'i2p'"),
         ("i2p:none.csv", r"none\.csv: no such prompt file"),
         ("none.txt", r"none\.txt: no such prompt file"),
-        ("i2p:FILE", "prompt 1 has guidance 0.5.*--guidance"),
+        ("i2p:FILE", "line 2 has guidance 0.5.*--guidance"),
     ],
 )
 def test_what_cannot_be_drawn_is_said_before_the_model_is_loaded(

@@ -199,6 +199,7 @@ def test_a_settings_file_makes_a_detector(build_onnx: BuildOnnx, tmp_path: Path)
         ('{"model": "m", "labels": ["a"], "threshold": "high"}', "threshold must be a finite nu"),
         ('{"model": "m", "labels": ["a"], "mean": [NaN, 0, 0]}', "mean must be 3 numbers, not"),
         ('{"model": "m", "labels": ["a"], "size": 224}', "size must be 2 numbers, not 224"),
+        ('{"model": "m", "labels": ["a"], "size": [9000, 9000]}', "size must be two numbers from"),
         ('{"model": "m", "labels": [["a"]]}', "labels must be a list, each a text"),
         ('{"model": "m", "labels": ["a"], "activation": ["none"]}', "activation must be none, s"),
         ('{"model": ["m.onnx"], "labels": ["a"]}', "model must be a text, not"),

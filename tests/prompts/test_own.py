@@ -32,6 +32,7 @@ def test_the_same_prompts_in_three_formats(write: Write, table: Table) -> None:
     objects = [json.dumps({"prompt": line}) for line in lines]
     files = [
         write("own.txt", "\n".join(lines)),
+        write("old.txt", "\r".join(lines)),
         write("own.csv", table(["prompt"], *([line] for line in lines))),
         write("own.jsonl", "\n\n".join(objects)),
     ]

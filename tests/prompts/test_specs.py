@@ -105,6 +105,7 @@ def test_identities_can_be_recorded(write: Write) -> None:
         ("i2p:FILE,subset_seed=3", "subset_seed draws nothing without count=N"),
         ("i2p:FILE,header=no", "header can only be none, not 'no'"),
         ("i2p:FILE,empty=keep", "empty can only be skip, not 'keep'"),
+        ("own:FILE,name= ", "name must not be empty"),
         ("own:/dev/null", "is a pipe or device"),
         ("coco:owner/name", "say which file of the data set"),
         ("lab:cats", "unknown kind 'cats'; known: explicit"),

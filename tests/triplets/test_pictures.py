@@ -91,6 +91,19 @@ def test_deep_pictures_are_refused_rather_than_clipped(tmp_path: Path) -> None:
         read_picture(tmp_path / "deep.png", "deep")
 
 
+def test_files_of_several_or_of_too_large_pictures_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    first.save(tmp_path / "moving.gif", save_all=True, append_images=others)
+    with pytest.raises(SafegenError, match="row 3: holds 2 pictures; save the one that is meant"):
+        read_picture(tmp_path / "moving.gif", "row 3")
+    first.save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 200)  # half of which is warned of only
+    with pytest.raises(SafegenError, match=r"row 4: cannot be read .* exceeds limit"):
+        read_picture(tmp_path / "large.png", "row 4")
+
+
 def test_a_mask_is_true_where_white(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 127, 128, 255]], np.uint8)).save(tmp_path / "m.png")
     assert read_mask(tmp_path / "m.png", "m").tolist() == [[False, False, True, True]]

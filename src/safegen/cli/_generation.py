@@ -101,8 +101,9 @@ def resolve_prompts(
         own = settings.guidance if prompt.guidance is None else prompt.guidance
         scale = own if guidance is None else guidance
         if scale < 1:
+            place = f"line {prompt.line}" if prompt.line else f"prompt {number + 1}"
             raise SafegenError(
-                f"prompt {number + 1} has guidance {scale:g}, and at least 1 is needed; "
+                f"{place} has guidance {scale:g}, and at least 1 is needed; "
                 "correct it, or give one for all with --guidance"
             )
         for sample in range(samples):

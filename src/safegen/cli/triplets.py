@@ -178,7 +178,7 @@ def _find(model: str, spec: str | None, threshold: float | None, offline: bool) 
     from safegen.profiles import Profile, profile_of
 
     usual = (profile_of(model) or Profile()).detector or "nudenet"
-    return create_detector(spec or usual, threshold, local_files_only=offline)
+    return create_detector(usual if spec is None else spec, threshold, local_files_only=offline)
 
 
 def _load(model: str, loading: LoadOptions) -> Any:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 import numpy as np
 
 from safegen.errors import SafegenError
 from safegen.files import read_object
 from safegen.settings import described, fits, numbers
+
+T = TypeVar("T")
 
 
 def check_images(images: Sequence[np.ndarray]) -> None:
@@ -32,6 +34,14 @@ def check_threshold(threshold: float, name: str, lowest: float = 0.0) -> None:
         raise SafegenError(
             f"detector {name}: threshold must be between {lowest:g} and 1, not {threshold:g}"
         )
+
+
+def build(file: Path, settings: type[T], fields: Mapping[str, Any]) -> T:
+    """The settings of these fields; an error names the file that they are from."""
+    try:
+        return settings(**fields)
+    except SafegenError as error:
+        raise SafegenError(f"{file}: {error}") from error
 
 
 def read_fields(file: Path, settings: type, needed: Sequence[str]) -> dict[str, Any]:

@@ -13,11 +13,13 @@ import numpy as np
 from PIL import Image
 
 from safegen.detectors import Box, Detection, DetectorIdentity, register
-from safegen.detectors._common import check_images, check_threshold, read_fields
+from safegen.detectors._common import build, check_images, check_threshold, read_fields
 from safegen.errors import SafegenError, first_line
 from safegen.files import file_hash
 
 Activation = Literal["none", "softmax", "sigmoid"]
+LARGEST_SIDE = 8192
+"""Pixels that pictures may be resized to."""
 _SCORE_SLACK = 1e-3
 """Half-precision models may answer a probability slightly outside [0, 1]."""
 
@@ -61,8 +63,8 @@ class OnnxSettings:
         unknown = sorted(set(self.unsafe_labels) - set(self.labels))
         if unknown:
             self._refuse(f"unsafe_labels has {', '.join(unknown)}, not among labels")
-        if len(self.size) != 2 or min(self.size) < 1:
-            self._refuse(f"size must be two positive numbers, not {self.size}")
+        if len(self.size) != 2 or not 1 <= min(self.size) <= max(self.size) <= LARGEST_SIDE:
+            self._refuse(f"size must be two numbers from 1 to {LARGEST_SIDE}, not {self.size}")
         if len(self.mean) != 3 or len(self.std) != 3 or 0 in self.std:
             self._refuse("mean and std need three numbers each, and none of std may be 0")
         if self.activation not in get_args(Activation):
@@ -237,7 +239,7 @@ def read_settings(file: Path) -> OnnxSettings:
             of the wrong kind.
     """
     values = read_fields(file, OnnxSettings, ("model", "labels"))
-    return OnnxSettings(**{**values, "model": file.parent / values["model"]})
+    return build(file, OnnxSettings, {**values, "model": file.parent / values["model"]})
 
 
 @register("onnx")

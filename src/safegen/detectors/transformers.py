@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from safegen.detectors import Detection, DetectorIdentity, register
-from safegen.detectors._common import check_images, check_threshold, read_fields
+from safegen.detectors._common import build, check_images, check_threshold, read_fields
 from safegen.detectors.onnx import Activation, activate
 from safegen.errors import SafegenError, first_line
 from safegen.models.loading import default_device, quieten
@@ -110,7 +110,7 @@ def read_settings(file: Path) -> TransformersSettings:
     values = read_fields(file, TransformersSettings, ("model", "unsafe_labels"))
     beside = file.parent / values["model"]
     model = str(beside) if beside.is_dir() else values["model"]
-    return TransformersSettings(**{**values, "model": model})
+    return build(file, TransformersSettings, {**values, "model": model})
 
 
 @register("transformers")

@@ -82,6 +82,8 @@ class FilePrompts:
     def __post_init__(self) -> None:
         if self.count is not None and self.count < 1:
             raise SafegenError(f"prompts {self.kind}: count must be at least 1, not {self.count}")
+        if not self.name.strip():
+            raise SafegenError(f"prompts {self.kind}: name must not be empty; leave it out")
         if self.count is None and self.subset_seed != type(self).subset_seed:
             raise SafegenError(f"prompts {self.kind}: subset_seed draws nothing without count=N")
         for option, only in (("header", "none"), ("empty", "skip")):

@@ -119,8 +119,8 @@ def _text_records(path: Path) -> Iterator[Record]:
 
 def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
     for line, text in enumerate(_lines(path), start=1):
-        if text.strip():
-            yield line, text.strip()
+        for part in filter(None, map(str.strip, text.split("\r"))):  # old files end lines so
+            yield line, part
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -203,7 +203,7 @@ def _locate(file: Path, number: int, column: str, text: str) -> PictureFile:
         raise SafegenError(
             f"{file} row {number}: column {column} is empty; name a picture or delete the row"
         )
-    where = f"{file} row {number}, {column} {text!r}"
+    where = f"{file} row {number}, {column} {text!r:.80}"
     try:
         folder = file.parent.resolve()
         path = (folder / text).resolve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import warnings
 import zlib
 from pathlib import Path
 
@@ -22,6 +23,7 @@ _UNREADABLE = (
     struct.error,
     zlib.error,
     Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
 )
 """What Pillow raises on files that are damaged, truncated, absurdly large, or no images."""
 
@@ -74,7 +76,11 @@ def image_files(folder: Path) -> list[Path]:
 
 def _load(path: Path, where: str) -> Image.Image:
     try:
-        with Image.open(path) as file:
+        with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
+            file = Image.open(path)
+        with file:
+            # A phone's JPEG may have a small second picture.
+            frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
             file.load()
             image = ImageOps.exif_transpose(file)
     except _UNREADABLE as error:
@@ -82,6 +88,8 @@ def _load(path: Path, where: str) -> Image.Image:
         raise SafegenError(
             f"{where}: cannot be read as an image ({reason}); replace it or take it out"
         ) from error
+    if frames > 1:
+        raise SafegenError(f"{where}: holds {frames} pictures; save the one that is meant")
     if image.mode.startswith(("I", "F")):  # Pillow would clip these to white
         raise SafegenError(
             f"{where}: has more than 8 bits a channel; save it with 8 ({image.mode} given)"
