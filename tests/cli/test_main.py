@@ -34,6 +34,17 @@ def test_an_interrupt_is_130_and_says_what_the_same_command_does(
     assert said.startswith(f"safegen: interrupted; the same command {next_time}")
 
 
+def test_an_interrupt_within_a_command_is_told_too(
+    safegen: Safegen, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("safegen.models.loading.load_pipeline", interrupted)
+    said = safegen("generate", "./none", "--prompt", "a", "--out", tmp_path)
+    assert said == (130, "", "safegen: interrupted; the same command begins anew\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

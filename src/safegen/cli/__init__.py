@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
+from typing import Any, cast
 
 import typer
 
@@ -16,7 +16,8 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 _RESUMED = (["demo"], ["edit"], ["evaluate"], ["attack"], ["lab", "build"])
 """Commands that go on where they were."""
-_UsageError = typer.BadParameter.__bases__[0]  # click's, of which typer has a copy of its own
+# Click's, of which typer may have a copy of its own.
+_UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|std::bad_alloc", re.IGNORECASE)
 
 app = typer.Typer(
@@ -56,7 +57,8 @@ def _main(
 def main() -> None:
     """Run the command line; an error that the user can mend is one line and exit code 2."""
     try:
-        sys.exit(app(standalone_mode=False))
+        code = app(standalone_mode=False)
+        sys.exit(_interrupted() if code == INTERRUPTED else code)
     except SafegenError as error:
         sys.stderr.write(f"safegen: {' '.join(str(error).split())}\n")
         sys.exit(2)
@@ -67,7 +69,7 @@ def main() -> None:
         sys.exit(2)
     except _UsageError as error:
         sys.exit(_misused(error))
-    except (KeyboardInterrupt, typer.Abort):  # the latter is what typer makes of an interrupt
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(_interrupted())
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(str(error)):
