@@ -10,10 +10,9 @@ import os
 import re
 import secrets
 import shutil
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from safegen.errors import SafegenError
 
@@ -180,22 +179,6 @@ def read_object(file: Path, mend: str = "download it again") -> dict[str, Any]:
     if not isinstance(found, dict):
         raise SafegenError(f"{file}: must be a JSON object, not {type(found).__name__}; {mend}")
     return found
-
-
-def lock(file: IO[str]) -> None:
-    """Lock a file as long as it is open; the system unlocks it when the process dies.
-
-    Raises:
-        OSError: another process has locked it.
-    """
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def file_hash(path: Path) -> str:

@@ -1,3 +1,90 @@
-"""The one place that says which version this is."""
+"""The one place that says which version this is, and which code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 __version__ = "0.1.0"
+_HERE = Path(__file__).parent
+_WITHOUT_EFFECT = ("cli", "metrics", "report")
+"""What is run anew for every table; neither pictures nor what is observed of them depend on it."""
+
+
+@cache
+def code_revision() -> dict[str, Any]:
+    """Which code runs: its version, its commit, and a digest of its files.
+
+    Returns:
+        ``version``; ``revision``, the git commit, and ``dirty``, whether files of the checkout
+        differ from it, both None where neither git nor pip knows; ``source``, the SHA-256 of the
+        modules that results depend on.
+    """
+    revision, dirty = _from_git() or _from_pip() or (None, None)
+    source = _source_digest()
+    return {"version": __version__, "revision": revision, "dirty": dirty, "source": source}
+
+
+def code_name(code: dict[str, Any]) -> str:
+    """A code revision in a word, such as ``0.1.0+g1ef3f7d2``; where the commit does not tell all,
+    with the digest, such as ``0.1.0+g1ef3f7d2.dirty.5c0ad1f4``."""
+    parts = [f"g{code['revision'][:8]}"] if code["revision"] else []
+    parts += ["dirty"] if code["dirty"] else []
+    parts += [code["source"][:8]] if code["dirty"] is not False else []
+    return f"{code['version']}+{'.'.join(parts)}"
+
+
+def code_versions(packages: Iterable[str]) -> dict[str, str]:
+    """What a result records of the code that made it: the name of safegen's, the digest of its
+    ``source``, and the versions of packages."""
+    from importlib.metadata import version
+
+    code = code_revision()
+    made_by = {"safegen": code_name(code), "source": str(code["source"])}
+    return made_by | {name: version(name) for name in packages}
+
+
+def _source_digest() -> str:
+    from hashlib import sha256
+
+    digest = sha256()
+    for file in sorted(_HERE.rglob("*.py")):
+        place = file.relative_to(_HERE)
+        if place.parts[0] not in _WITHOUT_EFFECT:
+            digest.update(f"{place.as_posix()}\0".encode() + file.read_bytes())
+    return digest.hexdigest()
+
+
+def _from_git() -> tuple[str, bool] | None:
+    """Commit and whether the checkout differs from it; None outside of one."""
+    import os
+    import subprocess
+
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(_HERE), *arguments]
+        done = subprocess.run(command, env=inherited, capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    try:
+        # An environment within somebody else's checkout is not theirs.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        described = git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.removesuffix("-dirty"), described.endswith("-dirty")
+
+
+def _from_pip() -> tuple[str, bool] | None:
+    """The commit that pip installed from (PEP 610); None if it was from no repository."""
+    import json
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        found = json.loads(distribution("safegen").read_text("direct_url.json") or "{}")
+        return str(found["vcs_info"]["commit_id"]), False
+    except (PackageNotFoundError, ValueError, KeyError):
+        return None

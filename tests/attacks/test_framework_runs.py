@@ -145,6 +145,18 @@ class Broken(Words):
         if self.how == "few":
             return []
         raise SafegenError("cannot be made on such a model; use another")
+
+
+class Careless(Words):
+    def __init__(self):
+        super().__init__()
+        self.identity = AttackIdentity("careless", "weights", "white box", {})
+
+    @contextmanager
+    def against(self, target):
+        with super().against(target) as strike:
+            yield strike
+        target.pipeline.unet.conv_out.bias.data += 1
 """
 ENTRIES = """[safegen.detectors]
 odd = tiny_attacks:Odd
@@ -154,6 +166,7 @@ words = tiny_attacks:Words
 slow = tiny_attacks:slow
 still = tiny_attacks:Still
 broken = tiny_attacks:Broken
+careless = tiny_attacks:Careless
 """
 KNIVES = Concept("knives", "a knife")
 Make = Callable[..., EvaluationSettings]
@@ -323,6 +336,8 @@ def test_an_attack_that_cannot_be_made_says_so_with_its_defense(
     with pytest.raises(ValueError, match="0 findings of 2 tasks"):
         evaluate(make_settings({"attacks": ("broken:few",)}), tmp_path / "two")
     assert "task" not in log.read_text()
+    with pytest.raises(SafegenError, match="careless: left the model's weights changed"):
+        evaluate(make_settings({"attacks": ("careless",)}), tmp_path / "three")
 
 
 def test_an_attack_that_never_succeeds_is_a_result(make_settings: Make, tmp_path: Path) -> None:

@@ -187,14 +187,16 @@ def test_benign_data_comes_from_a_folder(tiny_pipeline: Any, pictures: Path) -> 
     )
 
 
-def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any], tmp_path: Path) -> None:
+def test_what_it_cannot_do_is_refused(
+    build_pipeline: Callable[..., Any], pictures: Path, tmp_path: Path
+) -> None:
     target = target_of(build_pipeline())
     with pytest.raises(SafegenError, match="relearn:benign:FOLDER"):
         strike(target, Relearn(replace(FEW, data="benign")))
     with pytest.raises(SafegenError, match="and there are 2; give more: --examples"):
         strike(replace(target, examples=target.examples[:2]), Relearn(FEW))
     with pytest.raises(SafegenError, match="holds no images"):
-        _ = create_attack(f"relearn:benign:{tmp_path}").identity
+        _ = create_attack(f"relearn:benign:{tmp_path.parent}").identity
     with pytest.raises(SafegenError, match="a folder holds benign pictures"):
         create_attack("relearn:unsafe:somewhere")
     with pytest.raises(SafegenError, match="known: benign, unsafe"):
@@ -207,7 +209,7 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any], tmp_pa
     with torch.no_grad():
         broken.pipeline.unet.conv_out.bias.fill_(float("nan"))
     with pytest.raises(SafegenError, match="the loss is not finite in step 1"):
-        strike(broken, Relearn(replace(FEW, checks=())))
+        strike(broken, Relearn(replace(FEW, data="benign", checks=()), FolderPictures(pictures)))
 
 
 def test_its_settings_are_checked() -> None:

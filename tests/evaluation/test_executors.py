@@ -38,7 +38,7 @@ def jobs(make_settings: Make, tmp_path: Path, tiny_worker: WorkerSettings) -> li
     assert isinstance(inspection, Inspection)
     with ResultsStore(tmp_path / "jobs") as store:
         keep_items(store, plan, settings)
-        return list(draw_jobs(store, plan, inspection.model))
+        return list(draw_jobs(store, plan, inspection))
 
 
 def executor(name: str, settings: WorkerSettings, workers: int | None = None) -> Executor:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safegen.errors import SafegenError
+from safegen.evaluation.jobs import Inspection
 from safegen.evaluation.plan import (
     draw_jobs,
     in_batches,
@@ -116,7 +117,7 @@ def test_only_what_is_missing_is_drawn(make_settings: Make, tmp_path: Path) -> N
     with ResultsStore(tmp_path) as store:
         keep_items(store, plan, settings)
         assert missing_pictures(store, plan) == 16
-        jobs = list(draw_jobs(store, plan, {}))
+        jobs = list(draw_jobs(store, plan, Inspection({}, "cpu", {})))
         assert [(job.cell, list(job.items)) for job in jobs[:5]] == [
             (("none", "knives"), [0, 1]),
             (("none", "knives"), [2]),  # another guidance
@@ -126,7 +127,7 @@ def test_only_what_is_missing_is_drawn(make_settings: Make, tmp_path: Path) -> N
         ]
         done = jobs[1]
         store.add_pictures(done.cell, list(done.items), [(b"picture", False)])
-        assert list(draw_jobs(store, plan, {})) == [jobs[0], *jobs[2:]]
+        assert list(draw_jobs(store, plan, Inspection({}, "cpu", {}))) == [jobs[0], *jobs[2:]]
         assert missing_pictures(store, plan) == 15
         keep_items(store, plan, settings)  # a second time adds nothing
         assert len(all_items(store, "knives")) == 5
@@ -135,6 +136,7 @@ def test_only_what_is_missing_is_drawn(make_settings: Make, tmp_path: Path) -> N
 PLANNING = """
 import json, sys, time
 from pathlib import Path
+from safegen.evaluation.jobs import Inspection
 from safegen.evaluation.plan import *
 from safegen.evaluation.settings import EvaluationSettings
 
@@ -145,7 +147,7 @@ plan = plan_evaluation(settings)
 with ResultsStore(folder / "run") as store:
     keep_items(store, plan, settings)
     listed = missing_pictures(store, plan)
-    jobs = sum(len(job.items) for job in draw_jobs(store, plan, {}))
+    jobs = sum(len(job.items) for job in draw_jobs(store, plan, Inspection({}, "cpu", {})))
 seconds = time.process_time() - began
 # Not the resource module's figure, which a process inherits from the one that started it.
 peak = Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]

@@ -20,12 +20,16 @@ from PIL import Image
 
 from safegen.errors import SafegenError
 from safegen.evaluation.plan import plan_evaluation
+from safegen.evaluation.provenance import code
 from safegen.evaluation.run import Progress, evaluate
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.models.sampling import SamplingSettings
 from safegen.results.cells import StoredCells, stored_images
+from safegen.results.database import STORE_FILE
 from safegen.results.records import Cell
+from safegen.results.sessions import sessions
 from safegen.results.store import CellKey, ResultsStore, StoredImage
+from safegen.version import code_revision
 
 Make = Callable[..., EvaluationSettings]
 Images = dict[CellKey, dict[int, StoredImage]]
@@ -64,6 +68,10 @@ def test_a_run_draws_and_observes_every_item(make_settings: Make, tmp_path: Path
     ]
     assert table.provenance["sampling"]["steps"] == 2
     assert table.provenance["observers"]["brightness"] == {"version": "1"}
+    assert table.provenance["device"] == "cpu"
+    assert table.provenance["run"]["status"] == "complete"
+    assert table.provenance["run"]["started"] <= table.provenance["run"]["finished"]
+    assert table.provenance["versions"]["source"] == [code_revision()["source"]]
     images = images_of(tmp_path, settings)
     assert [len(found) for found in images.values()] == [5, 3, 5, 3]
     cell = cell_of(tmp_path, settings, ("sld-max", "knives"))
@@ -145,6 +153,25 @@ def test_results_made_differently_are_not_mixed(
             evaluate(replace(settings, **changes), tmp_path / "run")
         assert "--out" in str(caught.value)
     assert images_of(tmp_path / "run", settings) == before
+    with closing(sqlite3.connect(tmp_path / "run" / STORE_FILE)) as store, store:
+        store.execute("UPDATE settings SET value = '\"cuda\"' WHERE name = 'device'")
+    with pytest.raises(SafegenError, match='device is "cuda" there and "cpu" here'):
+        evaluate(settings, tmp_path / "run")
+
+
+def test_other_code_adds_nothing_unless_it_is_allowed_to(
+    make_settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_settings(observers=("brightness",))
+    table = evaluate(settings, tmp_path)
+    other = {**code(), "torch": "1.0"}
+    monkeypatch.setattr("safegen.evaluation.run.code", lambda: other)
+    assert evaluate(settings, tmp_path) == table  # nothing is added
+    more = replace(settings, defenses=("sld-max", "negative-prompt"))
+    with pytest.raises(SafegenError, match=r"torch is .* there and 1\.0 here.*--allow-other-code"):
+        evaluate(more, tmp_path)
+    mixed = evaluate(replace(more, allow_other_code=True), tmp_path)
+    assert mixed.provenance["versions"]["torch"] == sorted(["1.0", code()["torch"]])
 
 
 def test_a_defense_that_does_not_fit_is_said_before_anything_is_drawn(
@@ -204,19 +231,28 @@ def test_a_run_killed_at_any_moment_goes_on(make_settings: Make, tmp_path: Path)
     )
     table = evaluate(settings, tmp_path / "complete")
     folder = tmp_path / "killed"
+    ends = []
     command = [sys.executable, "-c", KILLED, repr(settings), str(folder)]
     found: Images = {}
-    for where, wanted in (("images", 6), ("observations", 1)):
+    for where, wanted, number in (
+        ("images", 6, signal.SIGINT),
+        ("observations", 1, signal.SIGKILL),
+    ):
         process = subprocess.Popen(command)
         while process.poll() is None and rows(folder, where) < wanted:
             time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
+        os.kill(process.pid, number)
+        assert process.wait() == -number
+        with ResultsStore(folder) as store:
+            ends.append(sessions(store)[-1].status)
         left = images_of(folder, settings)
         for cell, images in found.items():
             assert images.items() <= left[cell].items()  # times included: none was drawn again
         found = left
         assert where != "images" or wanted <= len(hashes_of(found)) < 16
-    assert evaluate(settings, folder) == table
+    assert ends == ["interrupted", "running"]
+    again = evaluate(settings, folder)
+    assert (again.figures, again.notes) == (table.figures, table.notes)
+    assert again.provenance["run"]["status"] == "complete"
     assert images_of(folder, settings) == found
     assert hashes_of(found) == hashes_of(images_of(tmp_path / "complete", settings))

@@ -42,7 +42,8 @@ def draw(worker: Worker, defense: str, guidance: float = 5.0) -> Draw:
     assert isinstance(inspection, Inspection)
     expected = defense_settings(create_defense(defense, worker.settings.concept).identity)
     items = {i: Item(str(i), 0, text, i, guidance) for i, text in enumerate(TEXTS)}
-    return Draw(CellKey(defense, "words"), defense, expected, inspection.model, items)
+    place = CellKey(defense, "words")
+    return Draw(place, defense, expected, inspection.model, inspection.device, items)
 
 
 def pictures(worker: Worker, job: Draw) -> list[np.ndarray]:
@@ -109,6 +110,7 @@ def test_another_model_or_defense_than_the_drivers_is_refused(
     for changed, message in (
         (replace(job, model={"unet": "another"}), "the model .* is not the same for all workers"),
         (replace(job, expected={"defense": "sld-weak"}), "the defense sld-max is not the same"),
+        (replace(job, device="abacus"), "the device is not the same"),
     ):
         failure = worker.attempt(changed)
         assert isinstance(failure, Failure)

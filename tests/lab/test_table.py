@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from safegen.defenses.erasing import PACKAGES as DEPENDED_ON
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.evaluation.plan import plan_evaluation
@@ -17,8 +19,10 @@ from safegen.lab.table import (
     make_patches,
     patch_path,
 )
+from safegen.version import code_versions
 
-EDIT = EditSettings.of(steps=3, unsafe_batch=1, teacher_pool=4, checkpoint_every=1)
+FEW: dict[str, Any] = {"steps": 3, "unsafe_batch": 1, "teacher_pool": 4, "checkpoint_every": 1}
+EDIT = EditSettings.of(**FEW)
 ESD = "esd-x,iterations=1,steps=2,batch=1"
 
 
@@ -39,6 +43,27 @@ def test_patches_that_are_there_are_kept(run_folder: Path) -> None:
     assert {name: patch_path(run_folder, name).read_bytes() for name in PATCHES} == contents
     make_patches(run_folder, EDIT, ESD, triplets=2, say=said.append)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"triplets": 3}, r"safegen\.safetensors: .* triplets\.source\.count 2 there and 3"),
+        ({"edit_settings": EditSettings.of(**FEW, gamma=9.0)}, r"safegen\.safet.*gamma .* and 9"),
+        ({"esd": f"{ESD},seed=3"}, r"esd-x\.safetensors: .* settings\.seed 0 there and 3"),
+        ({}, r"safegen is .* there and 0\.1\.0\+other here; .*--allow-other-code"),
+    ],
+)
+def test_patches_that_were_made_otherwise_are_not_taken(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    asked: dict[str, Any] = {"edit_settings": EDIT, "esd": ESD, "triplets": 2, **changes}
+    if not changes:
+        other = {**code_versions(DEPENDED_ON), "safegen": "0.1.0+other", "source": "other"}
+        monkeypatch.setattr("safegen.lab.table.code_versions", lambda _: other)
+        make_patches(run_folder, **asked, allow_other_code=True)
+    with pytest.raises(SafegenError, match=message):
+        make_patches(run_folder, **asked)
 
 
 def test_an_interrupted_edit_goes_on(run_folder: Path, tmp_path: Path) -> None:

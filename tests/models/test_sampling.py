@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -35,8 +36,6 @@ def test_pictures_depend_on_neither_batch_nor_order(tiny_pipeline: Any, sampler:
 
 
 def test_agrees_with_the_pipelines_own_call(tiny_pipeline: Any) -> None:
-    import torch
-
     ours = _pictures(tiny_pipeline, REQUESTS[:1], 1, guidance=4.0)[REQUESTS[0]]
     theirs = tiny_pipeline(
         "a cat",
@@ -84,3 +83,27 @@ def test_seeds_are_stable_and_differ(text: str, sample: int, base: int) -> None:
 def test_bad_settings_are_refused(how: dict[str, Any]) -> None:
     with pytest.raises(SafegenError):
         SamplingSettings(**how)
+
+
+@pytest.mark.parametrize(
+    ("output", "how", "message"),
+    [
+        (float("nan"), {}, "not finite.*--precision float32"),
+        (torch.OutOfMemoryError("CUDA out of memory\nof 80 GiB"), {}, r"of memory\).*--batch"),
+        (RuntimeError(), {}, r"4 pictures could not be drawn \(RuntimeError\)"),
+        (None, {"height": 17}, r"could not be drawn \(`height` and `width` have to be divisible"),
+    ],
+)
+def test_what_cannot_be_drawn_is_told_in_a_line(
+    tiny_pipeline: Any, output: Any, how: dict[str, Any], message: str
+) -> None:
+    def broken(_: Any, __: Any, result: Any) -> None:
+        if isinstance(output, Exception):
+            raise output
+        if output is not None:
+            result[0].fill_(output)
+
+    tiny_pipeline.unet.register_forward_hook(broken)
+    with pytest.raises(SafegenError, match=message) as caught:
+        _pictures(tiny_pipeline, REQUESTS, 4, **how)
+    assert "\n" not in str(caught.value)

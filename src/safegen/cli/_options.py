@@ -76,6 +76,13 @@ RequireOption = Annotated[
         "'safegen:retention>=0.95'; the exit code is 1 if one is missed. May be repeated."
     ),
 ]
+OtherCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-code",
+        help="Add to a run folder whose results another version of safegen or its packages made.",
+    ),
+]
 UnblurredOption = Annotated[
     bool, typer.Option("--unblurred", help="Show unsafe pictures of the report as they are.")
 ]

@@ -119,17 +119,18 @@ def prepare(
     if patches is not None:
         # Defenses whose patches are not made yet cannot be looked up; all else is seen before.
         check_requirements(requirements, settings, known_defenses=False)
-        make_patches(patches, console)
+        make_patches(patches, console, settings.allow_other_code)
     check_requirements(requirements, settings)
 
 
-def make_patches(folder: Path, console: Console) -> None:
+def make_patches(folder: Path, console: Console, allow_other_code: bool) -> None:
     """Train the patches of the preset that a run folder does not have yet."""
     from safegen.cli._progress import EvaluationProgress
     from safegen.lab.table import make_patches as make
 
     with EvaluationProgress(console) as progress:
-        make(folder, say=console.print, on_progress=progress.show)
+        told: dict[str, Any] = {"say": console.print, "on_progress": progress.show}
+        make(folder, allow_other_code=allow_other_code, **told)
 
 
 def run(

@@ -20,6 +20,7 @@ from safegen.cli._options import (
     ModelArgument,
     NearMissOption,
     ObjectsOption,
+    OtherCodeOption,
     PrecisionOption,
     RayAddressOption,
     RequireOption,
@@ -137,6 +138,7 @@ def attack(
     out: Annotated[Path, typer.Option(help="Run folder: results, table and report.")] = Path(
         "runs/attack"
     ),
+    allow_other_code: OtherCodeOption = False,
     unblurred: UnblurredOption = False,
     listed: Annotated[  # noqa: ARG001
         bool,
@@ -175,6 +177,7 @@ def attack(
         "threads": threads,
         "precision": precision,
         "concept": runs.concept_of("lab" if preset else model, concept_text, concept),
+        "allow_other_code": allow_other_code,
         **runs.given(loading),
         "attack": _attack(tuple(attack or ()), model, chosen, count, attacker),
     }

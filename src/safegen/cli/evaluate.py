@@ -21,6 +21,7 @@ from safegen.cli._options import (
     ModelArgument,
     NearMissOption,
     ObjectsOption,
+    OtherCodeOption,
     PrecisionOption,
     RayAddressOption,
     RequireOption,
@@ -86,6 +87,7 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Run folder: results, table and report.")] = Path(
         "runs/evaluation"
     ),
+    allow_other_code: OtherCodeOption = False,
     unblurred: UnblurredOption = False,
     *,
     loading: LoadOptions,
@@ -120,6 +122,7 @@ def evaluate(
         "precision": precision,
         "real": real,
         "concept": runs.concept_of("lab" if preset else model, concept_text, concept),
+        "allow_other_code": allow_other_code,
         **runs.given(loading),
     }
     sampling = {"steps": steps, "guidance": guidance, "sampler": sampler}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -24,7 +23,10 @@ from safegen.patches.patch import apply as apply_patch
 from safegen.patches.patch import remove as remove_patch
 from safegen.profiles import Profile
 from safegen.registry import Registry, create, name_of
-from safegen.version import __version__
+from safegen.version import code_versions
+
+PACKAGES = ("torch", "diffusers", "transformers")
+"""What weights depend on beside safegen."""
 
 OnProgress = Callable[[int, int], None]
 """Told the iterations done and in all."""
@@ -127,10 +129,7 @@ def patch_metadata(
         "method": method,
         "concept": concept,
         "settings": settings,
-        "versions": {
-            "safegen": __version__,
-            **{name: version(name) for name in ("torch", "diffusers", "transformers")},
-        },
+        "versions": code_versions(PACKAGES),
     }
 
 

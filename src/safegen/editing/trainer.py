@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ from safegen.editing.steps import StepLosses, edit_steps
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, scope_names, tensor_digest
 from safegen.patches.patch import Patch
-from safegen.version import __version__
+from safegen.version import code_versions
 
 
 class Edit:
@@ -159,10 +158,7 @@ class Edit:
                 "benign": len(self.triplets.benign),
                 "source": self.triplets.source,
             },
-            "versions": {
-                "safegen": __version__,
-                **{name: version(name) for name in ("torch", "diffusers", "transformers")},
-            },
+            "versions": code_versions(("torch", "diffusers", "transformers")),
         }
 
     def _prepare(self, weights: Borrowed, processes: Processes) -> Trained:

@@ -117,6 +117,7 @@ class Draw:
         defense: its spec.
         expected: the defense's identity, as JSON values, which the worker's must be.
         model: the model's hashes, which the worker's must be.
+        device: the kind of device, which the worker's must be.
         items: by position; all of one guidance.
     """
 
@@ -124,6 +125,7 @@ class Draw:
     defense: str
     expected: Mapping[str, Any]
     model: Mapping[str, str]
+    device: str
     items: Mapping[int, Item]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from safegen.errors import SafegenError
 from safegen.evaluation.jobs import (
     AttackOrder,
     Draw,
+    Inspection,
     Look,
     ObserverFacts,
     Picture,
     Strike,
 )
+from safegen.evaluation.real import RealPictures
 from safegen.evaluation.settings import EvaluationSettings, NamedSpec, refuse_twice
 from safegen.profiles import profile_of
 from safegen.prompts import PROMPT_SETS, Prompt, PromptSet, create_prompt_set
@@ -30,6 +33,7 @@ from safegen.registry import name_of
 from safegen.results.cells import (
     batch_items,
     read_picture,
+    real_batches,
     undrawn,
     undrawn_batches,
     unseen,
@@ -38,6 +42,8 @@ from safegen.results.cells import (
 )
 from safegen.results.records import ORIGINAL, DefenseRecord, Item, PromptSetRecord
 from safegen.results.store import CellKey, ResultsStore
+
+REAL_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -217,26 +223,16 @@ def missing_pictures(store: ResultsStore, plan: Plan) -> int:
     return sum(undrawn(store, cell) for _, cell in plan.cells)
 
 
-def draw_jobs(
-    store: ResultsStore,
-    plan: Plan,
-    model: Mapping[str, str],
-    attacker: Mapping[str, Any] | None = None,
-) -> Iterator[Draw]:
-    """A job for each batch whose pictures are missing; the original's come first.
-
-    Args:
-        store: of the run.
-        plan: what is evaluated.
-        model, attacker: as the inspection found them.
-    """
+def draw_jobs(store: ResultsStore, plan: Plan, inspection: Inspection) -> Iterator[Draw]:
+    """A job for each batch whose pictures are missing; the original's come first."""
+    model, device, attacker = inspection.model, inspection.device, inspection.attacker or {}
     attacks = plan.attacks
     for defense, cell in plan.cells:
         attack = attacks.get(cell.prompt_set)
         for batch in undrawn_batches(store, cell):
             items = batch_items(store, cell.prompt_set, batch)
-            what = (cell, defense.spec, defense.record.settings, model, items)
-            yield Draw(*what) if attack is None else Strike(*what, attack, attacker or {})
+            what = (cell, defense.spec, defense.record.settings, model, device, items)
+            yield Draw(*what) if attack is None else Strike(*what, attack, attacker)
 
 
 def missing_observations(
@@ -274,3 +270,17 @@ def _look_job(
         for position in unseen_positions(store, facts.identity.name, cell, batch)
     }
     return Look(spec, facts.identity, pictures, cell)
+
+
+def real_jobs(
+    store: ResultsStore, real: RealPictures, spec: str, facts: ObserverFacts
+) -> Iterator[Look]:
+    """A job for each batch of real pictures that an observer has not seen."""
+    pictures, done = iter(real), real_batches(store, facts.identity.name)
+    for batch in count():
+        chosen = list(islice(pictures, REAL_BATCH))
+        if not chosen:
+            return
+        if batch not in done:
+            numbered = {number: Picture(image) for number, image in enumerate(chosen)}
+            yield Look(spec, facts.identity, numbered, batch=batch)

@@ -19,7 +19,7 @@ class RealPictures(Protocol):
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What to record of them."""
+        """What to record of them, their ``count`` among it."""
 
     def __iter__(self) -> Iterator[bytes]:
         """Image files, one by one."""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -23,11 +20,11 @@ from safegen.evaluation.jobs import (
     Inspection,
     Look,
     ObserverFacts,
-    Picture,
     Seen,
     WorkerSettings,
 )
 from safegen.evaluation.plan import (
+    REAL_BATCH,
     Plan,
     draw_jobs,
     example_tasks,
@@ -36,18 +33,18 @@ from safegen.evaluation.plan import (
     missing_observations,
     missing_pictures,
     plan_evaluation,
+    real_jobs,
 )
+from safegen.evaluation.provenance import code, comparable, provenance
 from safegen.evaluation.real import RealPictures, real_pictures
 from safegen.evaluation.scoring import score
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.results.cells import StoredCells, has_features, real_batches
 from safegen.results.records import Table
+from safegen.results.sessions import check_code, session
 from safegen.results.store import ResultsStore
-from safegen.version import __version__
 
 T = TypeVar("T")
-REAL_BATCH = 64
-PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "pillow")
 
 
 @dataclass(frozen=True)
@@ -120,12 +117,9 @@ def _complete(
         ResultsStore(folder) as store,
         closing(factory(worker_settings(settings), options or ExecutorOptions())) as workers,
     ):
-        run = _Run(settings, plan, store, workers, say, on_progress)
+        run = _Run(settings, plan, store, workers, real, say, on_progress)
         inspection = run.begin()
-        run.draw(inspection)
-        run.observe(inspection)
-        if real is not None:
-            run.observe_real(real, inspection)
+        run.complete(inspection)
         return finish(run, inspection)
 
 
@@ -161,6 +155,7 @@ class _Run:
     plan: Plan
     store: ResultsStore
     workers: Executor
+    real: RealPictures | None
     say: Callable[[str], None]
     on_progress: Callable[[Progress], None]
 
@@ -174,10 +169,11 @@ class _Run:
         for note in inspection.notes:
             self.say(note)
         self._refuse_same_names(inspection)
-        self.store.keep_settings(self._comparable(inspection))
+        self.store.keep_settings(comparable(self.settings, inspection))
+        if self.real is not None:
+            self.store.keep_real(self.real.identity)
         if inspection.attacker is not None:
             self.store.keep_attacker(inspection.attacker)
-        self.store.add_versions(_versions())
         for facts in inspection.observers.values():
             self.store.keep_observer(facts.identity)
         for defense in self.plan.defenses:
@@ -185,13 +181,44 @@ class _Run:
         keep_items(self.store, self.plan, self.settings)
         return inspection
 
+    def complete(self, inspection: Inspection) -> None:
+        """Draw and observe what is missing, if anything is.
+
+        Raises:
+            SafegenError: something is, and other code made what is there.
+        """
+        if not self._is_missing(inspection):
+            return
+        made_by = code()
+        if not self.settings.allow_other_code:
+            check_code(self.store, made_by)
+        with session(self.store, made_by):
+            self.draw(inspection)
+            self.observe(inspection)
+            if self.real is not None:
+                self.observe_real(self.real, inspection)
+
+    def _is_missing(self, inspection: Inspection) -> bool:
+        observers = inspection.observers
+        if missing_pictures(self.store, self.plan):
+            return True
+        if missing_observations(self.store, self.plan, observers):
+            return True
+        return self.real is not None and self._lacks_features(self.real, inspection)
+
+    def _lacks_features(self, real: RealPictures, inspection: Inspection) -> bool:
+        wanted, featured = real.identity["count"], self._featured(inspection)
+        names = [facts.identity.name for facts in featured.values()]
+        done = (REAL_BATCH * len(real_batches(self.store, name)) for name in names)
+        return not names or min(done) < wanted
+
     def draw(self, inspection: Inspection) -> None:
         """Draw the pictures that are missing."""
         total, done = missing_pictures(self.store, self.plan), 0
         told = set(inspection.notes)
         if total:
             self.say(f"drawing {total} pictures")
-        jobs = draw_jobs(self.store, self.plan, inspection.model, inspection.attacker)
+        jobs = draw_jobs(self.store, self.plan, inspection)
         for job, result in self.workers.run(jobs):
             assert isinstance(job, Draw)
             assert isinstance(result, Drawn)
@@ -219,12 +246,7 @@ class _Run:
 
     def observe_real(self, real: RealPictures, inspection: Inspection) -> None:
         """Record the features of real pictures, for the observers that have features."""
-        self.store.keep_real(real.identity)
-        featured = {
-            spec: facts
-            for spec, facts in inspection.observers.items()
-            if not facts.compares and has_features(self.store, facts.identity.name)
-        }
+        featured = self._featured(inspection)
         if not featured:
             raise SafegenError(
                 "real pictures are compared by their features, and no observer has any; "
@@ -232,12 +254,19 @@ class _Run:
             )
         for spec, facts in featured.items():
             name = facts.identity.name
-            jobs = _real_jobs(real, spec, facts, real_batches(self.store, name))
-            for job, result in self.workers.run(jobs):
+            for job, result in self.workers.run(real_jobs(self.store, real, spec, facts)):
                 assert isinstance(job, Look)
                 assert isinstance(result, Seen)
                 features = np.stack([np.asarray(seen.features) for seen in result.observations])
                 self.store.add_real_features(name, job.batch, features)
+
+    def _featured(self, inspection: Inspection) -> dict[str, ObserverFacts]:
+        """The observers that have features of single pictures, by spec."""
+        return {
+            spec: facts
+            for spec, facts in inspection.observers.items()
+            if not facts.compares and has_features(self.store, facts.identity.name)
+        }
 
     def table(self, inspection: Inspection) -> Table:
         """The table of all that was asked for."""
@@ -250,7 +279,8 @@ class _Run:
             [facts.identity.name for facts in inspection.observers.values()],
             self.settings.unsafe_names,
         )
-        return score(cells, defenses, prompt_sets, self._provenance(inspection))
+        told = provenance(self.settings, inspection, self.store)
+        return score(cells, defenses, prompt_sets, told)
 
     def _refuse_same_names(self, inspection: Inspection) -> None:
         by_name: dict[str, str] = {}
@@ -261,50 +291,3 @@ class _Run:
                     f"{other} and {spec} both record as {facts.identity.name!r}; evaluate with "
                     "one, and with the other in another --out folder"
                 )
-
-    def _comparable(self, inspection: Inspection) -> dict[str, Any]:
-        """What every picture depends on."""
-        return {
-            "model": dict(inspection.model),
-            "sampling": asdict(self.settings.sampling),
-            **{
-                name: getattr(self.settings, name)
-                for name in ("samples", "seed", "batch", "threads", "precision")
-            },
-        }
-
-    def _provenance(self, inspection: Inspection) -> dict[str, Any]:
-        """All that comparability rests on, and what else a repetition needs."""
-        concept = self.settings.concept
-        return {
-            **self._comparable(inspection),
-            "model": {"name": self.settings.model, "hashes": dict(inspection.model)},
-            "device": inspection.device,
-            "concept": asdict(concept) if concept else None,
-            "unsafe_names": sorted(self.settings.unsafe_names),
-            "observers": {
-                facts.identity.name: dict(facts.identity.settings)
-                for facts in inspection.observers.values()
-            },
-            "attacker": inspection.attacker,
-            "real": self.store.kept("real"),
-            "versions": self.store.kept("versions"),
-        }
-
-
-def _versions() -> dict[str, str]:
-    here = {"safegen": __version__, "python": platform.python_version()}
-    return here | {name: version(name) for name in PACKAGES}
-
-
-def _real_jobs(
-    real: RealPictures, spec: str, facts: ObserverFacts, done: set[int]
-) -> Iterator[Look]:
-    """A job for each batch of real pictures that an observer has not seen."""
-    pictures = iter(real)
-    batch = 0
-    while chosen := list(islice(pictures, REAL_BATCH)):
-        if batch not in done:
-            numbered = {number: Picture(image) for number, image in enumerate(chosen)}
-            yield Look(spec, facts.identity, numbered, batch=batch)
-        batch += 1

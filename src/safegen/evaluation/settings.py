@@ -85,6 +85,7 @@ class EvaluationSettings:
         variant, config, allow_pickle, plain_kernels: how the model is loaded; see
             ``safegen.models.options``.
         attack: what is attacked, and how; nothing is if None.
+        allow_other_code: add to results that another version of safegen, or of a package, made.
     """
 
     model: str
@@ -108,6 +109,7 @@ class EvaluationSettings:
     allow_pickle: bool = False
     plain_kernels: bool = False
     attack: AttackSettings | None = None
+    allow_other_code: bool = False
 
     def __post_init__(self) -> None:
         for given, what, option in (

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ from safegen.detectors import Detector, create_detector
 from safegen.errors import SafegenError
 from safegen.evaluation.jobs import Attacker, AttackOrder, Strike, WorkerSettings
 from safegen.evaluation.plan import attack_settings, plain, task_of
+from safegen.models.anatomy import denoiser_of, fingerprint
 from safegen.observers.clip import clip_settings, load_clip
 from safegen.profiles import profile_of
 from safegen.results.records import FindingRecord
@@ -87,6 +88,8 @@ class Striker:
             self._clip,
             self._attacker.examples,
         )
+        if attack.identity.side == "weights":
+            self._open.enter_context(_weights_kept(pipeline, order.spec))
         strike = self._open.enter_context(attack.against(target))
         self._prepared = (order, strike)
         return strike
@@ -100,6 +103,15 @@ class Striker:
     def _clip(self) -> ClipModel:
         source, offline = self._attacker.clip, self._settings.local_files_only
         return no_clip() if source is None else load_clip(source, local_files_only=offline)
+
+
+@contextmanager
+def _weights_kept(pipeline: Any, spec: str) -> Iterator[None]:
+    """See that an attack that trains the model leaves it as it was for what is drawn next."""
+    before = fingerprint(denoiser_of(pipeline))
+    yield
+    if fingerprint(denoiser_of(pipeline)) != before:
+        raise SafegenError(f"{spec}: left the model's weights changed; mend the attack")
 
 
 def records_of(findings: Sequence[Finding]) -> tuple[FindingRecord, ...]:

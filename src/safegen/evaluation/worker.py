@@ -170,6 +170,7 @@ class Worker:
             defense.apply(pipeline)
             self._on = on
         _check_same(f"the model {self.settings.model}", self._model, job.model)
+        _check_same("the device", self._pipeline.device.type, job.device)
         _check_same(f"the defense {job.defense}", on.settings, job.expected)
         return self._pipeline, on.defense
 

@@ -26,8 +26,9 @@ from safegen.models.loading import load_pipeline
 from safegen.patches.patch import Patch
 from safegen.report.card import CardSubject, card_figures, write_card
 from safegen.report.standing import SAFEGEN
+from safegen.results.database import STORE_FILE
 from safegen.results.records import ORIGINAL, Table
-from safegen.results.store import STORE_FILE, ResultsStore, difference
+from safegen.results.store import ResultsStore, difference
 
 PATCH = "patch.safetensors"
 STARTED = "demo.json"

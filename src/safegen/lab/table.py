@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
-from safegen.defenses.erasing import create_eraser
+from safegen.defenses.erasing import PACKAGES, create_eraser
 from safegen.editing.run import edit
+from safegen.editing.run_folder import EditRecord
 from safegen.editing.settings import PRESETS, EditSettings
 from safegen.errors import SafegenError
+from safegen.evaluation.plan import plain
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
@@ -17,9 +21,12 @@ from safegen.lab.profile import LAB
 from safegen.lab.prompts import ADVERSARIAL, adversarial_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.lab.world.objects import UNSAFE_NAMES
+from safegen.models.anatomy import fingerprint
 from safegen.models.loading import load_pipeline
 from safegen.patches.patch import Patch
-from safegen.registry import name_of
+from safegen.results.sessions import other_code
+from safegen.results.store import difference
+from safegen.version import code_versions
 
 COUNT = 64
 """Prompts of each kind."""
@@ -84,6 +91,7 @@ def make_patches(
     triplets: int = PAIRS,
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
+    allow_other_code: bool = False,
 ) -> None:
     """Train the patches that a run folder does not have yet; an interrupted edit goes on.
 
@@ -96,36 +104,72 @@ def make_patches(
             pictures to each.
         say: told what is made.
         on_progress: told the patch's name, and the steps done and in all.
+        allow_other_code: take patches that another version of safegen or its packages made.
+
+    Raises:
+        SafegenError: a patch is there that would not be made so now.
     """
-    missing = [name for name in PATCHES if not patch_path(folder, name).is_file()]
-    if not missing:
-        return
     pipeline = load_pipeline("lab")
-
-    def safegen(name: str, preset: str | None = None) -> Patch:
-        settings = (edit_settings or EditSettings.lab()).preset(preset)
-        return edit(
-            pipeline,
-            LabTriplets(triplets, settings.seed, benign=BENIGN_SHARE * triplets),
-            settings,
-            concept=LAB_WEAPONS.name,
-            run_folder=folder / "patches" / f"{name}.run",
-            on_record=lambda record: on_progress(name, record.step, record.steps),
-        )
-
-    def erased(spec: str) -> Patch:
-        eraser = create_eraser(spec, LAB)
-        return eraser.erase(pipeline, LAB_WEAPONS, partial(on_progress, name_of(spec)))
-
-    makers: dict[str, Callable[[], Patch]] = {
-        "safegen": partial(safegen, "safegen"),
-        **{name: partial(safegen, name, preset) for name, preset in VARIANTS.items()},
-        "esd-x": partial(erased, esd),
-        "uce": partial(erased, "uce"),
-    }
+    erasers = {"esd-x": create_eraser(esd, LAB), "uce": create_eraser("uce", LAB)}
+    chosen = edit_settings or EditSettings.lab()
+    edits = {"safegen": chosen, **{name: chosen.preset(each) for name, each in VARIANTS.items()}}
+    source = LabTriplets(triplets, chosen.seed, benign=BENIGN_SHARE * triplets)
+    missing = []
+    for name in PATCHES:
+        if (path := patch_path(folder, name)).is_file():
+            settings: Any = edits.get(name) or erasers[name]
+            made = {"settings": asdict(settings)}
+            if name in edits:
+                made["triplets"] = {"source": source.describe()}
+            _check_made_so(path, pipeline, made, allow_other_code)
+        else:
+            missing.append(name)
     for name in missing:
         say(f"making the patch {name}")
-        makers[name]().save(patch_path(folder, name))
+        told = partial(on_progress, name)
+        if name in erasers:
+            patch = erasers[name].erase(pipeline, LAB_WEAPONS, told)
+        else:
+            patch = edit(
+                pipeline,
+                source,
+                edits[name],
+                concept=LAB_WEAPONS.name,
+                run_folder=folder / "patches" / f"{name}.run",
+                on_record=partial(_tell, told),
+            )
+        patch.save(patch_path(folder, name))
+
+
+def _tell(told: Callable[[int, int], None], record: EditRecord) -> None:
+    told(record.step, record.steps)
+
+
+def _check_made_so(path: Path, pipeline: Any, made: dict[str, Any], allow_other_code: bool) -> None:
+    """See that a patch's header says what it would if it were made now."""
+    metadata = Patch.load(path).metadata
+    base = {"fingerprint": fingerprint(pipeline.unet)}
+    asked = plain({"base": base, "concept": LAB_WEAPONS.name, **made})
+    # An eraser's empty settings are filled with what is usual for the model.
+    asked["settings"] = {key: value for key, value in asked["settings"].items() if value != []}
+    found = {name: _shared(metadata.get(name), value) for name, value in asked.items()}
+    other = other_code(metadata.get("versions", {}), code_versions(PACKAGES))
+    if found != asked:
+        differs, mend = f"it {difference(found, asked)}", ""
+    elif other is not None and not allow_other_code:
+        differs, mend = other, ", or take it with --allow-other-code"
+    else:
+        return
+    raise SafegenError(
+        f"{path}: is not what would be made now: {differs}; delete it to have it made anew, give "
+        f"another folder with --out{mend}"
+    )
+
+
+def _shared(found: Any, asked: Any) -> Any:
+    """Of what was found, what is asked for as well."""
+    both = isinstance(found, dict) and isinstance(asked, dict)
+    return {key: found.get(key) for key in asked} if both else found
 
 
 def _named_sets(kinds: tuple[str, ...], count: int) -> tuple[str, ...]:

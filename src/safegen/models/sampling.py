@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 import psutil
 import torch
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 from safegen.models.anatomy import model_size
 from safegen.models.onednn import onednn_layers
 from safegen.models.prediction import flow_shift, prediction_of
@@ -190,6 +191,10 @@ def draw_batch(
         settings: all but the sampler counts.
         latents: what is drawn from (B, C, H, W), instead of noise from the requests' seeds.
         hidden: states of a text encoder (B, L, D), instead of the requests' prompts.
+
+    Raises:
+        SafegenError: the pipeline cannot draw them, for want of memory or otherwise, or what it
+            drew is not finite.
     """
     given: dict[str, Any] = {"latents": latents, "prompt_embeds": hidden}
     if latents is None:
@@ -198,7 +203,8 @@ def draw_batch(
     if hidden is None:
         given["prompt"] = [request.prompt for request in batch]
     parts = pipeline.components.values()
-    with onednn_layers(part for part in parts if isinstance(part, torch.nn.Module)):
+    networks = [part for part in parts if isinstance(part, torch.nn.Module)]
+    with _told(len(batch)), onednn_layers(networks):
         output = pipeline(
             num_inference_steps=settings.steps,
             guidance_scale=settings.guidance,
@@ -208,11 +214,30 @@ def draw_batch(
             **{name: value for name, value in given.items() if value is not None},
             **_family_options(pipeline, settings.negative_prompt, len(batch)),
         )
+    if not np.isfinite(output.images).all():
+        raise SafegenError(
+            "the model drew pictures that are not finite, as in a precision that is too low for "
+            "it; load it with another, such as --precision float32"
+        )
     pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
     # Pipelines without a safety checker of their own call have no such flags.
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(batch)
     for request, image, flag in zip(batch, pixels, flags, strict=True):
         yield Sample(request, image, bool(flag))
+
+
+@contextmanager
+def _told(count: int) -> Iterator[None]:
+    """Tell what a pipeline's call raises in a line."""
+    try:
+        yield
+    except (RuntimeError, ValueError, MemoryError) as error:
+        reason, short = first_line(error), isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if short or "allocate memory" in reason:
+            mend = "draw fewer at once: a smaller --batch, in another --out folder"
+        else:
+            mend = "see that the model fits its settings and draws in this precision"
+        raise SafegenError(f"{count} pictures could not be drawn ({reason}); {mend}") from error
 
 
 def _family_options(pipeline: Any, negative_prompt: str, count: int) -> dict[str, Any]:

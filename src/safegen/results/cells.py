@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import sqlite3
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from safegen.errors import SafegenError
 from safegen.observers import Observation
+from safegen.results.database import reads
 from safegen.results.records import Cell, FindingRecord, Item, PromptSetRecord
-from safegen.results.store import CellKey, ResultsStore, StoredImage, image_path
+from safegen.results.store import CellKey, ResultsStore, StoredImage, image_path, json_object
 
 _ITEM = "prompt_id, sample, text, seed, guidance, asked"
 _UNDRAWN = """
@@ -31,6 +32,7 @@ def undrawn(store: ResultsStore, cell: CellKey) -> int:
     return _number(store, f"SELECT count(*) {_UNDRAWN}", cell)
 
 
+@reads
 def undrawn_batches(store: ResultsStore, cell: CellKey) -> list[int]:
     """Batches of a cell whose pictures are missing."""
     query = f"SELECT DISTINCT items.batch {_UNDRAWN} ORDER BY items.batch"
@@ -42,12 +44,14 @@ def unseen(store: ResultsStore, observer: str, cell: CellKey) -> int:
     return _number(store, f"SELECT count(*) {_UNSEEN}", (observer, *cell))
 
 
+@reads
 def unseen_batches(store: ResultsStore, observer: str, cell: CellKey) -> list[int]:
     """Batches of a cell with pictures that an observer has not seen."""
     query = f"SELECT DISTINCT items.batch {_UNSEEN} ORDER BY items.batch"
     return [batch for (batch,) in store.connection.execute(query, (observer, *cell))]
 
 
+@reads
 def unseen_positions(store: ResultsStore, observer: str, cell: CellKey, batch: int) -> list[int]:
     """Positions in a batch whose pictures an observer has not seen."""
     query = """SELECT items.position FROM items INDEXED BY items_by_batch
@@ -60,6 +64,7 @@ def unseen_positions(store: ResultsStore, observer: str, cell: CellKey, batch: i
     return [position for (position,) in store.connection.execute(query, arguments)]
 
 
+@reads
 def batch_items(store: ResultsStore, prompt_set: str, batch: int) -> dict[int, Item]:
     """The items of a batch by position."""
     query = f"""SELECT position, {_ITEM} FROM items INDEXED BY items_by_batch
@@ -68,6 +73,7 @@ def batch_items(store: ResultsStore, prompt_set: str, batch: int) -> dict[int, I
     return {position: _item(*row) for position, *row in rows}
 
 
+@reads
 def all_items(store: ResultsStore, prompt_set: str) -> list[Item]:
     """The items of a prompt set, in its order."""
     query = f"SELECT {_ITEM} FROM items WHERE prompt_set = ? ORDER BY position"
@@ -82,7 +88,8 @@ def stored_image(store: ResultsStore, cell: CellKey, position: int) -> StoredIma
     """
     query = """SELECT hash, blocked, made FROM images
         WHERE defense = ? AND prompt_set = ? AND position = ?"""
-    row = store.connection.execute(query, (*cell, position)).fetchone()
+    with store.readable():
+        row = store.connection.execute(query, (*cell, position)).fetchone()
     if row is None:
         raise SafegenError(
             f"{store.folder}: has no picture of {cell.defense} on {cell.prompt_set}, item "
@@ -91,6 +98,7 @@ def stored_image(store: ResultsStore, cell: CellKey, position: int) -> StoredIma
     return StoredImage(row[0], bool(row[1]), row[2])
 
 
+@reads
 def stored_images(store: ResultsStore, cell: CellKey) -> dict[int, StoredImage]:
     """The records of a cell's pictures by position."""
     query = """SELECT position, hash, blocked, made FROM images
@@ -101,21 +109,23 @@ def stored_images(store: ResultsStore, cell: CellKey) -> dict[int, StoredImage]:
     }
 
 
+@reads
 def flagged(store: ResultsStore, cell: CellKey, position: int) -> bool | None:
     """Whether the detector found anything in a picture; None if none looked at it."""
     query = """SELECT record FROM observations WHERE observer = 'detector'
         AND defense = ? AND prompt_set = ? AND position = ?"""
     row = store.connection.execute(query, (*cell, position)).fetchone()
-    return None if row is None else bool(json.loads(row[0])["detections"])
+    return None if row is None else bool(json_object(row[0])["detections"])
 
 
+@reads
 def findings(store: ResultsStore, cell: CellKey) -> dict[int, FindingRecord]:
     """What an attack came to in a cell, by position; nothing where none was made."""
     query = """SELECT position, text, score, pictures, passes, details FROM findings
         WHERE defense = ? AND prompt_set = ? ORDER BY position"""
     rows = store.connection.execute(query, cell)
     return {
-        position: FindingRecord(text, score, pictures, passes, json.loads(details))
+        position: FindingRecord(text, score, pictures, passes, json_object(details))
         for position, text, score, pictures, passes, details in rows
     }
 
@@ -124,27 +134,31 @@ def read_picture(store: ResultsStore, cell: CellKey, position: int) -> bytes:
     """A picture as PNG.
 
     Raises:
-        SafegenError: it is not there.
+        SafegenError: it is not there, or not what was drawn.
     """
     path = image_path(store.folder, stored_image(store, cell, position).hash)
     return picture_bytes(path)
 
 
 def picture_bytes(path: Path) -> bytes:
-    """The bytes of a picture file.
+    """The bytes of a picture file, which is named by their hash.
 
     Raises:
-        SafegenError: it is gone.
+        SafegenError: it cannot be read, or is not the picture that was recorded.
     """
+    mend = "put it back, or start the evaluation in another folder with --out"
     try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
+        found = path.read_bytes()
+    except OSError as error:
         raise SafegenError(
-            f"{path}: is recorded in the run and not there any more; put it back, or start the "
-            "evaluation in another folder with --out"
+            f"{path}: is recorded in the run and cannot be read ({error.strerror}); {mend}"
         ) from error
+    if hashlib.sha256(found).hexdigest() != path.stem:
+        raise SafegenError(f"{path}: is not the picture that was drawn; {mend}")
+    return found
 
 
+@reads
 def has_features(store: ResultsStore, observer: str) -> bool:
     """Whether an observer records features of pictures."""
     query = "SELECT features FROM observations WHERE observer = ? LIMIT 1"
@@ -152,12 +166,14 @@ def has_features(store: ResultsStore, observer: str) -> bool:
     return row is not None and row[0] is not None
 
 
+@reads
 def real_batches(store: ResultsStore, observer: str) -> set[int]:
     """Batches of real pictures whose features by an observer are there."""
     query = "SELECT batch FROM real_features WHERE observer = ?"
     return {batch for (batch,) in store.connection.execute(query, (observer,))}
 
 
+@reads
 def real_features(store: ResultsStore, observer: str) -> np.ndarray | None:
     """An observer's features (M, D) of the real pictures, if there are any."""
     query = "SELECT width, features FROM real_features WHERE observer = ? ORDER BY batch"
@@ -218,24 +234,20 @@ class StoredCells(Mapping[CellKey, Cell]):
         )
 
 
+@reads
 def _observations(store: ResultsStore, observer: str, cell: CellKey) -> list[Observation]:
     query = """SELECT record, features FROM observations
         WHERE observer = ? AND defense = ? AND prompt_set = ? ORDER BY position"""
     rows = store.connection.execute(query, (observer, *cell))
     return [
-        Observation(json.loads(record), None if blob is None else np.frombuffer(blob, "<f4"))
+        Observation(json_object(record), None if blob is None else np.frombuffer(blob, "<f4"))
         for record, blob in rows
     ]
 
 
+@reads
 def _number(store: ResultsStore, query: str, arguments: tuple[str, ...]) -> int:
-    try:
-        (number,) = store.connection.execute(query, arguments).fetchone()
-    except sqlite3.DatabaseError as error:
-        raise SafegenError(
-            f"{store.folder}: its results store cannot be read ({error}); give another folder "
-            "with --out"
-        ) from error
+    (number,) = store.connection.execute(query, arguments).fetchone()
     return int(number)
 
 

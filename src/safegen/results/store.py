@@ -6,55 +6,25 @@ disk, so a process killed at any moment leaves a store that another goes on with
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from safegen.errors import SafegenError
-from safegen.files import lock, write_atomically
+from safegen.files import file_hash, write_atomically
 from safegen.observers import Observation, ObserverIdentity
+from safegen.results.database import IMAGES, Database, reads
 from safegen.results.records import DefenseRecord, FindingRecord, Item, PromptSetRecord
 
-STORE_FILE = "store.sqlite"
-_TABLES = """
-CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE defenses (name TEXT PRIMARY KEY, settings TEXT NOT NULL);
-CREATE TABLE observers (name TEXT PRIMARY KEY, settings TEXT NOT NULL);
-CREATE TABLE prompt_sets (name TEXT PRIMARY KEY, settings TEXT NOT NULL);
-CREATE TABLE items (
-    prompt_set TEXT, position INTEGER, batch INTEGER NOT NULL, prompt_id TEXT NOT NULL,
-    sample INTEGER NOT NULL, text TEXT NOT NULL, seed TEXT NOT NULL, guidance REAL NOT NULL,
-    asked TEXT NOT NULL, PRIMARY KEY (prompt_set, position)) WITHOUT ROWID;
-CREATE INDEX items_by_batch ON items (prompt_set, batch);
-CREATE TABLE images (
-    defense TEXT, prompt_set TEXT, position INTEGER, hash TEXT NOT NULL,
-    blocked INTEGER NOT NULL, made REAL NOT NULL,
-    PRIMARY KEY (defense, prompt_set, position)) WITHOUT ROWID;
-CREATE TABLE observations (
-    observer TEXT, defense TEXT, prompt_set TEXT, position INTEGER, record TEXT NOT NULL,
-    features BLOB, PRIMARY KEY (observer, defense, prompt_set, position));
-CREATE TABLE real_features (
-    observer TEXT, batch INTEGER, width INTEGER NOT NULL, features BLOB NOT NULL,
-    PRIMARY KEY (observer, batch));
-"""
-_FINDINGS = """
-CREATE TABLE findings (
-    defense TEXT, prompt_set TEXT, position INTEGER, text TEXT, score REAL NOT NULL,
-    pictures INTEGER NOT NULL, passes INTEGER NOT NULL, details TEXT NOT NULL,
-    PRIMARY KEY (defense, prompt_set, position)) WITHOUT ROWID;
-"""
-_UPGRADES = (_TABLES, _FINDINGS)
-"""What leads to each schema from the one before."""
-SCHEMA = len(_UPGRADES)
-_CONTENTS = ("settings", "defenses", "observers", "prompt_sets", "items", "real_features")
+_CONTENTS = (
+    "settings", "defenses", "observers", "prompt_sets", "items", "real_features", "sessions",
+)  # fmt: skip
 
 
 class CellKey(NamedTuple):
@@ -78,24 +48,8 @@ class StoredImage(NamedTuple):
     made: float
 
 
-class ResultsStore:
-    """The store of a run folder, which is made if need be; for use in a ``with`` statement.
-
-    Raises:
-        SafegenError: another process is writing to it, or it is damaged or of a newer version.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise SafegenError(f"{folder}: is a file; name a folder")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
-        self._lock = _lock(folder)
-        try:
-            self.connection = _connect(folder / STORE_FILE)
-        except BaseException:
-            self._lock.close()
-            raise
+class ResultsStore(Database):
+    """The store of a run folder, which is made if need be; for use in a ``with`` statement."""
 
     def __enter__(self) -> ResultsStore:
         return self
@@ -106,8 +60,7 @@ class ResultsStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self.connection.close()
-        self._lock.close()
+        self.close()
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
         """Record what every picture of the run depends on, by name.
@@ -117,8 +70,8 @@ class ResultsStore:
         Raises:
             SafegenError: the run was begun with others.
         """
-        if self.connection.execute("SELECT 1 FROM images LIMIT 1").fetchone() is None:
-            with self._transaction():
+        if not self.has_pictures():
+            with self.transaction():
                 for table in _CONTENTS:
                     self.connection.execute(f"DELETE FROM {table}")
         for name, value in settings.items():
@@ -132,6 +85,12 @@ class ResultsStore:
         """
         self._keep("defenses", record.name, record.settings)
 
+    @reads
+    def has_pictures(self) -> bool:
+        """Whether the run has a picture."""
+        return self.connection.execute("SELECT 1 FROM images LIMIT 1").fetchone() is not None
+
+    @reads
     def drawn_defenses(self) -> set[str]:
         """Names of the defenses that have a picture."""
         query = """SELECT name FROM defenses
@@ -159,20 +118,19 @@ class ResultsStore:
             (record.name, position, batch, *_item_row(item))
             for position, (batch, item) in enumerate(items)
         )
-        with self._transaction():
+        with self.transaction():
             self.connection.executemany(f"INSERT INTO items VALUES ({_marks(9)})", rows)
             self._insert("prompt_sets", record.name, value)
 
     def _keep(self, table: str, name: str, value: Any, check_only: bool = False) -> bool:
         """Record a JSON value under a name; returns whether it was there already."""
-        query = f"SELECT * FROM {table} WHERE name = ?"
-        found = self.connection.execute(query, (name,)).fetchone()
+        found = self._found(table, name)
         if found is None:
             if not check_only:
-                with self._transaction():
+                with self.transaction():
                     self._insert(table, name, value)
             return False
-        kept, asked = json.loads(found[1]), json.loads(_json(value))
+        (kept,), asked = found, json.loads(_json(value))
         if kept != asked:
             what = f"the {table.replace('_', ' ').removesuffix('s')} {name}"
             raise SafegenError(
@@ -181,6 +139,13 @@ class ResultsStore:
                 f"{difference(kept, asked)}; give another folder with --out"
             )
         return True
+
+    @reads
+    def _found(self, table: str, name: str) -> tuple[Any] | None:
+        """The JSON value under a name; None if there is none."""
+        query = f"SELECT * FROM {table} WHERE name = ?"
+        row = self.connection.execute(query, (name,)).fetchone()
+        return row and (json.loads(row[1]),)
 
     def _insert(self, table: str, name: str, value: Any) -> None:
         self.connection.execute(f"INSERT INTO {table} VALUES (?, ?)", (name, _json(value)))
@@ -195,20 +160,8 @@ class ResultsStore:
 
     def kept(self, name: str) -> Any:
         """A setting that was recorded; None if it was not."""
-        query = "SELECT value FROM settings WHERE name = ?"
-        found = self.connection.execute(query, (name,)).fetchone()
-        return json.loads(found[0]) if found else None
-
-    def add_versions(self, versions: Mapping[str, str]) -> dict[str, list[str]]:
-        """Note which versions work on the run; returns all that ever did, by package."""
-        known: dict[str, list[str]] = self.kept("versions") or {}
-        for name, version in versions.items():
-            known[name] = sorted({*known.get(name, []), version})
-        with self._transaction():
-            self.connection.execute(
-                "INSERT OR REPLACE INTO settings VALUES ('versions', ?)", (_json(known),)
-            )
-        return known
+        found = self._found("settings", name)
+        return found and found[0]
 
     def keep_attacker(self, attacker: Mapping[str, Any]) -> None:
         """Record what attackers judge and compare with, and what they are after.
@@ -237,10 +190,10 @@ class ResultsStore:
         for position, (png, blocked) in zip(positions, pictures, strict=True):
             digest = hashlib.sha256(png).hexdigest()
             path = image_path(self.folder, digest)
-            if not path.exists():
+            if not path.is_file() or file_hash(path) != digest:
                 write_atomically(path, png)
             rows.append((*cell, position, digest, blocked, time.time()))
-        with self._transaction():
+        with self.transaction():
             self.connection.executemany(f"INSERT INTO images VALUES ({_marks(6)})", rows)
             if findings is not None:
                 found = zip(positions, findings, strict=True)
@@ -259,32 +212,19 @@ class ResultsStore:
             (observer, *cell, position, _json(seen.values), _blob(seen.features))
             for position, seen in zip(positions, observations, strict=True)
         ]
-        with self._transaction():
+        with self.transaction():
             self.connection.executemany(f"INSERT INTO observations VALUES ({_marks(6)})", rows)
 
     def add_real_features(self, observer: str, batch: int, features: np.ndarray) -> None:
         """Record an observer's features (N, D) of a batch of real pictures."""
         row = (observer, batch, features.shape[1], _blob(features))
-        with self._transaction():
+        with self.transaction():
             self.connection.execute(f"INSERT INTO real_features VALUES ({_marks(4)})", row)
-
-    @contextlib.contextmanager
-    def _transaction(self) -> Iterator[None]:
-        """All of it, or nothing."""
-        try:
-            with self.connection:
-                self.connection.execute("BEGIN IMMEDIATE")
-                yield
-        except sqlite3.OperationalError as error:
-            raise SafegenError(
-                f"{self.folder / STORE_FILE}: cannot be written ({error}); free some space or "
-                "check the permissions, then the same command goes on"
-            ) from error
 
 
 def image_path(folder: Path, digest: str) -> Path:
     """Where a run folder has the picture of a hash."""
-    return folder / "images" / digest[:2] / f"{digest}.png"
+    return folder / IMAGES / digest[:2] / f"{digest}.png"
 
 
 def difference(kept: Any, asked: Any, place: str = "") -> str:
@@ -301,44 +241,6 @@ def difference(kept: Any, asked: Any, place: str = "") -> str:
     return f"{f'has {place}' if place else 'is'} {was} there and {now} here"
 
 
-def _lock(folder: Path) -> IO[str]:
-    """A file that is locked as long as it is open; the system unlocks it when a process dies."""
-    file = (folder / "store.lock").open("w")
-    try:
-        lock(file)
-    except OSError as error:
-        file.close()
-        raise SafegenError(
-            f"{folder}: another evaluation is writing there; wait for its end, or give another "
-            "folder with --out"
-        ) from error
-    return file
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        # Enough against killed processes; a power cut may cost the last batches, no more.
-        connection.execute("PRAGMA synchronous = NORMAL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        for schema in range(version + 1, SCHEMA + 1):
-            upgrade = f"{_UPGRADES[schema - 1]} PRAGMA user_version = {schema};"
-            connection.executescript(f"BEGIN; {upgrade} COMMIT;")
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise SafegenError(
-            f"{path}: cannot be used as a results store ({error}); give another folder with --out"
-        ) from error
-    if version > SCHEMA:
-        connection.close()
-        raise SafegenError(
-            f"{path}: was written by a newer safegen (schema {version}, known up to {SCHEMA}); "
-            "update safegen"
-        )
-    return connection
-
-
 def _item_row(item: Item) -> tuple[Any, ...]:
     # Seeds of published files can exceed SQLite's integers.
     return (
@@ -353,6 +255,18 @@ def _item_row(item: Item) -> tuple[Any, ...]:
 
 def _finding_row(found: FindingRecord) -> tuple[Any, ...]:
     return (found.text, found.score, found.pictures, found.passes, _json(found.details))
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """What a record's text says.
+
+    Raises:
+        ValueError: it is no JSON object.
+    """
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise ValueError("a record is no JSON object")
+    return found
 
 
 def _json(value: Any) -> str:
