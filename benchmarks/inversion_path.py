@@ -23,6 +23,7 @@ from safegen.attacks.target import Target, no_clip
 from safegen.defenses import create_defense, defended
 from safegen.detectors import create_detector
 from safegen.lab.concept import LAB_WEAPONS
+from safegen.lab.profile import LAB
 from safegen.lab.triplets import LabTriplets
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SamplingSettings
@@ -75,7 +76,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--pictures", type=int, default=32)
-    parser.add_argument("--steps", type=int, default=NullTextSettings.lab().steps, help="of DDIM")
+    steps = LAB.attacks["null-text"]["steps"]
+    parser.add_argument("--steps", type=int, default=steps, help="of DDIM")
     parser.add_argument("--defense", action="append", help="besides none; may be repeated")
     arguments = parser.parse_args()
     pipeline, detector = load_pipeline("lab"), create_detector("lab")

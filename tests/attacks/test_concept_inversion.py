@@ -146,7 +146,7 @@ def test_specs() -> None:
     )  # fmt: skip
     assert (identity.settings["steps"], identity.settings["learning_rate"]) == (5000, 0.08)
     lab = create_attack("concept-inversion", LAB).identity
-    assert lab.settings == asdict(ConceptInversionSettings.lab())
+    assert lab.settings == asdict(ConceptInversionSettings(**LAB.attacks["concept-inversion"]))
 
 
 def test_the_labs_model_draws_the_concept_of_an_embedding_and_one_that_never_saw_it_does_not(

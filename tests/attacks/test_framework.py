@@ -212,9 +212,10 @@ def test_a_finding_is_checked() -> None:
             Finding(**{"image": image, "blocked": False, "score": 0.5, **broken})  # type: ignore[arg-type]
 
 
-def test_the_lab_scales_settings_where_a_factory_takes_it() -> None:
+def test_a_profile_says_what_is_usual_where_a_factory_takes_it() -> None:
     assert create_attack("random-tokens") == RandomTokens(RandomTokensSettings())
-    assert create_attack("random-tokens", LAB) == RandomTokens(RandomTokensSettings.lab())
+    usual = RandomTokensSettings(**LAB.attacks["random-tokens"])
+    assert create_attack("random-tokens", LAB) == RandomTokens(usual)
     with pytest.raises(SafegenError, match="Did you mean 'random-tokens'"):
         create_attack("random-token")
     with pytest.raises(SafegenError, match="among attacks"):
@@ -224,7 +225,7 @@ def test_the_lab_scales_settings_where_a_factory_takes_it() -> None:
 def test_an_attack_says_what_it_is() -> None:
     identity = create_attack("random-tokens", LAB).identity
     assert (identity.name, identity.side, identity.access) == ("random-tokens", "text", "black box")
-    assert identity.settings["candidates"] == RandomTokensSettings.lab().candidates
+    assert identity.settings["candidates"] == LAB.attacks["random-tokens"]["candidates"]
 
 
 @pytest.fixture(scope="module")

@@ -162,7 +162,7 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     for broken in ({"learning_rate": 0.0}, {"tolerance": -1.0}):  # type: ignore[dict-item]
         with pytest.raises(SafegenError, match="learning rate must be positive"):
             NullTextSettings(**broken)
-    assert create_attack("null-text", LAB) == NullText(NullTextSettings.lab())
+    assert create_attack("null-text", LAB) == NullText(NullTextSettings(**LAB.attacks["null-text"]))
     released = create_attack("null-text:released", LAB)
     assert released == NullText(NullTextSettings(), "null-text-released")
     assert released.identity.name == "null-text-released"

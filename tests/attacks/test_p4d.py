@@ -138,7 +138,7 @@ def test_specs() -> None:
     assert (identity.settings["iterations"], identity.settings["learning_rate"]) == (3000, 0.1)
     form: Literal["n"] = "n"
     lab = create_attack("p4d:n", LAB).identity
-    assert (lab.name, lab.settings) == ("p4d-n", asdict(P4DSettings.lab(form)))
+    assert (lab.name, lab.settings) == ("p4d-n", asdict(P4DSettings(form, **LAB.attacks["p4d"])))
 
 
 def test_the_labs_model_draws_the_concept_by_tokens_alone_and_one_that_never_saw_it_does_not(
@@ -149,7 +149,7 @@ def test_the_labs_model_draws_the_concept_by_tokens_alone_and_one_that_never_saw
         Task(each.id, each.text, each.seed, SAMPLING.guidance)
         for each in lab_prompts("explicit", "validation", 3)
     ]
-    settings = replace(P4DSettings.lab("n"), latents=12)
+    settings = replace(P4DSettings("n", **LAB.attacks["p4d"]), latents=12)
     found = strike(lab, tasks, replace(settings, iterations=48))
     assert sum(each.score > 0 for each in found) >= 2
     filtered = replace(lab, defense=create_defense("filtered", LAB_WEAPONS, LAB))

@@ -130,7 +130,7 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
             RecallSettings(**broken)  # type: ignore[arg-type]
     with pytest.raises(SafegenError, match="known: prediction, picture"):
         RecallSettings(goal="text")  # type: ignore[arg-type]
-    assert create_attack("recall", LAB) == Recall(RecallSettings.lab())
+    assert create_attack("recall", LAB) == Recall(RecallSettings(**LAB.attacks["recall"]))
     identity = create_attack("recall").identity
     assert (identity.name, identity.side, identity.access) == ("recall", "image", "white box")
 

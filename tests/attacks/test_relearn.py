@@ -221,13 +221,14 @@ def test_its_settings_are_checked() -> None:
     for broken in ({"learning_rate": 0.0}, {"lost": 0.0}):
         with pytest.raises(SafegenError, match="learning rate must be positive"):
             RelearnSettings(**broken)
-    assert create_attack("relearn:unsafe", LAB) == Relearn(RelearnSettings.lab("unsafe"))
+    usual = RelearnSettings("unsafe", **LAB.attacks["relearn"])
+    assert create_attack("relearn:unsafe", LAB) == Relearn(usual)
     identity = create_attack("relearn:unsafe").identity
     assert (identity.name, identity.side) == ("relearn-unsafe", "weights")
 
 
 def test_the_labs_model_keeps_drawing_weapons_and_the_control_none() -> None:
-    settings = RelearnSettings.lab()
+    settings = RelearnSettings(**LAB.attacks["relearn"])
     settings = replace(settings, steps=4, checks=(4,), batch=2, benign=8, probes=2)
     for kind, shown in (("explicit", 1.0), ("benign", 0.0)):
         prompts = lab_prompts(kind, "train", 12)  # type: ignore[arg-type]

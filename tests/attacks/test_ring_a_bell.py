@@ -30,6 +30,7 @@ from safegen.lab.world.world import Kind, Split
 
 FILTER = TextFilter(LAB_WEAPONS)
 FEW = RingABellSettings(strength=1.0, length=6, population=16, generations=6)
+USUAL = RingABellSettings(**LAB.attacks["ring-a-bell"])
 
 
 def tasks_of(kind: Kind, split: Split, count: int) -> list[Task]:
@@ -52,7 +53,7 @@ def attack(target: Target, tasks: list[Task], settings: RingABellSettings) -> li
 
 def test_the_undefended_model_is_brought_to_draw_the_concept(lab: Target) -> None:
     tasks = tasks_of("explicit", "validation", 4)
-    settings = replace(RingABellSettings.lab(), generations=25)
+    settings = replace(USUAL, generations=25)
     findings = attack(lab, tasks, settings)
     assert sum(finding.score > 0 for finding in findings) >= 2
     for task, finding in zip(tasks, findings, strict=True):
@@ -64,7 +65,7 @@ def test_the_undefended_model_is_brought_to_draw_the_concept(lab: Target) -> Non
 
 def test_without_strength_the_scene_alone_is_looked_for(lab: Target) -> None:
     (task,) = tasks_of("benign", "validation", 1)
-    (finding,) = attack(lab, [task], replace(RingABellSettings.lab(), strength=0.0, generations=25))
+    (finding,) = attack(lab, [task], replace(USUAL, strength=0.0, generations=25))
     assert finding.score == 0
     assert finding.text is not None
     assert set(finding.text.split()) & set(task.text.split())
@@ -158,7 +159,7 @@ def test_there_must_be_examples(lab: Target) -> None:
 def test_specs() -> None:
     made = create_attack("ring-a-bell", LAB).identity
     assert (made.name, made.side, made.access) == ("ring-a-bell", "text", "black box")
-    assert json.loads(json.dumps(made.settings)) == asdict(RingABellSettings.lab())
+    assert json.loads(json.dumps(made.settings)) == asdict(USUAL)
     papers = create_attack("ring-a-bell").identity.settings
     assert (papers["strength"], papers["population"], papers["generations"]) == (3.0, 200, 3000)
 

@@ -50,8 +50,12 @@ def target_under(lab: Target, defense: str) -> Iterator[Target]:
         yield replace(lab, defense=chosen)
 
 
+def usual(form: Form) -> SneakyPromptSettings:
+    return SneakyPromptSettings(form, **LAB.attacks["sneakyprompt"])
+
+
 def attack(target: Target, tasks: list[Task], form: Form, **changes: Any) -> list[Finding]:
-    settings = replace(SneakyPromptSettings.lab(form), **changes)
+    settings = replace(usual(form), **changes)
     with SneakyPrompt(settings).against(target) as strike:
         return strike(tasks)
 
@@ -79,8 +83,8 @@ def test_only_the_refused_words_are_replaced(
     lab: Target, found: tuple[Form, list[Finding]]
 ) -> None:
     form, findings = found
-    parts = SneakyPromptSettings.lab(form).parts
-    words = natural_words(lab.clip.tokenizer, FILTER, lab=True)
+    parts = usual(form).parts
+    words = natural_words(lab.clip.tokenizer, FILTER, LAB.caption_words)
     for task, finding in zip(TASKS, findings, strict=True):
         ((start, end),) = FILTER.spans(task.text)
         head, tail = task.text[:start], task.text[end:]
@@ -109,7 +113,7 @@ def test_the_picture_is_what_the_model_draws_of_the_prompt(
 
 def test_no_more_is_asked_than_allowed(found: tuple[Form, list[Finding]]) -> None:
     form, findings = found
-    settings = SneakyPromptSettings.lab(form)
+    settings = usual(form)
     for finding in findings:
         assert 1 <= finding.pictures <= finding.details["queries"] <= settings.queries
         assert finding.details["queries"] % settings.batch == 0
@@ -148,7 +152,7 @@ def test_a_tokenizer_without_words_is_refused(lab: Target, tiny_pipeline: Any) -
     target = replace(lab, clip=replace(lab.clip, tokenizer=tiny_pipeline.tokenizer))
     with (
         pytest.raises(SafegenError, match="no words to put in"),
-        SneakyPrompt(SneakyPromptSettings.lab("p")).against(target),
+        SneakyPrompt(usual("p")).against(target),
     ):
         pass
 
@@ -157,7 +161,7 @@ def test_a_tokenizer_without_words_is_refused(lab: Target, tiny_pipeline: Any) -
 def test_words_and_pieces(lab: Target, form: Form) -> None:
     tokenizer = lab.clip.tokenizer
     words = (
-        natural_words(tokenizer, FILTER, lab=True)
+        natural_words(tokenizer, FILTER, LAB.caption_words)
         if form == "n"
         else pieces_of_words(tokenizer, 9, FILTER)
     )
@@ -173,7 +177,7 @@ def test_words_and_pieces(lab: Target, form: Form) -> None:
 
 
 def test_elsewhere_natural_words_are_the_tokenizers_own(tiny_pipeline: Any) -> None:
-    assert natural_words(tiny_pipeline.tokenizer, FILTER, lab=False) == []
+    assert natural_words(tiny_pipeline.tokenizer, FILTER, None) == []
 
 
 def test_the_most_telling_word_of_a_text_without_the_concepts_words(lab: Target) -> None:
@@ -207,7 +211,7 @@ def test_specs(lab: Target) -> None:
     made = create_attack("sneakyprompt:n", LAB)
     assert made.identity.name == "sneakyprompt-n"
     assert (made.identity.side, made.identity.access) == ("text", "black box")
-    assert json.loads(json.dumps(made.identity.settings)) == asdict(SneakyPromptSettings.lab("n"))
+    assert json.loads(json.dumps(made.identity.settings)) == asdict(usual("n"))
     papers = create_attack("sneakyprompt:p").identity.settings
     assert (papers["queries"], papers["threshold"], papers["learning_rate"]) == (60, 0.26, 0.1)
     with pytest.raises(SafegenError, match="form must be n"):

@@ -145,13 +145,14 @@ def test_specs() -> None:
     assert (identity.settings["rounds"], identity.settings["iterations"]) == (50, 40)
     lab = create_attack("unlearndiffatk:unnamed", LAB).identity
     assert lab.name == "unlearndiffatk-unnamed"
-    assert lab.settings == asdict(UnlearnDiffAtkSettings.lab("unnamed"))
+    usual = UnlearnDiffAtkSettings("unnamed", **LAB.attacks["unlearndiffatk"])
+    assert lab.settings == asdict(usual)
 
 
 def test_the_labs_model_is_brought_to_draw_what_the_goal_does_not_name(lab: Target) -> None:
     """And towards benign pictures it is not."""
     lab = replace(lab, sampling=replace(SAMPLING, steps=10))
-    settings = UnlearnDiffAtkSettings.lab("unnamed")
+    settings = UnlearnDiffAtkSettings("unnamed", **LAB.attacks["unlearndiffatk"])
     unsafe, benign = (
         [
             Task(each.id, each.text, each.seed, SAMPLING.guidance)

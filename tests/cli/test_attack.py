@@ -20,7 +20,8 @@ from safegen.errors import SafegenError
 PACKAGE = """
 from contextlib import contextmanager
 
-from safegen.attacks import Attack, AttackIdentity, Finding
+from safegen.attacks import Attack, AttackIdentity
+from safegen.attacks.search import Drawn, search
 
 
 class Politely(Attack):
@@ -31,13 +32,11 @@ class Politely(Attack):
     @contextmanager
     def against(self, target):
         def strike(tasks):
-            texts = [f"{task.text} please" for task in tasks]
-            samples = target.draw(tasks, texts)
-            scores = target.scores([sample.image for sample in samples])
-            return [
-                Finding(sample.image, sample.blocked, float(score), text)
-                for sample, score, text in zip(samples, scores, texts)
-            ]
+            def draw(rows, number):
+                texts = [f"{tasks[i].text} please" for i in rows]
+                return list(map(Drawn, target.draw([tasks[i] for i in rows], texts), texts))
+
+            return search(target, tasks, draw)
 
         yield strike
 """

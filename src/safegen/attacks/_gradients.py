@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import torch
 
 from safegen.attacks import Finding, Task
+from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
@@ -196,33 +197,25 @@ class TokenSearch(Protocol):
         """What a number of rounds takes, as ``Finding.passes``."""
 
 
-def pursue(
-    target: Target, tasks: Sequence[Task], search: TokenSearch, rounds: int
+def search_tokens(
+    target: Target, tasks: Sequence[Task], tokens: TokenSearch, rounds: int
 ) -> list[Finding]:
     """Draw what a search begins with, and what it comes to after each round until it succeeds."""
     vocabulary = Vocabulary(target.pipeline)
-    found: dict[int, Finding] = {}
-    left = list(range(len(tasks)))
-    for number in range(rounds + 1):
+
+    def draw(rows: list[int], number: int) -> list[Drawn]:
         if number:
             with frozen(target.pipeline):
-                search.advance(left, number - 1)
-        sequences = search.sequences(left)
+                tokens.advance(rows, number - 1)
+        sequences, passes = tokens.sequences(rows), tokens.passes(number)
         texts = [vocabulary.text(each) for each in sequences]
-        samples = draw_sequences(target, [tasks[i] for i in left], sequences, texts)
-        scores = target.scores([sample.image for sample in samples])
-        for i, sample, score, text, tokens in zip(
-            left, samples, scores, texts, sequences.tolist(), strict=True
-        ):
-            details = {"rounds": number, "tokens": tokens}
-            passes = search.passes(number)
-            found[i] = Finding(
-                sample.image, sample.blocked, float(score), text, number + 1, passes, details
-            )
-        left = [i for i in left if not found[i].score]
-        if not left:
-            break
-    return [found[i] for i in range(len(tasks))]
+        samples = draw_sequences(target, [tasks[i] for i in rows], sequences, texts)
+        return [
+            Drawn(sample, text, passes, {"rounds": number, "tokens": sequence})
+            for sample, text, sequence in zip(samples, texts, sequences.tolist(), strict=True)
+        ]
+
+    return search(target, tasks, draw, rounds + 1)
 
 
 def draw_sequences(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from safegen.attacks._text_filter import TextFilter
-from safegen.lab.world.backgrounds import BACKGROUNDS
-from safegen.lab.world.objects import OBJECTS
-from safegen.lab.world.world import JOINERS, TEMPLATES
 
 END_OF_WORD = "</w>"
 """How a CLIP tokenizer marks a token that ends a word."""
@@ -23,24 +20,19 @@ def pieces_of_words(tokenizer: Any, longest: int, text_filter: TextFilter) -> li
     return _usable((text for text in plain if len(text) <= longest), text_filter)
 
 
-def natural_words(tokenizer: Any, text_filter: TextFilter, *, lab: bool) -> list[str]:
-    """At most 10 000 words that spell no refused one, those of the lab's captions for the lab.
+def natural_words(
+    tokenizer: Any, text_filter: TextFilter, caption_words: Callable[[], Sequence[str]] | None
+) -> list[str]:
+    """At most 10 000 words that spell no refused one, those of the model's captions where known.
 
     Elsewhere they are the first words among a CLIP tokenizer's tokens, whose order is that of
     their frequency in what the tokenizer was made from.
     """
-    if lab:
-        return _usable(_caption_words(), text_filter)
+    if caption_words is not None:
+        return _usable(caption_words(), text_filter)[:LONGEST_LIST]
     ends = (token for token in _tokens(tokenizer) if token.endswith(END_OF_WORD))
     words = (token.removesuffix(END_OF_WORD) for token in ends)
     return _usable((word for word in words if len(word) > SHORTEST), text_filter)[:LONGEST_LIST]
-
-
-def _caption_words() -> list[str]:
-    things = [text for thing in OBJECTS.values() for text in (thing.text, *thing.phrases)]
-    places = [place.text for place in BACKGROUNDS.values()]
-    wordings = [re.sub(r"\{\w+\}", "", template) for template in (*TEMPLATES, *JOINERS)]
-    return re.findall(r"[a-z]+", " ".join([*wordings, *places, *things]))
 
 
 def _tokens(tokenizer: Any) -> list[str]:

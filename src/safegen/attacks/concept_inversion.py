@@ -16,7 +16,16 @@ from functools import partial
 
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
 from safegen.attacks._gradients import (
     OpenPrompts,
     Vocabulary,
@@ -27,6 +36,7 @@ from safegen.attacks._gradients import (
     open_prompts,
 )
 from safegen.attacks._text_filter import TextFilter
+from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import timesteps_at
@@ -62,11 +72,6 @@ class ConceptInversionSettings:
         check_counts("concept-inversion", self, least)
         check_rates("concept-inversion", self)
 
-    @classmethod
-    def lab(cls) -> ConceptInversionSettings:
-        """For the lab, in about half a minute for all tasks, and half a second for each."""
-        return cls(pictures=24, steps=200, batch=12, learning_rate=0.02, tries=3)
-
 
 @dataclass(frozen=True)
 class ConceptInversion(Attack):
@@ -99,21 +104,15 @@ class ConceptInversion(Attack):
     ) -> list[Finding]:
         prompts = inverted_prompts(target, [task.text for task in tasks], self.settings.vectors)
         passes = 3 * self.settings.steps * self.settings.batch  # once for all tasks
-        found: dict[int, Finding] = {}
-        left = list(range(len(tasks)))
-        for number, embedding in enumerate(reversed(learned), 1):
+
+        def draw(rows: list[int], number: int) -> list[Drawn]:
+            embedding = learned[-1 - number].expand(len(rows), -1, -1)
             with torch.no_grad():
-                hidden = prompts[left].hidden(embedding.expand(len(left), -1, -1))
-            samples = target.draw([tasks[i] for i in left], hidden=hidden)
-            scores = target.scores([sample.image for sample in samples])
-            for i, sample, score in zip(left, samples, scores, strict=True):
-                found[i] = Finding(
-                    sample.image, sample.blocked, float(score), pictures=number, passes=passes
-                )
-            left = [i for i in left if not found[i].score]
-            if not left:
-                break
-        return [found[i] for i in range(len(tasks))]
+                hidden = prompts[rows].hidden(embedding)
+            samples = target.draw([tasks[i] for i in rows], hidden=hidden)
+            return [Drawn(sample, passes=passes) for sample in samples]
+
+        return search(target, tasks, draw, len(learned))
 
 
 def inverted_prompts(target: Target, texts: Sequence[str], vectors: int) -> OpenPrompts:
@@ -183,7 +182,6 @@ def _beginning(target: Target, vectors: int) -> torch.Tensor:
 
 
 @register("concept-inversion")
-def concept_inversion(*, lab: bool = False) -> ConceptInversion:
+def concept_inversion(*, usual: Settings = NO_SETTINGS) -> ConceptInversion:
     """An embedding learned from unsafe pictures in the defended model stands for the concept."""
-    kind = ConceptInversionSettings.lab if lab else ConceptInversionSettings
-    return ConceptInversion(kind())
+    return ConceptInversion(ConceptInversionSettings(**usual))

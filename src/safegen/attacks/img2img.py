@@ -17,6 +17,7 @@ from typing import Any
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import draw_from, last_steps, noise_like, noised
+from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 
@@ -67,16 +68,15 @@ class Img2Img(Attack):
         clean = target.encode(references)
         generators = [task_generator(task, self.settings.seed) for task in tasks]
         latents = noised(scheduler, clean, noise_like(clean, generators))
-        samples = draw_from(target, tasks, latents, scheduler)
-        scores = target.scores([sample.image for sample in samples])
-        return [
-            Finding(
-                sample.image, sample.blocked, float(score), details={"reference": float(before)}
-            )
-            for sample, score, before in zip(
-                samples, scores, target.scores(references), strict=True
-            )
-        ]
+
+        def draw(_rows: list[int], _number: int) -> list[Drawn]:
+            samples = draw_from(target, tasks, latents, scheduler)
+            return [
+                Drawn(sample, details={"reference": float(score)})
+                for sample, score in zip(samples, target.scores(references), strict=True)
+            ]
+
+        return search(target, tasks, draw)
 
 
 @register("img2img")

@@ -20,9 +20,19 @@ from typing import Any
 
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
 from safegen.attacks._from_pictures import draw_from, last_steps
 from safegen.attacks._gradients import frozen
+from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
@@ -60,11 +70,6 @@ class NullTextSettings:
                 "null-text: the learning rate must be positive, and the tolerance not negative"
             )
 
-    @classmethod
-    def lab(cls) -> NullTextSettings:
-        """For the lab, in about two seconds a picture."""
-        return cls(steps=16, iterations=6)
-
 
 @dataclass(frozen=True)
 class NullText(Attack):
@@ -100,21 +105,23 @@ class NullText(Attack):
         pivot = inversion.invert(target.encode(references))
         with frozen(target.pipeline):
             embeddings, iterations = inversion.optimise(pivot)
-        samples = inversion.draw(pivot[-1], embeddings)
-        scores = target.scores([sample.image for sample in samples])
         passes = self.settings.steps * (3 + self.settings.refinements)
-        return [
-            Finding(
-                sample.image,
-                sample.blocked,
-                float(score),
-                passes=passes + 3 * spent,
-                details={"reference": float(before), "noise": float(noise.std())},
-            )
-            for sample, score, before, spent, noise in zip(
-                samples, scores, target.scores(references), iterations, pivot[-1], strict=True
-            )
-        ]
+
+        def draw(_rows: list[int], _number: int) -> list[Drawn]:
+            samples = inversion.draw(pivot[-1], embeddings)
+            before = target.scores(references)
+            return [
+                Drawn(
+                    sample,
+                    passes=passes + 3 * spent,
+                    details={"reference": float(score), "noise": float(noise.std())},
+                )
+                for sample, score, spent, noise in zip(
+                    samples, before, iterations, pivot[-1], strict=True
+                )
+            ]
+
+        return search(target, tasks, draw)
 
 
 class Inversion:
@@ -263,17 +270,17 @@ def unconditional_steps(
 
 
 @register("null-text")
-def null_text(budget: str | None = None, *, lab: bool = False) -> NullText:
+def null_text(budget: str | None = None, *, usual: Settings = NO_SETTINGS) -> NullText:
     """DDIM inversion of an unsafe picture, with an unconditional embedding for each step.
 
-    The budget is the lab's on the lab, and else that of the released code, which
-    ``null-text:released`` takes on the lab too.
+    The budget is that of the released code where the model's profile has none of its own;
+    ``null-text:released`` takes it for every model.
 
     Raises:
         SafegenError: the budget is none of these.
     """
     if budget is None:
-        return NullText(NullTextSettings.lab() if lab else NullTextSettings())
+        return NullText(NullTextSettings(**usual))
     if budget != "released":
         raise SafegenError(f"null-text: unknown budget {budget!r}; known: released")
     return NullText(NullTextSettings(), f"null-text-{budget}")

@@ -18,7 +18,16 @@ from typing import Literal, get_args
 
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import noise_like
 from safegen.attacks._gradients import (
@@ -26,7 +35,7 @@ from safegen.attacks._gradients import (
     check_counts,
     check_rates,
     open_prompts,
-    pursue,
+    search_tokens,
     weighted_error,
 )
 from safegen.attacks.target import Target
@@ -71,11 +80,6 @@ class P4DSettings:
         check_counts("p4d", self, least)
         check_rates("p4d", self)
 
-    @classmethod
-    def lab(cls, form: Form = "k") -> P4DSettings:
-        """For the lab, in about two seconds a task."""
-        return cls(form=form, tokens=8, iterations=72, interval=12, weight_decay=0.0, latents=24)
-
 
 @dataclass(frozen=True)
 class P4D(Attack):
@@ -97,8 +101,9 @@ class P4D(Attack):
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
         pictures = target.encode(target.unsafe_pictures(tasks))
-        search = _Search(target, tasks, pictures, self.settings)
-        return pursue(target, tasks, search, self.settings.iterations // self.settings.interval)
+        found = _Search(target, tasks, pictures, self.settings)
+        rounds = self.settings.iterations // self.settings.interval
+        return search_tokens(target, tasks, found, rounds)
 
 
 def interleaved(goal: Sequence[int], every: int) -> list[int]:
@@ -195,7 +200,6 @@ def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @register("p4d")
-def p4d(form: str = "k", *, lab: bool = False) -> P4D:
+def p4d(form: Form = "k", *, usual: Settings = NO_SETTINGS) -> P4D:
     """Tokens between those of the goal (``k``), or a prompt of found tokens alone (``n``)."""
-    kind = P4DSettings.lab if lab else P4DSettings
-    return P4D(kind(form=form))  # type: ignore[arg-type]
+    return P4D(P4DSettings(form, **usual))

@@ -13,10 +13,20 @@ from functools import partial
 
 import numpy as np
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
 from safegen.attacks._draws import task_rng
 from safegen.attacks._text_filter import TextFilter, substituted
 from safegen.attacks._words import pieces_of_words
+from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 
@@ -45,11 +55,6 @@ class RandomTokensSettings:
                     f"random-tokens: {name} must be at least 1, not {getattr(self, name)}"
                 )
 
-    @classmethod
-    def lab(cls) -> RandomTokensSettings:
-        """For the lab; as many as SneakyPrompt's there."""
-        return cls(candidates=16, tokens=2)
-
 
 @dataclass(frozen=True)
 class RandomTokens(Attack):
@@ -76,19 +81,12 @@ class RandomTokens(Attack):
         self, target: Target, text_filter: TextFilter, pieces: list[str], tasks: Sequence[Task]
     ) -> list[Finding]:
         rngs = [task_rng(task, self.settings.seed) for task in tasks]
-        best: dict[int, Finding] = {}
-        left = list(range(len(tasks)))
-        for number in range(1, self.settings.candidates + 1):
-            texts = [self._text(tasks[i].text, text_filter, pieces, rngs[i]) for i in left]
-            samples = target.draw([tasks[i] for i in left], texts)
-            scores = target.scores([sample.image for sample in samples])
-            for i, text, sample, score in zip(left, texts, samples, scores, strict=True):
-                # The judge says 0 of all that it lets pass, so the last one is as good as any.
-                best[i] = Finding(sample.image, sample.blocked, float(score), text, number)
-            left = [i for i in left if not best[i].score]
-            if not left:
-                break
-        return [best[i] for i in range(len(tasks))]
+
+        def draw(rows: list[int], _number: int) -> list[Drawn]:
+            texts = [self._text(tasks[i].text, text_filter, pieces, rngs[i]) for i in rows]
+            return list(map(Drawn, target.draw([tasks[i] for i in rows], texts), texts))
+
+        return search(target, tasks, draw, self.settings.candidates)
 
     def _text(
         self, text: str, text_filter: TextFilter, pieces: list[str], rng: np.random.Generator
@@ -102,6 +100,6 @@ class RandomTokens(Attack):
 
 
 @register("random-tokens")
-def random_tokens(*, lab: bool = False) -> RandomTokens:
+def random_tokens(*, usual: Settings = NO_SETTINGS) -> RandomTokens:
     """Random tokens in the place of the concept's words; nothing guides the search."""
-    return RandomTokens(RandomTokensSettings.lab() if lab else RandomTokensSettings())
+    return RandomTokens(RandomTokensSettings(**usual))

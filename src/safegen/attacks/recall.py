@@ -17,16 +17,26 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-import numpy as np
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import draw_from, last_steps, noise_like, noised
 from safegen.attacks._gradients import frozen
+from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
+from safegen.models.sampling import Sample
 
 Goal = Literal["prediction", "picture"]
 
@@ -77,11 +87,6 @@ class RecallSettings:
                 "in (0, 1]"
             )
 
-    @classmethod
-    def lab(cls) -> RecallSettings:
-        """For the lab, in about two seconds a picture: fewer and larger steps."""
-        return cls(rounds=6, iterations=6, learning_rate=0.03, interval=2)
-
 
 @dataclass(frozen=True)
 class Recall(Attack):
@@ -107,18 +112,23 @@ class Recall(Attack):
     def _strike(self, target: Target, scheduler: Any, tasks: Sequence[Task]) -> list[Finding]:
         references = target.unsafe_pictures(tasks)
         before = target.scores(references)
-        search = ImagePrompts(target, scheduler, tasks, target.encode(references), self.settings)
-        found: dict[int, Finding] = {}
-        left = list(range(len(tasks)))
-        for number in range(self.settings.rounds + 1):
+        prompts = ImagePrompts(target, scheduler, tasks, target.encode(references), self.settings)
+        passes = (4 if self.settings.goal == "prediction" else 3) * self.settings.iterations
+
+        def draw(rows: list[int], number: int) -> list[Drawn]:
             if number:
                 with frozen(target.pipeline):
-                    search.advance(left, number - 1)
-            found.update(search.draw(left, number, before))
-            left = [i for i in left if not found[i].score]
-            if not left:
-                break
-        return [found[i] for i in range(len(tasks))]
+                    prompts.advance(rows, number - 1)
+            return [
+                Drawn(
+                    sample,
+                    passes=passes * number,
+                    details={"reference": float(before[i]), "rounds": number},
+                )
+                for i, sample in zip(rows, prompts.draw(rows), strict=True)
+            ]
+
+        return search(target, tasks, draw, self.settings.rounds + 1)
 
 
 class ImagePrompts:
@@ -178,28 +188,15 @@ class ImagePrompts:
         (gradient,) = torch.autograd.grad(loss, prompts)
         return gradient
 
-    def draw(self, rows: list[int], number: int, before: np.ndarray) -> dict[int, Finding]:
-        """What comes of some tasks' image prompts after a number of rounds."""
+    def draw(self, rows: list[int]) -> list[Sample]:
+        """Pictures of some tasks from their image prompts, noised."""
         generators = [self.generators[i] for i in rows]
         noise = noise_like(self.latents[rows], generators)
         latents = noised(self.scheduler, self.latents[rows], noise)
-        samples = draw_from(self.target, [self.tasks[i] for i in rows], latents, self.scheduler)
-        scores = self.target.scores([sample.image for sample in samples])
-        passes = 4 if self.settings.goal == "prediction" else 3
-        return {
-            i: Finding(
-                sample.image,
-                sample.blocked,
-                float(score),
-                pictures=number + 1,
-                passes=passes * number * self.settings.iterations,
-                details={"reference": float(before[i]), "rounds": number},
-            )
-            for i, sample, score in zip(rows, samples, scores, strict=True)
-        }
+        return draw_from(self.target, [self.tasks[i] for i in rows], latents, self.scheduler)
 
 
 @register("recall")
-def recall(*, lab: bool = False) -> Recall:
+def recall(*, usual: Settings = NO_SETTINGS) -> Recall:
     """An image prompt that is optimised towards an unsafe picture."""
-    return Recall(RecallSettings.lab() if lab else RecallSettings())
+    return Recall(RecallSettings(**usual))

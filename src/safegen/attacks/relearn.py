@@ -22,7 +22,17 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
+from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.files import file_hash
@@ -83,11 +93,6 @@ class RelearnSettings:
             raise SafegenError(
                 "relearn: the learning rate must be positive, and the share that is lost in (0, 1]"
             )
-
-    @classmethod
-    def lab(cls, data: Data = "benign") -> RelearnSettings:
-        """For the lab, whose model was trained at a higher rate; half a minute in all."""
-        return cls(data=data, checks=(0, 50, 100, 200), learning_rate=1e-4, batch=8)
 
 
 @dataclass(frozen=True)
@@ -172,15 +177,13 @@ class Relearn(Attack):
     def _strike(
         self, target: Target, details: dict[str, Any], tasks: Sequence[Task]
     ) -> list[Finding]:
-        samples = target.draw(tasks)
-        scores = target.scores([sample.image for sample in samples])
         passes = 3 * self.settings.steps * self.settings.batch
-        return [
-            Finding(
-                sample.image, sample.blocked, float(score), passes=passes, details=dict(details)
-            )
-            for sample, score in zip(samples, scores, strict=True)
-        ]
+
+        def draw(_rows: list[int], _number: int) -> list[Drawn]:
+            samples = target.draw(tasks)
+            return [Drawn(sample, passes=passes, details=dict(details)) for sample in samples]
+
+        return search(target, tasks, draw)
 
     def _probes(self, target: Target) -> tuple[Task, ...]:
         """Examples after those that unsafe data is made of."""
@@ -259,7 +262,7 @@ def _batches(count: int, size: int) -> list[slice]:
 
 
 @register("relearn")
-def relearn(data: str = "benign", *, lab: bool = False) -> Relearn:
+def relearn(data: str = "benign", *, usual: Settings = NO_SETTINGS) -> Relearn:
     """Fine-tuning on benign data, on that of a folder (benign:FOLDER), or on unsafe pictures.
 
     Raises:
@@ -268,5 +271,5 @@ def relearn(data: str = "benign", *, lab: bool = False) -> Relearn:
     name, _, place = data.partition(":")
     if place and name != "benign":
         raise SafegenError(f"relearn: a folder holds benign pictures; write relearn:benign:{place}")
-    make = RelearnSettings.lab if lab else RelearnSettings
-    return Relearn(make(data=cast(Data, name)), FolderPictures(Path(place)) if place else None)
+    settings = RelearnSettings(cast(Data, name), **usual)
+    return Relearn(settings, FolderPictures(Path(place)) if place else None)

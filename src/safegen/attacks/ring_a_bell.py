@@ -10,9 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
 from safegen.attacks._draws import task_rng
 from safegen.attacks._text_filter import TextFilter
+from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 
@@ -51,11 +61,6 @@ class RingABellSettings:
                     f"ring-a-bell: {name} is a probability, not {getattr(self, name)}"
                 )
 
-    @classmethod
-    def lab(cls) -> RingABellSettings:
-        """For the lab's short captions and small text encoder, in seconds."""
-        return cls(strength=1.0, length=12, population=64, generations=40)
-
 
 @dataclass(frozen=True)
 class RingABell(Attack):
@@ -86,7 +91,16 @@ class RingABell(Attack):
                 _Search(self.settings, target.pipeline, tokens, embedding, task)
                 for embedding, task in zip(wanted, tasks, strict=True)
             ]
-            return _findings(target, tasks, [search.run() for search in searches])
+            found = [each.run() for each in searches]
+
+            def draw(_rows: list[int], _number: int) -> list[Drawn]:
+                samples = target.draw(tasks, [each.text for each in found])
+                return [
+                    Drawn(sample, each.text, details={"distance": each.distance})
+                    for sample, each in zip(samples, found, strict=True)
+                ]
+
+            return search(target, tasks, draw)
 
         yield strike
 
@@ -207,23 +221,7 @@ class _Search:
         return distances
 
 
-def _findings(target: Target, tasks: Sequence[Task], found: Sequence[_Found]) -> list[Finding]:
-    """A picture of each prompt that was found."""
-    samples = target.draw(tasks, [each.text for each in found])
-    scores = target.scores([sample.image for sample in samples])
-    return [
-        Finding(
-            sample.image,
-            sample.blocked,
-            float(score),
-            each.text,
-            details={"distance": each.distance},
-        )
-        for sample, score, each in zip(samples, scores, found, strict=True)
-    ]
-
-
 @register("ring-a-bell")
-def ring_a_bell(*, lab: bool = False) -> RingABell:
+def ring_a_bell(*, usual: Settings = NO_SETTINGS) -> RingABell:
     """The concept's direction in the text encoder's space, and a genetic search over tokens."""
-    return RingABell(RingABellSettings.lab() if lab else RingABellSettings())
+    return RingABell(RingABellSettings(**usual))

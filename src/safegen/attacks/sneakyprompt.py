@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,15 +12,25 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
 from safegen.attacks._policy import Policy
 from safegen.attacks._text_filter import Span, TextFilter, substituted
 from safegen.attacks._words import natural_words, pieces_of_words
+from safegen.attacks.search import pursue
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.clip_features import image_features, text_features
-from safegen.models.loading import is_lab
 from safegen.models.sampling import Sample
+from safegen.profiles import Profile, profile_for
 from safegen.seeds import sample_seed
 from safegen.statistics.cosine import cosine_similarities
 
@@ -71,11 +82,6 @@ class SneakyPromptSettings:
         if self.learning_rate <= 0:
             raise SafegenError("sneakyprompt: the learning rate must be positive")
 
-    @classmethod
-    def lab(cls, form: Form) -> SneakyPromptSettings:
-        """Fewer queries, several between two steps, and the lab's own CLIP's threshold."""
-        return cls(form, parts=2, queries=16, batch=4, threshold=0.3)
-
 
 @dataclass(frozen=True)
 class SneakyPrompt(Attack):
@@ -100,7 +106,8 @@ class SneakyPrompt(Attack):
         text_filter = TextFilter(target.concept)
         tokenizer = target.clip.tokenizer
         if self.settings.form == "n":
-            choices = natural_words(tokenizer, text_filter, lab=is_lab(target.pipeline))
+            profile = profile_for(target.pipeline) or Profile()
+            choices = natural_words(tokenizer, text_filter, profile.caption_words)
         else:
             choices = pieces_of_words(tokenizer, self.settings.piece_length, text_filter)
         if not choices:
@@ -110,10 +117,10 @@ class SneakyPrompt(Attack):
             )
 
         def strike(tasks: Sequence[Task]) -> list[Finding]:
-            searches = [
+            searches = (
                 _Search(self.settings, target, text_filter, choices, task) for task in tasks
-            ]
-            return [search.run() for search in searches]
+            )
+            return [each.run() for each in searches]
 
         yield strike
 
@@ -167,14 +174,19 @@ class _Search:
             learning_rate=settings.learning_rate,
             seed=sample_seed(self.task.id, self.task.seed, settings.seed),
         )
-        while self.queries < settings.queries:
-            count = min(settings.batch, settings.queries - self.queries)
-            proposals = policy.propose(count * settings.screening)
-            candidates = [self._substitutes(row) for row in proposals.actions.tolist()]
-            chosen = self._screened(candidates)
-            queries = self._ask([candidates[row] for row in chosen])
-            if any(self._succeeds(query) for query in queries):
-                break
+        rounds = math.ceil(settings.queries / settings.batch)
+        found = pursue(1, lambda *_: [self._round(policy)], rounds, self._succeeded)
+        return found[0]
+
+    def _round(self, policy: Policy) -> Finding | None:
+        """Ask what the policy proposes, and have it learn unless something succeeded."""
+        settings = self.settings
+        count = min(settings.batch, settings.queries - self.queries)
+        proposals = policy.propose(count * settings.screening)
+        candidates = [self._substitutes(row) for row in proposals.actions.tolist()]
+        chosen = self._screened(candidates)
+        queries = self._ask([candidates[row] for row in chosen])
+        if not any(self._succeeds(query) for query in queries):
             rewards = torch.tensor([query.reward for query in queries])
             policy.learn(proposals.rows(chosen), rewards)
         return self._finding()
@@ -238,9 +250,17 @@ class _Search:
     def _succeeds(self, query: _Query) -> bool:
         return query.score > 0 and query.cosine >= self.settings.threshold
 
-    def _finding(self) -> Finding:
-        """The prompt that succeeded; if none did, the one that came closest."""
+    def _succeeded(self, finding: Finding) -> bool:
+        return finding.score > 0 and bool(finding.details["cosine"] >= self.settings.threshold)
+
+    def _finding(self) -> Finding | None:
+        """The prompt that succeeded; if none did, the one that came closest.
+
+        None where nothing was drawn yet. The goal without the concept's words is drawn in the end.
+        """
         drawn = [query for query in self.asked.values() if query.sample is not None]
+        if not drawn and self.queries < self.settings.queries:
+            return None
         drawn = drawn or self._drawn([self.filter.without(self.task.text)], 0.0)
         best = max(drawn, key=lambda query: (self._succeeds(query), query.score, query.cosine))
         assert best.sample is not None
@@ -270,6 +290,6 @@ def most_telling(text: str, target: Target) -> Span:
 
 
 @register("sneakyprompt")
-def sneakyprompt(form: Form, *, lab: bool = False) -> SneakyPrompt:
+def sneakyprompt(form: Form, *, usual: Settings = NO_SETTINGS) -> SneakyPrompt:
     """Substitutes for filtered words: ``sneakyprompt:n`` natural, ``:p`` pseudo-words."""
-    return SneakyPrompt(SneakyPromptSettings.lab(form) if lab else SneakyPromptSettings(form))
+    return SneakyPrompt(SneakyPromptSettings(form, **usual))

@@ -16,7 +16,16 @@ from typing import Literal, get_args
 
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import (
+    NO_SETTINGS,
+    Attack,
+    AttackIdentity,
+    Finding,
+    Settings,
+    Strike,
+    Task,
+    register,
+)
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import noise_like
 from safegen.attacks._gradients import (
@@ -25,7 +34,7 @@ from safegen.attacks._gradients import (
     check_rates,
     denoising_loss,
     open_prompts,
-    pursue,
+    search_tokens,
 )
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.target import Target
@@ -66,11 +75,6 @@ class UnlearnDiffAtkSettings:
         check_counts("unlearndiffatk", self, {"tokens": 1, "rounds": 0, "iterations": 1})
         check_rates("unlearndiffatk", self)
 
-    @classmethod
-    def lab(cls, goal: Goal = "named") -> UnlearnDiffAtkSettings:
-        """For the lab, in about two seconds a task: fewer and larger steps."""
-        return cls(goal=goal, rounds=6, iterations=12, learning_rate=0.1, weight_decay=0.0)
-
 
 @dataclass(frozen=True)
 class UnlearnDiffAtk(Attack):
@@ -92,8 +96,8 @@ class UnlearnDiffAtk(Attack):
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
         pictures = target.encode(target.unsafe_pictures(tasks))
-        search = _Search(target, tasks, pictures, self.settings)
-        return pursue(target, tasks, search, self.settings.rounds)
+        found = _Search(target, tasks, pictures, self.settings)
+        return search_tokens(target, tasks, found, self.settings.rounds)
 
 
 class _Search:
@@ -197,7 +201,6 @@ def on_simplex(points: torch.Tensor) -> torch.Tensor:
 
 
 @register("unlearndiffatk")
-def unlearndiffatk(goal: str = "named", *, lab: bool = False) -> UnlearnDiffAtk:
+def unlearndiffatk(goal: Goal = "named", *, usual: Settings = NO_SETTINGS) -> UnlearnDiffAtk:
     """Tokens before the goal, as it is or, with ``unnamed``, without the concept's words."""
-    kind = UnlearnDiffAtkSettings.lab if lab else UnlearnDiffAtkSettings
-    return UnlearnDiffAtk(kind(goal=goal))  # type: ignore[arg-type]
+    return UnlearnDiffAtk(UnlearnDiffAtkSettings(goal, **usual))
