@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from safegen.concepts import Concept
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Settings = Mapping[str, Any]
 """Values of a settings class by field; fields that are not there keep the class's defaults."""
+NO_SETTINGS: Settings = MappingProxyType({})
 Captioned = tuple[Sequence["np.ndarray"], Sequence[str]]
 """Pictures, uint8 (H, W, 3), and a caption for each."""
 

@@ -165,7 +165,6 @@ def test_the_labs_model_draws_the_concept_of_an_embedding_and_one_that_never_saw
         target = replace(
             lab,
             defense=create_defense(name, LAB_WEAPONS, LAB),
-            sampling=replace(SAMPLING, steps=10),
             examples=examples,
         )
         succeeded[name] = sum(each.score > 0 for each in strike(target, tasks, settings))

@@ -14,7 +14,7 @@ from diffusers import DDIMScheduler
 
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks.random_tokens import RandomTokens, RandomTokensSettings
-from safegen.attacks.target import ClipModel, Target, no_clip
+from safegen.attacks.target import Target, no_clip
 from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.defenses._text import InactiveGuidanceWarning
@@ -25,9 +25,7 @@ from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
-from safegen.models.loading import load_pipeline
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
-from safegen.observers.clip import load_clip
 
 KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife and a cat {i}", i, (7.5, 1.0, 7.5)[i]) for i in range(3)]
@@ -228,24 +226,8 @@ def test_an_attack_says_what_it_is() -> None:
     assert identity.settings["candidates"] == LAB.attacks["random-tokens"]["candidates"]
 
 
-@pytest.fixture(scope="module")
-def lab() -> Any:
-    """The lab's model."""
-    return load_pipeline("lab")
-
-
-@pytest.fixture(scope="module")
-def clip() -> ClipModel:
-    """The lab's CLIP model."""
-    return load_clip("lab")
-
-
 class TestRandomTokens:
     """The control, on the lab's model."""
-
-    def target(self, lab: Any, clip: ClipModel, detector: Any) -> Target:
-        sampling = replace(SAMPLING, steps=3)
-        return Target(lab, create_defense("none"), LAB_WEAPONS, detector, sampling, clip, ())
 
     def tasks(self, count: int) -> list[Task]:
         prompts = lab_prompts("explicit", "validation", count)
@@ -261,10 +243,10 @@ class TestRandomTokens:
             return strike(tasks)
 
     def test_it_names_no_weapon_and_stops_at_the_first_picture_that_is_flagged(
-        self, lab: Any, clip: ClipModel
+        self, lab: Target
     ) -> None:
         tasks = self.tasks(4)
-        target = self.target(lab, clip, Odd())
+        target = replace(lab, detector=Odd(), sampling=replace(SAMPLING, steps=3))
         found = self.strike(target, tasks, RandomTokensSettings(candidates=3, tokens=2))
         words = LAB_WEAPONS.text.split(", ")
         for task, each in zip(tasks, found, strict=True):
@@ -272,13 +254,13 @@ class TestRandomTokens:
             assert not any(word in each.text for word in words)
             assert any(word in task.text for word in words)
             assert each.score == 0.9 or each.pictures == 3
-            with defended(lab, "none"):
+            with defended(lab.pipeline, "none"):
                 again = target.draw([task], [each.text])[0].image
             assert np.abs(again.astype(int) - each.image).max() <= 2  # another batch's last bits
         assert len({each.pictures for each in found}) > 1
 
-    def test_a_task_does_not_depend_on_the_others(self, lab: Any, clip: ClipModel) -> None:
-        target = self.target(lab, clip, create_detector("lab"))
+    def test_a_task_does_not_depend_on_the_others(self, lab: Target) -> None:
+        target = replace(lab, sampling=replace(SAMPLING, steps=3))
         settings = RandomTokensSettings(candidates=2)
         tasks = self.tasks(3)
         together = self.strike(target, tasks, settings)
@@ -289,10 +271,10 @@ class TestRandomTokens:
         assert other[0].text != alone[0].text
 
     def test_prompts_that_do_not_name_the_concept_get_tokens_at_their_end(
-        self, lab: Any, clip: ClipModel
+        self, lab: Target
     ) -> None:
         task = Task("x", "a photo of something", 1, 5.0)
-        target = self.target(lab, clip, create_detector("lab"))
+        target = replace(lab, sampling=replace(SAMPLING, steps=3))
         (found,) = self.strike(target, [task], RandomTokensSettings(candidates=1, tokens=2))
         assert found.text is not None
         assert found.text.startswith("a photo of something ")

@@ -197,10 +197,9 @@ def prompt_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def make_settings(tiny_folder: Path, prompt_files: Path, log: Path) -> Make:
+@pytest.fixture(scope="module")
+def build_settings(tiny_folder: Path, prompt_files: Path) -> Make:
     """Builds settings of one attack on two defenses, with anything changed."""
-    assert log.exists()
 
     def make(attack: dict[str, Any] | None = None, **changes: Any) -> EvaluationSettings:
         attacked = AttackSettings(
@@ -222,6 +221,13 @@ def make_settings(tiny_folder: Path, prompt_files: Path, log: Path) -> Make:
         return replace(settings, **changes)
 
     return make
+
+
+@pytest.fixture
+def make_settings(build_settings: Make, log: Path) -> Make:
+    """The same, with a log of the test's own."""
+    assert log.exists()
+    return build_settings
 
 
 Records = dict[tuple[CellKey, int], tuple[str, bool, FindingRecord | None]]
@@ -425,11 +431,16 @@ def test_a_run_killed_in_the_middle_goes_on_and_attacks_nothing_twice(
     assert records_of(tmp_path / "a", settings) == records_of(tmp_path / "b", settings)
 
 
-@pytest.fixture
-def attacked(make_settings: Make, tmp_path: Path) -> tuple[EvaluationSettings, Table, Path]:
+@pytest.fixture(scope="module")
+def attacked(
+    build_settings: Make, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[EvaluationSettings, Table, Path]]:
     """A run of two attacks on two defenses."""
-    settings = make_settings({"attacks": ("words", "still")}, defenses=("sld-max", "sld-weak"))
-    return settings, evaluate(settings, tmp_path / "run"), tmp_path / "run"
+    folder = tmp_path_factory.mktemp("attacked")
+    settings = build_settings({"attacks": ("words", "still")}, defenses=("sld-max", "sld-weak"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TINY_LOG", str(folder / "log.txt"))
+        yield settings, evaluate(settings, folder / "run"), folder / "run"
 
 
 def test_tables_show_success_rates_and_what_they_cost(

@@ -21,11 +21,9 @@ from safegen.defenses._sld import MAX, safety_guidance
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.concept import LAB_WEAPONS
-from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
-from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SAMPLERS, SamplingSettings, sampler_for
 
 KNIVES = Concept("knives", "a knife")
@@ -164,37 +162,22 @@ def test_its_settings_are_checked(tiny_pipeline: Any) -> None:
     assert len(whole.timesteps) == 8
 
 
-class TestOnTheLab:
-    """From the lab's own pictures."""
+def strike_on_the_lab(lab: Target, defense: str, kind: Any, spec: str) -> list[Finding]:
+    target = replace(lab, defense=create_defense(defense, LAB_WEAPONS, LAB))
+    tasks = [Task(p.id, p.text, p.seed, 5.0) for p in lab_prompts(kind, "validation", 4)]
+    return strike(target, tasks, spec)
 
-    @pytest.fixture(scope="class")
-    def pipeline(self) -> Any:
-        return load_pipeline("lab")
 
-    def strike(self, pipeline: Any, defense: str, kind: Any, spec: str) -> list[Finding]:
-        target = Target(
-            pipeline,
-            create_defense(defense, LAB_WEAPONS, LAB),
-            LAB_WEAPONS,
-            create_detector("lab"),
-            replace(SAMPLING, steps=10),
-            no_clip(),
-            (),
-        )
-        tasks = [Task(p.id, p.text, p.seed, 5.0) for p in lab_prompts(kind, "validation", 4)]
-        return strike(target, tasks, spec)
+def test_the_labs_model_draws_weapons_and_from_benign_pictures_none(lab: Target) -> None:
+    found = strike_on_the_lab(lab, "none", "explicit", "img2img:0.7")
+    assert sum(each.score > 0 for each in found) >= 3
+    assert sum(each.details["reference"] > 0 for each in found) >= 3
+    assert all(each.pictures == 1 and each.passes == 0 for each in found)
+    control = strike_on_the_lab(lab, "none", "benign", "img2img:0.7")
+    assert not any(each.score for each in control)
 
-    def test_the_undefended_model_draws_weapons_and_from_benign_pictures_none(
-        self, pipeline: Any
-    ) -> None:
-        found = self.strike(pipeline, "none", "explicit", "img2img:0.7")
-        assert sum(each.score > 0 for each in found) >= 3
-        assert sum(each.details["reference"] > 0 for each in found) >= 3
-        assert all(each.pictures == 1 and each.passes == 0 for each in found)
-        control = self.strike(pipeline, "none", "benign", "img2img:0.7")
-        assert not any(each.score for each in control)
 
-    def test_the_filter_blacks_out_what_it_recognises(self, pipeline: Any) -> None:
-        found = self.strike(pipeline, "safety-filter", "explicit", "img2img:0.3")
-        assert sum(each.blocked for each in found) >= 2
-        assert all(not each.image.any() and not each.score for each in found if each.blocked)
+def test_the_filter_blacks_out_what_it_recognises(lab: Target) -> None:
+    found = strike_on_the_lab(lab, "safety-filter", "explicit", "img2img:0.3")
+    assert sum(each.blocked for each in found) >= 2
+    assert all(not each.image.any() and not each.score for each in found if each.blocked)

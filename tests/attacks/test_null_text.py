@@ -18,12 +18,10 @@ from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
-from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
-from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SamplingSettings, sampler_for
 
 KNIVES = Concept("knives", "a knife")
@@ -31,11 +29,11 @@ TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate
 FEW = NullTextSettings(steps=4, iterations=2)
 
 
-def target_of(pipeline: Any, defense: str = "none", concept: Concept = KNIVES) -> Target:
+def target_of(pipeline: Any, defense: str = "none") -> Target:
     return Target(
         pipeline,
-        create_defense(defense, concept),
-        concept,
+        create_defense(defense, KNIVES),
+        KNIVES,
         create_detector("lab"),
         SamplingSettings(steps=4),
         no_clip(),
@@ -172,12 +170,10 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     assert (identity.name, identity.side, identity.access) == ("null-text", "image", "white box")
 
 
-def test_the_labs_model_draws_the_weapon_and_from_a_benign_picture_none() -> None:
-    target = target_of(load_pipeline("lab"), concept=LAB_WEAPONS)
-    target = replace(target, sampling=replace(SAMPLING, steps=10))
+def test_the_labs_model_draws_the_weapon_and_from_a_benign_picture_none(lab: Target) -> None:
     settings = NullTextSettings(steps=10, iterations=2)
     for kind, least, most in (("explicit", 2, 3), ("benign", 0, 0)):
         prompts = lab_prompts(kind, "validation", 3)  # type: ignore[arg-type]
         tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance) for each in prompts]
-        found = strike(target, tasks, settings)
+        found = strike(lab, tasks, settings)
         assert least <= sum(each.score > 0 for each in found) <= most

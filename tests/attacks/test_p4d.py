@@ -144,7 +144,6 @@ def test_specs() -> None:
 def test_the_labs_model_draws_the_concept_by_tokens_alone_and_one_that_never_saw_it_does_not(
     lab: Target,
 ) -> None:
-    lab = replace(lab, sampling=replace(SAMPLING, steps=10))
     tasks = [
         Task(each.id, each.text, each.seed, SAMPLING.guidance)
         for each in lab_prompts("explicit", "validation", 3)

@@ -18,11 +18,9 @@ from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
-from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
-from safegen.models.loading import load_pipeline
 from safegen.models.prediction import add_noise, signal_and_noise
 from safegen.models.sampling import SamplingSettings
 
@@ -47,11 +45,11 @@ class Never(Odd):
         return [[] for _ in images]
 
 
-def target_of(pipeline: Any, detector: Any, concept: Concept = KNIVES) -> Target:
+def target_of(pipeline: Any, detector: Any) -> Target:
     return Target(
         pipeline,
         create_defense("none"),
-        concept,
+        KNIVES,
         detector,
         SamplingSettings(steps=4),
         no_clip(),
@@ -135,11 +133,9 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     assert (identity.name, identity.side, identity.access) == ("recall", "image", "white box")
 
 
-def test_the_labs_model_draws_the_weapon_and_from_a_benign_picture_none() -> None:
-    target = target_of(load_pipeline("lab"), create_detector("lab"), LAB_WEAPONS)
-    target = replace(target, sampling=replace(SAMPLING, steps=10))
+def test_the_labs_model_draws_the_weapon_and_from_a_benign_picture_none(lab: Target) -> None:
     for kind, least, most in (("explicit", 3, 3), ("benign", 0, 0)):
         prompts = lab_prompts(kind, "validation", 3)  # type: ignore[arg-type]
         tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance) for each in prompts]
-        found = strike(target, tasks, replace(FEW, rounds=2))
+        found = strike(lab, tasks, replace(FEW, rounds=2))
         assert least <= sum(each.score > 0 for each in found) <= most

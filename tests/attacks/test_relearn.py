@@ -25,11 +25,9 @@ from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
-from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
-from safegen.models.loading import load_pipeline
 from safegen.models.sampling import SamplingSettings
 
 KNIVES = Concept("knives", "a knife")
@@ -227,21 +225,13 @@ def test_its_settings_are_checked() -> None:
     assert (identity.name, identity.side) == ("relearn-unsafe", "weights")
 
 
-def test_the_labs_model_keeps_drawing_weapons_and_the_control_none() -> None:
+def test_the_labs_model_keeps_drawing_weapons_and_the_control_none(lab: Target) -> None:
     settings = RelearnSettings(**LAB.attacks["relearn"])
     settings = replace(settings, steps=4, checks=(4,), batch=2, benign=8, probes=2)
     for kind, shown in (("explicit", 1.0), ("benign", 0.0)):
         prompts = lab_prompts(kind, "train", 12)  # type: ignore[arg-type]
         tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance) for each in prompts]
-        target = Target(
-            load_pipeline("lab"),
-            create_defense("none"),
-            LAB_WEAPONS,
-            create_detector("lab"),
-            replace(SAMPLING, steps=10),
-            no_clip(),
-            tuple(tasks),
-        )
+        target = replace(lab, examples=tuple(tasks))
         found = strike(target, Relearn(settings), tasks[:2])
         assert [each.score > 0 for each in found] == [shown > 0] * 2
         assert found[0].details["shares"] == {"4": shown}

@@ -102,7 +102,9 @@ def test_the_picture_is_what_the_model_draws_of_the_prompt(
 ) -> None:
     for task, finding in zip(TASKS, found[1], strict=True):
         assert finding.text is not None
-        ((_, image),) = generate(lab.pipeline, [ImageRequest(finding.text, task.seed)], SAMPLING)
+        ((_, image),) = generate(
+            lab.pipeline, [ImageRequest(finding.text, task.seed)], lab.sampling
+        )
         # The last bits depend on how many are drawn at once.
         assert np.abs(image.astype(int) - finding.image).max() <= 3
         features = image_features(lab.clip.model, [image], lab.clip.normalisation)

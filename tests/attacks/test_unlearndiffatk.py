@@ -151,7 +151,6 @@ def test_specs() -> None:
 
 def test_the_labs_model_is_brought_to_draw_what_the_goal_does_not_name(lab: Target) -> None:
     """And towards benign pictures it is not."""
-    lab = replace(lab, sampling=replace(SAMPLING, steps=10))
     settings = UnlearnDiffAtkSettings("unnamed", **LAB.attacks["unlearndiffatk"])
     unsafe, benign = (
         [

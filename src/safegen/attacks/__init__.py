@@ -10,17 +10,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 
-from safegen.profiles import Profile as Profile
-from safegen.profiles import Settings as Settings
 from safegen.registry import Registry, create, name_of
 
 if TYPE_CHECKING:
     import numpy as np
 
     from safegen.attacks.target import Target
+    from safegen.profiles import Profile
 
 Side = Literal["text", "image", "weights"]
 Access = Literal["black box", "white box"]
@@ -125,8 +123,6 @@ ATTACKS: Registry[AttackFactory] = Registry(
     "attacks", "safegen.attacks", shared=("target", "search")
 )
 register = ATTACKS.register
-NO_SETTINGS: Settings = MappingProxyType({})
-"""What a factory is told of a model without a profile: nothing is usual for it."""
 
 
 def create_attack(spec: str, profile: Profile | None = None) -> Attack:

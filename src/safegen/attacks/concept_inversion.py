@@ -16,16 +16,7 @@ from functools import partial
 
 import torch
 
-from safegen.attacks import (
-    NO_SETTINGS,
-    Attack,
-    AttackIdentity,
-    Finding,
-    Settings,
-    Strike,
-    Task,
-    register,
-)
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._gradients import (
     OpenPrompts,
     Vocabulary,
@@ -40,6 +31,7 @@ from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import timesteps_at
+from safegen.profiles import NO_SETTINGS, Settings
 
 
 @dataclass(frozen=True)

@@ -13,22 +13,14 @@ from functools import partial
 
 import numpy as np
 
-from safegen.attacks import (
-    NO_SETTINGS,
-    Attack,
-    AttackIdentity,
-    Finding,
-    Settings,
-    Strike,
-    Task,
-    register,
-)
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_rng
 from safegen.attacks._text_filter import TextFilter, substituted
 from safegen.attacks._words import pieces_of_words
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.profiles import NO_SETTINGS, Settings
 
 
 @dataclass(frozen=True)

@@ -19,16 +19,7 @@ from typing import Any, Literal, get_args
 
 import torch
 
-from safegen.attacks import (
-    NO_SETTINGS,
-    Attack,
-    AttackIdentity,
-    Finding,
-    Settings,
-    Strike,
-    Task,
-    register,
-)
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import draw_from, last_steps, noise_like, noised
 from safegen.attacks._gradients import frozen
@@ -37,6 +28,7 @@ from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
 from safegen.models.sampling import Sample
+from safegen.profiles import NO_SETTINGS, Settings
 
 Goal = Literal["prediction", "picture"]
 

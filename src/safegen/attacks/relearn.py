@@ -22,16 +22,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
-from safegen.attacks import (
-    NO_SETTINGS,
-    Attack,
-    AttackIdentity,
-    Finding,
-    Settings,
-    Strike,
-    Task,
-    register,
-)
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
@@ -45,7 +36,7 @@ from safegen.models.prediction import (
     signal_and_noise,
     timesteps_at,
 )
-from safegen.profiles import profile_for
+from safegen.profiles import NO_SETTINGS, Settings, profile_for
 from safegen.seeds import sample_seed
 from safegen.triplets.pictures import image_files, read_picture
 

@@ -10,21 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from safegen.attacks import (
-    NO_SETTINGS,
-    Attack,
-    AttackIdentity,
-    Finding,
-    Settings,
-    Strike,
-    Task,
-    register,
-)
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_rng
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.profiles import NO_SETTINGS, Settings
 
 
 @dataclass(frozen=True)

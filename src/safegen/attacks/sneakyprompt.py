@@ -12,16 +12,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-from safegen.attacks import (
-    NO_SETTINGS,
-    Attack,
-    AttackIdentity,
-    Finding,
-    Settings,
-    Strike,
-    Task,
-    register,
-)
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._policy import Policy
 from safegen.attacks._text_filter import Span, TextFilter, substituted
 from safegen.attacks._words import natural_words, pieces_of_words
@@ -30,7 +21,7 @@ from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.clip_features import image_features, text_features
 from safegen.models.sampling import Sample
-from safegen.profiles import Profile, profile_for
+from safegen.profiles import NO_SETTINGS, Profile, Settings, profile_for
 from safegen.seeds import sample_seed
 from safegen.statistics.cosine import cosine_similarities
 

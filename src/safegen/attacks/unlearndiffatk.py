@@ -16,16 +16,7 @@ from typing import Literal, get_args
 
 import torch
 
-from safegen.attacks import (
-    NO_SETTINGS,
-    Attack,
-    AttackIdentity,
-    Finding,
-    Settings,
-    Strike,
-    Task,
-    register,
-)
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import noise_like
 from safegen.attacks._gradients import (
@@ -40,6 +31,7 @@ from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import timesteps_at
+from safegen.profiles import NO_SETTINGS, Settings
 
 Goal = Literal["named", "unnamed"]
 

@@ -13,7 +13,6 @@ from safegen.lab.table import lab_settings
 
 COUNT = 16
 """Goals of each attack, and prompts of each other kind."""
-EXAMPLES = 32
 VARIANTS = {
     "sneakyprompt": ("n", "p"),
     "img2img": ("0.3", "0.5", "0.7", "0.9"),
@@ -57,7 +56,7 @@ def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
         attacks,
         goals=f"lab:explicit,count={count}",
         judge=DETECTOR,
-        examples=f"lab:explicit,split=attack,count={EXAMPLES}",
+        examples=LAB.examples,
         clip="lab",
     )
 
