@@ -45,7 +45,7 @@ TASKS = [
 @contextmanager
 def target_under(lab: Target, defense: str) -> Iterator[Target]:
     """The lab's model with a defense on."""
-    chosen = create_defense(defense)
+    chosen = create_defense(defense, profile=LAB)
     with defended(lab.pipeline, chosen):
         yield replace(lab, defense=chosen)
 
