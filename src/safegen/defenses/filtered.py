@@ -9,7 +9,7 @@ from typing import Any
 
 from safegen.defenses import Defense, DefenseIdentity, Undo, register
 from safegen.defenses._exchange import exchange
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 from safegen.models.loading import load_pipeline, resolve
 from safegen.models.weights import content_hash, hub_revision, weight_files
 from safegen.patches.patch import is_patched
@@ -77,7 +77,7 @@ def _load_unet(folder: Path, pipeline: Any) -> Any:
             folder, dtype=here.dtype, use_safetensors=True, local_files_only=True
         )
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise SafegenError(
             f"{folder}: cannot be loaded as a UNet ({reason}); "
             "give the folder that save_pretrained wrote"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from safegen.errors import MissingExtraError, SafegenError
+from safegen.errors import MissingExtraError, SafegenError, first_line
 from safegen.evaluation.executors import Executor, ExecutorOptions, register, result_of
 from safegen.evaluation.jobs import Failure, Job, Result, WorkerSettings
 
@@ -61,7 +61,7 @@ class RayExecutor:
 
     def _replace(self, lost: Any, attempt: int, error: Exception) -> Any:
         if attempt == ATTEMPTS:
-            reason = str(error).strip().splitlines()[0]
+            reason = first_line(error)
             raise SafegenError(
                 f"the same job lost {ATTEMPTS} Ray workers ({reason}), often for want of memory; "
                 "with fewer --workers the same command goes on"
@@ -87,7 +87,7 @@ def _connect(ray: Any, settings: WorkerSettings, options: ExecutorOptions) -> No
             address=options.address or "local", log_to_driver=False, logging_level="ERROR", **own
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise SafegenError(
             f"ray: no cluster at {options.address or 'this machine'} ({reason}); check "
             "--ray-address, or leave it out to start one here"
