@@ -10,7 +10,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 
-from safegen.attacks import Task
+from safegen.attacks.tasks import Task
 from safegen.concepts import Concept
 from safegen.defenses import Defense, defended
 from safegen.detectors import Detector
