@@ -48,7 +48,7 @@ def test_patches_that_are_there_are_kept(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"triplets": 3}, r"safegen\.safetensors: .* triplets\.source\.count 2 there and 3"),
+        ({"triplets": 3}, r"safegen\.safetensors: .* triplets\.source\.benign 4 there and 6"),
         ({"edit_settings": EditSettings.of(**FEW, gamma=9.0)}, r"safegen\.safet.*gamma .* and 9"),
         ({"esd": f"{ESD},seed=3"}, r"esd-x\.safetensors: .* settings\.seed 0 there and 3"),
         ({}, r"safegen is .* there and 0\.1\.0\+other here; .*--allow-other-code"),
