@@ -216,7 +216,7 @@ def test_a_profile_says_what_is_usual_where_a_factory_takes_it() -> None:
     assert create_attack("random-tokens", LAB) == RandomTokens(usual)
     with pytest.raises(SafegenError, match="Did you mean 'random-tokens'"):
         create_attack("random-token")
-    with pytest.raises(SafegenError, match="among attacks"):
+    with pytest.raises(SafegenError, match="attacks 'random-tokens:5': too many positional"):
         create_attack("random-tokens:5")
 
 
