@@ -4,7 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from safegen.errors import SafegenError
 from safegen.files import file_atomically, folder_atomically, write_atomically
@@ -69,15 +71,20 @@ def test_write_makes_parents_and_replaces(tmp_path: Path) -> None:
     assert names_in(path.parent) == ["file.txt"]
 
 
-def test_write_obeys_the_umask(tmp_path: Path) -> None:
-    before = os.umask(0o077)
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_write_obeys_the_umask(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
     try:
-        write_atomically(tmp_path / "private", b"")
-        fill_folder(tmp_path / "folder")
+        write_atomically(tmp_path / "file", b"")
+        with file_atomically(tmp_path / "weights") as file:
+            save_file({"a": np.zeros(1)}, file)
+        with folder_atomically(tmp_path / "folder") as folder:
+            save_file({"a": np.zeros(1)}, folder / "weights")
     finally:
         os.umask(before)
-    assert (tmp_path / "private").stat().st_mode & 0o777 == 0o600
-    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o700
+    for name in ("file", "weights", "folder/weights"):
+        assert (tmp_path / name).stat().st_mode & 0o777 == mode
+    assert (tmp_path / "folder").stat().st_mode & 0o777 == 0o777 & ~umask
 
 
 def test_a_large_file_appears_whole_under_its_name(tmp_path: Path) -> None:

@@ -7,15 +7,17 @@ temporary name, flushed to disk and renamed.
 from __future__ import annotations
 
 import json
+from collections.abc import Set
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save
 
 from safegen.errors import SafegenError
 from safegen.files import write_atomically
+from safegen.tensors import open_safetensors
 
 _TENSOR = "__tensor__"
 _INT_KEYS = "__int_keys__"
@@ -36,22 +38,26 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     write_atomically(path, save(tensors, metadata={"state": json.dumps(tree)}))
 
 
-def load_state(path: Path) -> dict[str, Any]:
+def load_state(path: Path, expected: Set[str] = frozenset()) -> dict[str, Any]:
     """Read what ``save_state`` wrote.
 
+    Args:
+        path: the file.
+        expected: keys that it must have.
+
     Raises:
-        SafegenError: there is no such file, or it is damaged or of another kind.
+        SafegenError: there is no such file, or it is damaged, of another kind, or lacks a key.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            state: dict[str, Any] = _unflatten(json.loads(file.metadata()["state"]), file)
-    except FileNotFoundError as error:
-        raise SafegenError(f"{path}: there is no such checkpoint; check the path") from error
-    except (OSError, SafetensorError, TypeError, KeyError, ValueError) as error:
-        raise SafegenError(
-            f"{path}: not a whole checkpoint of safegen; choose another or start the training anew"
-        ) from error
-    return state
+    mend = "choose another or start the training anew"
+    with open_safetensors(path, "checkpoint", mend) as file:
+        try:
+            state = _unflatten(json.loads(file.metadata()["state"]), file)
+        except (SafetensorError, TypeError, KeyError, ValueError, RecursionError) as error:
+            raise SafegenError(f"{path}: no whole checkpoint of safegen; {mend}") from error
+    lacking = sorted(expected - state.keys()) if isinstance(state, dict) else ["all entries"]
+    if lacking:
+        raise SafegenError(f"{path}: lacks {', '.join(lacking)}; {mend}")
+    return cast(dict[str, Any], state)
 
 
 def _flatten(value: Any, prefix: str, tensors: dict[str, torch.Tensor]) -> Any:

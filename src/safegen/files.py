@@ -10,6 +10,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,24 @@ from typing import Any
 from safegen.errors import SafegenError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_MENDS = {
+_READABLE = 0o666
+MENDS = {
+    errno.ENOENT: "check the path",
     errno.ENOSPC: "free some space or write elsewhere",
     errno.EDQUOT: "free some of your quota or write elsewhere",
     errno.EFBIG: "raise the limit (ulimit -f) or write elsewhere",
-    errno.EACCES: "choose a folder that you may write to",
+    errno.EACCES: "check the permissions, or choose a folder that you may write to",
+    errno.EPERM: "check the permissions, or choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
     errno.EEXIST: "a part of the path is a file, choose another path",
     errno.ENOTDIR: "a part of the path is a file, choose another path",
     errno.EISDIR: "choose a path that is not a folder",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+    errno.ENOMEM: "free some memory",
+    errno.EIO: "check the disk",
 }
+"""What to do about an error of the operating system, by its number."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -71,10 +79,12 @@ def file_atomically(path: Path) -> Iterator[Path]:
             raise IsADirectoryError(errno.EISDIR, "is a folder", str(target))
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.touch(exist_ok=False)
+        mode = stat.S_IMODE(temporary.stat().st_mode)
     try:
         with _user_errors(path, only=_FULL):
             yield temporary
         with _user_errors(path):
+            temporary.chmod(mode)  # safetensors makes a new file, for its owner alone
             _flush(temporary)
             temporary.replace(target)
     except BaseException:
@@ -101,10 +111,19 @@ def folder_atomically(path: Path) -> Iterator[Path]:
         with _user_errors(path, only=_FULL):
             yield temporary
         with _user_errors(path):
+            _obey_umask(temporary)
             _take_place(temporary, target)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _obey_umask(folder: Path) -> None:
+    """Give the files in a new folder the mode that the folder has by the umask."""
+    mode = folder.stat().st_mode & _READABLE
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
 
 
 def _flush(path: Path) -> None:
@@ -137,15 +156,16 @@ def _user_errors(path: Path, only: Collection[int] = ()) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = _error_number(error)
+        number = error_number(error)
         if number is None or (only and number not in only):
             raise
-        mend = _MENDS.get(number, "choose another path")
+        mend = MENDS.get(number, "choose another path")
         raise SafegenError(f"cannot write {path}: {os.strerror(number)}; {mend}") from error
 
 
-def _error_number(error: Exception) -> int | None:
-    if isinstance(error, OSError):
+def error_number(error: Exception) -> int | None:
+    """The operating system's number of an error; None where it has none."""
+    if isinstance(error, OSError) and error.errno:
         return error.errno
     # Writers in Rust, safetensors among them, raise errors of their own that only say the number.
     found = re.search(r"\(os error (\d+)\)", str(error))

@@ -1,53 +1,168 @@
-"""Named tensors and what is to be said of them, in one safetensors file of a known kind."""
+"""Safetensors files, each read through one schema that says what is wrong with which entry."""
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from safegen.errors import SafegenError
-from safegen.files import file_atomically
+from safegen.files import MENDS, error_number, file_atomically
+
+if TYPE_CHECKING:
+    import torch
+
+ANY = "*"
+"""In a schema, every tensor that has no entry of its own."""
+FLOATS = ("F16", "BF16", "F32", "F64")
+_DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
+_IN_JSON = {dict: "an object", list: "a list", str: "text"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a tensor of a file must be.
+
+    Attributes:
+        dtypes: the allowed ones, in safetensors' spelling.
+        shape: one letter a dimension, such as ``N C H W``; a letter stands for the same number in
+            all entries of a schema. Any shape if empty.
+    """
+
+    dtypes: tuple[str, ...]
+    shape: str = ""
+
+    def fits(self, shape: tuple[int, ...], sizes: dict[str, int]) -> bool:
+        """Whether a tensor may have a shape; ``sizes`` keeps what the letters stand for."""
+        letters = self.shape.split()
+        if letters and len(letters) != len(shape):
+            return False
+        pairs = zip(letters, shape, strict=False)
+        return all(sizes.setdefault(letter, size) == size for letter, size in pairs)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a kind of file must hold.
+
+    Attributes:
+        form: the format that its header names.
+        kind: what messages call it.
+        maker: the command that makes one.
+        tensors: entries by name; all named ones must be there, and no other unless ``ANY`` is.
+        required: types of the metadata that must be there.
+        optional: types of the metadata that may be there.
+    """
+
+    form: str
+    kind: str
+    maker: str
+    tensors: Mapping[str, Entry]
+    required: Mapping[str, type] = field(default_factory=dict)
+    optional: Mapping[str, type] = field(default_factory=dict)
+
+    def read(self, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """The tensors, mapped from disk, and the metadata that ``write_tensors`` wrote.
+
+        Raises:
+            SafegenError: the file is missing, damaged, or not as the schema says.
+        """
+        again = f"copy it or make it again with '{self.maker}'"
+        with open_safetensors(path, self.kind, again) as file:
+            metadata = self._metadata(path, (file.metadata() or {}).get("safegen"))
+            parts = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            shapes = {n: (part.get_dtype(), tuple(part.get_shape())) for n, part in parts.items()}
+            self._check(str(path), shapes)
+            return {name: file.get_tensor(name) for name in parts}, metadata
+
+    def check(self, where: str, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Raise an error unless tensors in memory are what such a file may hold."""
+        dtypes = {name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()}
+        shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+        self._check(where, {n: (_DTYPES.get(dtypes[n], dtypes[n]), shapes[n]) for n in tensors})
+
+    def _metadata(self, path: Path, header: str | None) -> dict[str, Any]:
+        if header is None:
+            raise SafegenError(
+                f"{path}: is no safegen {self.kind}; make one with '{self.maker}'"
+            )
+        try:
+            content = json.loads(header)
+        except (ValueError, RecursionError) as error:
+            self._refuse(str(path), f"its header is not valid JSON ({error})", error)
+        if not isinstance(content, dict) or content.get("format") != self.form:
+            raise SafegenError(
+                f"{path}: is no safegen {self.kind}, since its header does not name the format "
+                f"{self.form}; make one with '{self.maker}'"
+            )
+        metadata = content.get("metadata")
+        if not isinstance(metadata, dict):
+            self._refuse(str(path), "its header's metadata are missing or no object")
+        for key, kind in {**self.required, **self.optional}.items():
+            if key not in metadata and key in self.required:
+                self._refuse(str(path), f"its metadata lack {key!r}")
+            if key in metadata and not isinstance(metadata[key], kind):
+                self._refuse(str(path), f"its metadata's {key!r} is not {_IN_JSON[kind]}")
+        return metadata
+
+    def _check(self, where: str, found: Mapping[str, tuple[str, tuple[int, ...]]]) -> None:
+        lacking = [name for name in self.tensors if name not in found and name != ANY]
+        if lacking or not found:
+            self._refuse(where, f"lacks {', '.join(lacking) or 'all tensors'}")
+        sizes: dict[str, int] = {}
+        for name in sorted(found, key=lambda name: name not in self.tensors):
+            (dtype, shape), entry = found[name], self.tensors.get(name, self.tensors.get(ANY))
+            if entry is None:
+                self._refuse(where, f"holds {name!r}, which is none of {', '.join(self.tensors)}")
+            if dtype not in entry.dtypes:
+                self._refuse(where, f"{name!r} is {dtype} instead of {' or '.join(entry.dtypes)}")
+            expected = ", ".join(str(sizes.get(each, each)) for each in entry.shape.split())
+            if not entry.fits(shape, sizes):
+                self._refuse(where, f"{name!r} has the shape {shape} instead of ({expected})")
+
+    def _refuse(self, where: str, what: str, cause: Exception | None = None) -> NoReturn:
+        raise SafegenError(f"{where}: {what}; make it again with '{self.maker}'") from cause
+
+
+@contextlib.contextmanager
+def open_safetensors(
+    path: Path, kind: str = "file", mend: str = "download it again"
+) -> Iterator[Any]:
+    """Yield any safetensors file, as ``safe_open`` does for PyTorch.
+
+    Args:
+        path: the file.
+        kind: what to call it where it is missing.
+        mend: what to do about a damaged one.
+
+    Raises:
+        SafegenError: the file is missing, a folder, not readable, truncated or no safetensors.
+    """
+    if path.is_dir():
+        raise SafegenError(f"{path}: is a folder; give a {kind}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except FileNotFoundError as error:
+        raise SafegenError(f"{path}: no such {kind}; check the path") from error
+    except (SafetensorError, OSError) as error:
+        mend = MENDS.get(error_number(error) or 0, mend)
+        raise SafegenError(f"{path}: truncated or no safetensors file ({error}); {mend}") from error
 
 
 def write_tensors(
     path: Path, form: str, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]
 ) -> None:
     """Write tensors with JSON metadata; the same content always gives the same bytes."""
+    from safetensors.torch import save_file
+
     # One entry only: safetensors writes several in no fixed order.
     header = json.dumps({"format": form, "metadata": metadata}, sort_keys=True)
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
     with file_atomically(path) as temporary:
         save_file(contiguous, temporary, {"safegen": header})
-
-
-def read_tensors(
-    path: Path, form: str, *, kind: str, foreign: str, mend: str
-) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """The tensors and metadata that ``write_tensors`` wrote.
-
-    Args:
-        path: the file.
-        form: the format it must name.
-        kind: what to call it where it is missing.
-        foreign: what to say of a safetensors file of another format.
-        mend: what to do about a damaged one.
-
-    Raises:
-        SafegenError: the file is missing, damaged or of another format.
-    """
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("safegen", "{}"))
-            if header.get("format") != form:
-                raise SafegenError(f"{path}: {foreign}")
-            names = file.keys()
-            return {name: file.get_tensor(name) for name in names}, header["metadata"]
-    except FileNotFoundError as error:
-        raise SafegenError(f"{path}: no such {kind}; check the path") from error
-    except (SafetensorError, OSError) as error:
-        raise SafegenError(f"{path}: truncated or no safetensors file ({error}); {mend}") from error

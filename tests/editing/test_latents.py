@@ -56,8 +56,8 @@ def test_without_captions_there_are_none(tiny_pipeline: Any, drawn_triplets: Any
         (lambda t: {"unsafe": t.unsafe[:0], "censored": t.censored[:0]}, "no unsafe image"),
         (lambda t: {"benign": t.benign[:0], "captions": ()}, "no benign image"),
         (lambda t: {"censored": t.unsafe}, "identical"),
-        (lambda t: {"censored": t.censored[1:]}, "each unsafe image needs its own censored form"),
-        (lambda t: {"benign": t.benign[..., 1:]}, "all must be of one size"),
+        (lambda t: {"censored": t.censored[1:]}, "'censored' has the shape"),
+        (lambda t: {"benign": t.benign[..., 1:]}, "'benign' has the shape"),
         (lambda t: {"captions": t.captions[1:]}, "hold 5 captions for 6 benign images"),
     ],
 )
@@ -84,16 +84,6 @@ def test_one_missing_caption_is_an_error(tiny_pipeline: Any, drawn_triplets: Any
 
     with pytest.raises(SafegenError, match="benign image 3 has no caption"):
         encode_triplets(tiny_pipeline, Gap(), batch=2)
-
-
-def test_broken_files_are_named(tiny_latents: TripletLatents, tmp_path: Path) -> None:
-    path = tmp_path / "t.safetensors"
-    with pytest.raises(SafegenError, match=r"t\.safetensors: no such file"):
-        TripletLatents.load(path)
-    tiny_latents.save(path)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(SafegenError, match=r"t\.safetensors: truncated"):
-        TripletLatents.load(path)
 
 
 class Plain:

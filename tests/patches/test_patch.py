@@ -9,8 +9,9 @@ import torch
 
 import safegen
 from safegen.errors import SafegenError
+from safegen.lab import weights_folder
 from safegen.models.anatomy import denoiser_of, fingerprint, self_attention_names
-from safegen.patches.patch import DifferentBaseWarning, Patch
+from safegen.patches.patch import DifferentBaseWarning, Patch, base_of
 
 
 def _patch(pipeline: Any, scale: float = 0.1) -> Patch:
@@ -56,6 +57,34 @@ def test_twice_is_refused_and_so_is_removing_what_is_not_there(tiny_pipeline: An
         safegen.apply(tiny_pipeline, patch)
 
 
+def test_a_patch_of_the_same_weights_is_not_taken_for_another(
+    tiny_pipeline: Any, tmp_path: Path
+) -> None:
+    first, second = _patch(tiny_pipeline), _patch(tiny_pipeline, 0.2)
+    first.save(tmp_path / "first.safetensors")
+    second.save(tmp_path / "second.safetensors")
+    safegen.apply(tiny_pipeline, tmp_path / "first.safetensors")
+    with pytest.raises(SafegenError, match=r"second\.safetensors is not applied.*first\.safe"):
+        safegen.remove(tiny_pipeline, tmp_path / "second.safetensors")
+    safegen.remove(tiny_pipeline, first)
+    with pytest.raises(SafegenError, match="the patch of test .* applied: no patch"):
+        safegen.remove(tiny_pipeline, first)
+
+
+def test_a_base_has_the_same_name_on_every_machine(tiny_pipeline: Any, tiny_folder: Path) -> None:
+    for source, name in (
+        (str(tiny_folder), "StableDiffusionPipeline"),
+        ("someone/model", "someone/model"),
+        (str(weights_folder()), "lab"),
+    ):
+        tiny_pipeline.register_to_config(_name_or_path=source)
+        assert base_of(tiny_pipeline) == {
+            "name": name,
+            "class": "UNet2DConditionModel",
+            "fingerprint": fingerprint(tiny_pipeline.unet),
+        }
+
+
 def test_another_architecture_is_refused_and_left_alone(
     tiny_pipeline: Any, build_pipeline: Callable[..., Any]
 ) -> None:
@@ -94,18 +123,3 @@ def test_a_patch_that_changes_nothing_or_breaks_all_is_refused(
     bad = {name: torch.full_like(d, value) for name, d in patch.differences.items()}
     with pytest.raises(SafegenError):
         Patch(bad)
-
-
-def test_broken_files_are_named(tiny_pipeline: Any, tmp_path: Path) -> None:
-    path = tmp_path / "p.safetensors"
-    with pytest.raises(SafegenError, match=r"p\.safetensors: no such"):
-        Patch.load(path)
-    _patch(tiny_pipeline).save(path)
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(SafegenError, match=r"p\.safetensors: truncated"):
-        Patch.load(path)
-    from safetensors.torch import save_file
-
-    save_file({"x": torch.ones(2)}, path)
-    with pytest.raises(SafegenError, match="no safegen patch"):
-        Patch.load(path)

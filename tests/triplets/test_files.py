@@ -51,8 +51,11 @@ def test_the_paper_s_columns_a_byte_order_mark_and_others_are_understood(set_fol
 
 
 def test_captions_belong_to_the_benign_picture(set_folder: Path) -> None:
-    text = "unsafe,benign,caption\nu/1.png,b/1.png,a boat\nu/2.png,b/2.png,\n"
-    assert [f.caption for f in list_csv(write(set_folder, text)).benign] == ["a boat", None]
+    text = "unsafe,benign,caption\nu/1.png,b/1.png,a boat\nu/2.png,b/2.png,{}\n"
+    described = list_csv(write(set_folder, text.format("a cat"))).benign
+    assert [file.caption for file in described] == ["a boat", "a cat"]
+    with pytest.raises(SafegenError, match="row 3: column caption is empty, and in row 2 it is no"):
+        list_csv(write(set_folder, text.format("")))
 
 
 @pytest.mark.parametrize(

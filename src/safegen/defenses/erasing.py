@@ -17,8 +17,7 @@ from safegen.concepts import Concept
 from safegen.defenses import Defense, DefenseIdentity, Undo
 from safegen.errors import SafegenError
 from safegen.files import file_hash
-from safegen.models.anatomy import denoiser_of, fingerprint
-from safegen.patches.patch import Patch
+from safegen.patches.patch import Patch, base_of
 from safegen.patches.patch import apply as apply_patch
 from safegen.patches.patch import remove as remove_patch
 from safegen.profiles import Profile
@@ -119,13 +118,8 @@ def patch_metadata(
     pipeline: Any, method: str, concept: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
     """What a baseline's patch says of how it came about, in the form of an edit's patch."""
-    denoiser = denoiser_of(pipeline)
     return {
-        "base": {
-            "name": str(getattr(pipeline, "name_or_path", "") or "unknown"),
-            "class": type(denoiser).__name__,
-            "fingerprint": fingerprint(denoiser),
-        },
+        "base": base_of(pipeline),
         "method": method,
         "concept": concept,
         "settings": settings,

@@ -18,10 +18,25 @@ from PIL import Image
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, model_size
 from safegen.models.autoencoder import encode_pixels
-from safegen.tensors import read_tensors, write_tensors
+from safegen.tensors import Entry, Schema, write_tensors
 from safegen.triplets.source import TripletSource
 
-FORMAT = "safegen-triplet-latents/1"
+SCHEMA = Schema(
+    form="safegen-triplet-latents/1",
+    kind="file of triplet latents",
+    maker="safegen triplets",
+    tensors={
+        "unsafe": Entry(("F32",), "N C H W"),
+        "censored": Entry(("F32",), "N C H W"),
+        "benign": Entry(("F32",), "M C H W"),
+    },
+    required={"captions": list, "vae": str, "source": dict},
+)
+"""Of files of triplets."""
+NOTICE = (
+    "These latents are as sensitive as the pictures they were made of: the model's autoencoder "
+    "decodes them. Store and share them under the same rules."
+)
 T = TypeVar("T")
 CHUNK = 256
 """Latents looked at in one go, so that no pass over all of them takes memory for all."""
@@ -57,7 +72,23 @@ class TripletLatents:
             raise SafegenError("the triplets hold no unsafe image, so there is nothing to remove")
         if len(self.benign) == 0:
             raise SafegenError("the triplets hold no benign image, so nothing would be preserved")
-        self._check_shapes()
+        SCHEMA.check("the triplets", self._tensors)
+        if self.captions and len(self.captions) != len(self.benign):
+            raise SafegenError(
+                f"the triplets hold {len(self.captions)} captions for {len(self.benign)} benign "
+                "images; give one for each, or none"
+            )
+        if not all(isinstance(caption, str) for caption in self.captions):
+            raise SafegenError("the triplets have a caption that is no text; encode them again")
+        self._check_values()
+
+    def _check_values(self) -> None:
+        for name, latents in self._tensors.items():
+            for part in torch.split(latents, CHUNK):
+                if not bool(torch.isfinite(part).all()):
+                    raise SafegenError(
+                        f"the triplets' {name} latents hold NaN or infinity; encode them again"
+                    )
         for start in range(0, len(self.unsafe), CHUNK):
             part = slice(start, start + CHUNK)
             same = (self.unsafe[part] == self.censored[part]).flatten(1).all(dim=1)
@@ -66,27 +97,6 @@ class TripletLatents:
                     f"triplet {start + int(same.nonzero()[0, 0]) + 1}: the unsafe and the "
                     "censored image are identical, so nothing would be removed; censor it"
                 )
-
-    def _check_shapes(self) -> None:
-        """Refuse what does not belong together."""
-        unsafe, censored, benign = (
-            tuple(each.shape) for each in (self.unsafe, self.censored, self.benign)
-        )
-        if unsafe != censored:
-            raise SafegenError(
-                f"the triplets hold unsafe latents {unsafe} and censored ones {censored}; each "
-                "unsafe image needs its own censored form, of its size"
-            )
-        if unsafe[1:] != benign[1:]:
-            raise SafegenError(
-                f"the triplets hold unsafe latents {unsafe} and benign ones {benign}; all must be "
-                "of one size"
-            )
-        if len(self.captions) not in (0, benign[0]):
-            raise SafegenError(
-                f"the triplets hold {len(self.captions)} captions for {benign[0]} benign images; "
-                "give each image one, or none to any"
-            )
 
     def check_fit(self, pipeline: Any) -> None:
         """Refuse a model that these latents are not of.
@@ -108,41 +118,43 @@ class TripletLatents:
             )
 
     @property
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        return {"unsafe": self.unsafe, "censored": self.censored, "benign": self.benign}
+
+    @property
     def nbytes(self) -> int:
         """Of all latents."""
-        return self.unsafe.nbytes + self.censored.nbytes + self.benign.nbytes
+        return sum(value.nbytes for value in self._tensors.values())
 
     def digest(self) -> str:
         """SHA-256 of the latents and captions."""
         digest = hashlib.sha256(json.dumps(self.captions).encode())
-        for value in (self.unsafe, self.censored, self.benign):
+        for value in self._tensors.values():
             digest.update(_digest(value))
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
         """Write as safetensors."""
-        tensors = {"unsafe": self.unsafe, "censored": self.censored, "benign": self.benign}
-        metadata = {"captions": self.captions, "vae": self.vae, "source": self.source}
-        write_tensors(path, FORMAT, tensors, metadata)
+        metadata = {
+            "notice": NOTICE, "captions": self.captions, "vae": self.vae, "source": self.source,
+        }  # fmt: skip
+        write_tensors(path, SCHEMA.form, self._tensors, metadata)
 
     @classmethod
     def load(cls, path: Path) -> TripletLatents:
-        """Read what ``save`` wrote."""
-        tensors, metadata = read_tensors(
-            path,
-            FORMAT,
-            kind="file",
-            foreign="no triplet latents; make them with 'safegen triplets'",
-            mend="make it again",
-        )
-        return cls(
-            tensors["unsafe"],
-            tensors["censored"],
-            tensors["benign"],
-            tuple(metadata["captions"]),
-            metadata["vae"],
-            metadata["source"],
-        )
+        """Read what ``save`` wrote.
+
+        Raises:
+            SafegenError: the file is missing, damaged, or holds no latents to train on.
+        """
+        tensors, metadata = SCHEMA.read(path)
+        captions = tuple(metadata["captions"])
+        try:
+            return cls(
+                **tensors, captions=captions, vae=metadata["vae"], source=metadata["source"]
+            )
+        except SafegenError as error:
+            raise SafegenError(f"{path}: {error}") from error
 
 
 def encode_triplets(

@@ -33,7 +33,7 @@ from safegen.editing.state import TrainingState
 from safegen.editing.steps import StepLosses, edit_steps
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, scope_names, tensor_digest
-from safegen.patches.patch import Patch
+from safegen.patches.patch import Patch, base_of
 from safegen.version import code_versions
 
 
@@ -145,11 +145,7 @@ class Edit:
     def metadata(self) -> dict[str, Any]:
         """What the patch's header says of how it came about."""
         return {
-            "base": {
-                "name": str(getattr(self.pipeline, "name_or_path", "") or "unknown"),
-                "class": type(self.denoiser).__name__,
-                "fingerprint": self.base_fingerprint,
-            },
+            "base": base_of(self.pipeline, self.base_fingerprint),
             "concept": self.concept,
             "settings": asdict(self.settings),
             "triplets": {

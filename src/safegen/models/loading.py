@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from safegen.errors import SafegenError, first_line
 from safegen.files import read_object
 from safegen.profiles import profile_for, profile_of
+from safegen.tensors import open_safetensors
 
 if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
 LAB = "lab"
+HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 _NEEDED = {"scheduler", "text_encoder", "tokenizer", "vae"}
 
@@ -142,6 +145,16 @@ def is_lab(pipeline: Any) -> bool:
     return profile is not None and profile.name == "lab"
 
 
+def public_name(pipeline: Any) -> str:
+    """A model's name on every machine: its profile's, its hub id or its class; no local path."""
+    profile = profile_for(pipeline)
+    if profile is not None:
+        return profile.name
+    source = str(getattr(pipeline, "name_or_path", "") or "")
+    is_hub_id = HUB_ID.fullmatch(source) and not Path(source).exists()
+    return source if is_hub_id else type(pipeline).__name__
+
+
 def check_folder(folder: Path, variant: str | None = None, allow_pickle: bool = False) -> None:
     """Refuse a folder that is no pipeline, lacks its denoiser, or has broken weights.
 
@@ -207,10 +220,5 @@ def _variant_of(file: str) -> str | None:
 
 def check_safetensors(file: Path) -> None:
     """Refuse a file that is truncated or is no safetensors; reads the header only."""
-    try:
-        with safe_open(file, framework="np"):
-            pass
-    except (SafetensorError, OSError) as error:
-        raise SafegenError(
-            f"{file}: truncated or no safetensors file ({error}); download it again"
-        ) from error
+    with open_safetensors(file):
+        pass

@@ -11,12 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
-
 from safegen.errors import SafegenError, first_line
 from safegen.files import read_object
-from safegen.models.loading import PICKLE_SUFFIXES, check_safetensors
+from safegen.models.loading import PICKLE_SUFFIXES
 from safegen.models.shipped import CONFIGS, FOLDER, shipped_tokenizers
+from safegen.tensors import open_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -99,8 +98,7 @@ def _shapes(path: Path, allow_pickle: bool) -> Shapes:
     """Shapes of all weights by name; of a safetensors file only the header is read."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         return _pickled_shapes(path, allow_pickle)
-    check_safetensors(path)
-    with safe_open(path, framework="np") as file:
+    with open_safetensors(path) as file:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from safegen.errors import SafegenError
 from safegen.files import file_atomically
 from safegen.models.single_file import PREDICTS_V, UNET, ZERO_SNR
+from safegen.tensors import open_safetensors
 
 Tensors = dict[str, torch.Tensor]
 
@@ -198,12 +198,9 @@ def overlay_single_file(
         SafegenError: the source does not have these weights, or the copy cannot be written.
     """
     names, parameters = UNetNames(pipeline.unet), dict(_weights(pipeline.unet))
-    try:
-        with safe_open(source, framework="pt") as file:
-            header = {k: v for k, v in (file.metadata() or {}).items() if k not in _STALE}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise SafegenError(f"{source}: truncated or no safetensors file ({error})") from error
+    with open_safetensors(source) as file:
+        header = {k: v for k, v in (file.metadata() or {}).items() if k not in _STALE}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     for name in changed:
         original = names.original(name)
         if original not in tensors:

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import hashlib
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of, fingerprint
-from safegen.tensors import read_tensors, write_tensors
+from safegen.models.anatomy import denoiser_of, fingerprint, tensor_digest
+from safegen.models.loading import public_name
+from safegen.tensors import ANY, FLOATS, Entry, Schema, write_tensors
 
-FORMAT = "safegen-patch/1"
+SCHEMA = Schema(
+    form="safegen-patch/1",
+    kind="patch file",
+    maker="safegen edit",
+    tensors={ANY: Entry(FLOATS)},
+    optional={"base": dict, "concept": str, "method": str, "settings": dict},
+)
+"""Of patch files; which names and shapes there are is for the model to say."""
 _APPLIED = "_safegen_patches"
 
 
@@ -34,27 +44,45 @@ class Patch:
     metadata: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        SCHEMA.check("the patch", self.differences)
         for name, value in self.differences.items():
             if not bool(torch.isfinite(value).all()):
                 raise SafegenError(f"the patch's {name} holds NaN or infinity; edit again")
         if not any(bool(value.any()) for value in self.differences.values()):
             raise SafegenError("the patch changes no weight, so it would protect from nothing")
 
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the differences, which tells patches apart."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self.differences.items()):
+            digest.update(name.encode() + tensor_digest(value.contiguous()))
+        return digest.hexdigest()
+
     def save(self, path: Path) -> None:
         """Write as safetensors with the metadata in its header."""
-        write_tensors(path, FORMAT, self.differences, self.metadata)
+        write_tensors(path, SCHEMA.form, self.differences, self.metadata)
 
     @classmethod
     def load(cls, path: Path) -> Patch:
-        """Read what ``save`` wrote."""
-        differences, metadata = read_tensors(
-            path,
-            FORMAT,
-            kind="patch file",
-            foreign="no safegen patch; make one with 'safegen edit'",
-            mend="copy or make it again",
-        )
-        return cls(differences, metadata)
+        """Read what ``save`` wrote.
+
+        Raises:
+            SafegenError: the file is missing, damaged, or no patch.
+        """
+        differences, metadata = SCHEMA.read(path)
+        try:
+            return cls(differences, metadata)
+        except SafegenError as error:
+            raise SafegenError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Replaced:
+    """The weights that a patch replaced, by name, and what messages call the patch."""
+
+    title: str
+    originals: dict[str, torch.Tensor]
 
 
 @dataclass
@@ -63,11 +91,11 @@ class _Applied:
 
     Attributes:
         base: its fingerprint before any.
-        originals: the weights that each patch replaced, by the patch's names.
+        patches: what each replaced, by the patch's digest.
     """
 
     base: str
-    originals: dict[frozenset[str], dict[str, torch.Tensor]] = field(default_factory=dict)
+    patches: dict[str, _Replaced] = field(default_factory=dict)
 
 
 @torch.no_grad()
@@ -82,7 +110,7 @@ def apply(pipeline: Any, patch: Patch | str | Path) -> Any:
     Warns:
         DifferentBaseWarning: the pipeline is another checkpoint than the patch was made on.
     """
-    loaded = patch if isinstance(patch, Patch) else Patch.load(Path(patch))
+    loaded, title = _loaded(patch)
     denoiser = denoiser_of(pipeline)
     applied: _Applied | None = getattr(denoiser, _APPLIED, None)
     _check_disjoint(applied, loaded)
@@ -96,26 +124,55 @@ def apply(pipeline: Any, patch: Patch | str | Path) -> Any:
         originals[name] = parameter.detach().cpu().clone()
         changed = parameter.detach().float() + difference.to(parameter.device)
         parameter.copy_(changed.to(parameter.dtype))
-    applied.originals[frozenset(originals)] = originals
+    applied.patches[loaded.digest] = _Replaced(title, originals)
     setattr(denoiser, _APPLIED, applied)
     return pipeline
 
 
 @torch.no_grad()
 def remove(pipeline: Any, patch: Patch | str | Path) -> Any:
-    """Put the weights back that were there before ``apply``, bit for bit."""
-    loaded = patch if isinstance(patch, Patch) else Patch.load(Path(patch))
+    """Put the weights back that were there before ``apply``, bit for bit.
+
+    Raises:
+        SafegenError: this patch is not applied, though others may be.
+    """
+    loaded, title = _loaded(patch)
     denoiser = denoiser_of(pipeline)
     applied: _Applied | None = getattr(denoiser, _APPLIED, None)
-    names = frozenset(loaded.differences)
-    if applied is None or names not in applied.originals:
-        raise SafegenError("this patch is not applied to the pipeline, so it cannot be removed")
+    if applied is None or loaded.digest not in applied.patches:
+        there = ", ".join(each.title for each in applied.patches.values()) if applied else "no patch"
+        raise SafegenError(
+            f"{title} is not applied to the pipeline, so it cannot be removed; applied: {there}"
+        )
     parameters = dict(denoiser.named_parameters())
-    for name, value in applied.originals.pop(names).items():
+    for name, value in applied.patches.pop(loaded.digest).originals.items():
         parameters[name].copy_(value)
-    if not applied.originals:
+    if not applied.patches:
         delattr(denoiser, _APPLIED)
     return pipeline
+
+
+def base_of(pipeline: Any, weights: str | None = None) -> dict[str, str]:
+    """What identifies the model that a patch is made on, the same on every machine.
+
+    Args:
+        pipeline: the model.
+        weights: its denoiser's fingerprint, if it is known.
+    """
+    denoiser = denoiser_of(pipeline)
+    return {
+        "name": public_name(pipeline),
+        "class": type(denoiser).__name__,
+        "fingerprint": weights or fingerprint(denoiser),
+    }
+
+
+def _loaded(patch: Patch | str | Path) -> tuple[Patch, str]:
+    """A patch, and what messages call it."""
+    if not isinstance(patch, Patch):
+        return Patch.load(Path(patch)), str(patch)
+    concept = patch.metadata.get("concept", "unsafe")
+    return patch, f"the patch of {concept} ({patch.digest[:8]})"
 
 
 def is_patched(pipeline: Any) -> bool:
@@ -124,12 +181,12 @@ def is_patched(pipeline: Any) -> bool:
 
 
 def _check_disjoint(applied: _Applied | None, patch: Patch) -> None:
-    for names in applied.originals if applied else ():
-        shared = sorted(names & patch.differences.keys())
+    for each in applied.patches.values() if applied else ():
+        shared = sorted(each.originals.keys() & patch.differences.keys())
         if shared:
             raise SafegenError(
-                f"a patch is applied already that changes {len(shared)} of the same weights, "
-                f"{shared[0]} among them; call safegen.remove(pipe, patch) first"
+                f"{each.title} is applied already and changes {len(shared)} of the same weights, "
+                f"{shared[0]} among them; call safegen.remove(pipe, patch) with it first"
             )
 
 
@@ -153,10 +210,9 @@ def _check_architecture(
 def _check_base(pipeline: Any, here: str, patch: Patch) -> None:
     base = patch.metadata.get("base", {})
     if base.get("fingerprint") != here:
-        name = getattr(pipeline, "name_or_path", None) or type(pipeline).__name__
         warnings.warn(
             f"the patch was made on {base.get('name')} ({str(base.get('fingerprint'))[:12]}) and "
-            f"is applied to {name} ({here[:12]}) as a difference; measure its effect",
+            f"is applied to {public_name(pipeline)} ({here[:12]}) as a difference; measure its effect",
             DifferentBaseWarning,
             stacklevel=3,
         )

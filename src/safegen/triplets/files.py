@@ -133,14 +133,21 @@ def list_csv(file: Path) -> TripletFiles:
     """The pictures that a CSV names: columns unsafe, benign and, optional, censored and caption.
 
     Paths are relative to the CSV's folder and must stay inside it, symbolic links resolved.
-    ``caption`` describes the benign picture. It and ``censored`` may be empty. Rows are counted
-    as a spreadsheet shows them.
+    ``caption`` describes the benign picture, in every row or in none; ``censored`` may be empty.
+    Rows are counted as a spreadsheet shows them.
 
     Raises:
         SafegenError: the file, a column, a cell or a picture is missing, or a path leads out.
     """
     unsafe, benign = [], []
+    bare: dict[bool, int] = {}
     for number, cells in _rows(file):
+        bare.setdefault(not cells.get("caption"), number)
+        if len(bare) == 2:
+            raise SafegenError(
+                f"{file} row {bare[True]}: column caption is empty, and in row {bare[False]} it is "
+                "not; describe each benign picture, or none"
+            )
         picture = _locate(file, number, "unsafe", cells["unsafe"])
         censored = None
         if cells.get("censored"):
