@@ -11,6 +11,7 @@ import re
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safegen.errors import SafegenError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READABLE = 0o666
-MENDS = {
+_MENDS = {
     errno.ENOENT: "check the path",
     errno.ENOSPC: "free some space or write elsewhere",
     errno.EDQUOT: "free some of your quota or write elsewhere",
@@ -35,7 +36,6 @@ MENDS = {
     errno.ENOMEM: "free some memory",
     errno.EIO: "check the disk",
 }
-"""What to do about an error of the operating system, by its number."""
 
 
 def write_atomically(path: Path, content: bytes | str) -> None:
@@ -156,15 +156,19 @@ def _user_errors(path: Path, only: Collection[int] = ()) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = error_number(error)
+        number = _error_number(error)
         if number is None or (only and number not in only):
             raise
-        mend = MENDS.get(number, "choose another path")
+        mend = mend_for(error, "choose another path")
         raise SafegenError(f"cannot write {path}: {os.strerror(number)}; {mend}") from error
 
 
-def error_number(error: Exception) -> int | None:
-    """The operating system's number of an error; None where it has none."""
+def mend_for(error: Exception, otherwise: str) -> str:
+    """What to do about an error of the operating system; ``otherwise`` where its number is new."""
+    return _MENDS.get(_error_number(error) or 0, otherwise)
+
+
+def _error_number(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno:
         return error.errno
     # Writers in Rust, safetensors among them, raise errors of their own that only say the number.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from safetensors import SafetensorError, safe_open
 
 from safegen.errors import SafegenError
-from safegen.files import MENDS, error_number, file_atomically
+from safegen.files import file_atomically, mend_for
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ ANY = "*"
 """In a schema, every tensor that has no entry of its own."""
 FLOATS = ("F16", "BF16", "F32", "F64")
 _DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
-_IN_JSON = {dict: "an object", list: "a list", str: "text"}
+_IN_JSON: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,7 @@ class Schema:
 
     def _metadata(self, path: Path, header: str | None) -> dict[str, Any]:
         if header is None:
-            raise SafegenError(
-                f"{path}: is no safegen {self.kind}; make one with '{self.maker}'"
-            )
+            raise SafegenError(f"{path}: is no safegen {self.kind}; make one with '{self.maker}'")
         try:
             content = json.loads(header)
         except (ValueError, RecursionError) as error:
@@ -151,8 +149,9 @@ def open_safetensors(
     except FileNotFoundError as error:
         raise SafegenError(f"{path}: no such {kind}; check the path") from error
     except (SafetensorError, OSError) as error:
-        mend = MENDS.get(error_number(error) or 0, mend)
-        raise SafegenError(f"{path}: truncated or no safetensors file ({error}); {mend}") from error
+        raise SafegenError(
+            f"{path}: truncated or no safetensors file ({error}); {mend_for(error, mend)}"
+        ) from error
 
 
 def write_tensors(

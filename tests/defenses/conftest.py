@@ -16,7 +16,8 @@ from safegen.defenses.esd import EsdSettings, EsdTraining
 from safegen.defenses.uce import erase
 from safegen.models.anatomy import fingerprint, self_attention_names
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
-from safegen.patches.patch import Patch
+from safegen.patches.difference import difference
+from safegen.patches.patch import Patch, apply
 
 KNIVES = Concept("knives", "a knife", ("a knife", "knife"))
 REQUESTS = [ImageRequest("a knife in the snow", 1), ImageRequest("a cat and a house", 2)]
@@ -75,6 +76,8 @@ def files(
     """A folder with patches, another checkpoint and a checker that flags everything."""
     folder = tmp_path_factory.mktemp("defenses")
     safegen_patch.save(folder / "safegen.safetensors")
+    finished = apply(build_pipeline(), safegen_patch)
+    difference(build_pipeline(), finished).save(folder / "checkpoint.safetensors")
     for variant in ("x", "u"):
         train_esd(build_pipeline(), variant).save(folder / f"esd-{variant}.safetensors")
     erase(build_pipeline(), KNIVES, ["a cat"]).save(folder / "uce.safetensors")
@@ -120,6 +123,7 @@ ARGUMENTS = {
     "safety-filter": ":{files}/checker",
     "esd": ":{files}/esd-x.safetensors",
     "uce": ":{files}/uce.safetensors",
+    "checkpoint": ":{files}/checkpoint.safetensors",
     "safegen": ":{files}/safegen.safetensors",
 }
 SPECS = [f"{name}{ARGUMENTS.get(name, '')}" for name in DEFENSES.names()] + [

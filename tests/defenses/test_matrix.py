@@ -98,7 +98,7 @@ def test_two_are_taken_off_in_reverse(tiny_pipeline: Any, knives: Any) -> None:
 def test_edits_of_the_same_weights_are_refused_as_a_whole(tiny_pipeline: Any, files: Path) -> None:
     before = state(tiny_pipeline)
     spec = f"esd:{files}/esd-u.safetensors+safegen:{files}/safegen.safetensors"
-    with pytest.raises(SafegenError, match=r"applied already that changes \d+ of the same"):
+    with pytest.raises(SafegenError, match=r"applied already and changes \d+ of the same"):
         create_defense(spec).apply(tiny_pipeline)
     assert_same(before, state(tiny_pipeline))
 

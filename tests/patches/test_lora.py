@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,12 +12,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 import safegen
 from safegen.errors import SafegenError
 from safegen.models.anatomy import fingerprint, self_attention_names
-from safegen.patches.lora import OVERHEAD, Layout, lora_tensors, save_lora
+from safegen.patches.lora import OVERHEAD, Layout, lora_tensors, save_lora, usual_layout
 from safegen.patches.low_rank import LowRankPatch, Ranks
 from safegen.patches.patch import Patch
 
@@ -58,7 +61,7 @@ def test_diffusers_draws_what_the_approximation_draws(
     if choice == "mixed":
         assert len(set(ranks.values())) > 2
     path = tmp_path / "lora.safetensors"
-    save_lora(path, parts.factors(ranks), layout, "unet", parts.patch.metadata)
+    save_lora(path, parts.factors(ranks), layout, tiny_pipeline, parts.patch.metadata)
     original = _predict(tiny_pipeline)
     tiny_pipeline.load_lora_weights(str(path))
     loaded = _predict(tiny_pipeline)
@@ -144,7 +147,7 @@ def test_the_file_is_no_larger_than_promised(
     room = 20_000
     ranks = parts.for_size((room - OVERHEAD * len(parts.spectra)) // 2)
     path = tmp_path / "lora.safetensors"
-    save_lora(path, parts.factors(ranks, torch.float16), layout, "unet", {})
+    save_lora(path, parts.factors(ranks, torch.float16), layout, tiny_pipeline, {})
     assert path.stat().st_size <= room
     assert {value.dtype for value in load_file(path).values()} == {torch.float16}
 
@@ -153,17 +156,76 @@ def test_the_names_are_the_published_ones(tiny_pipeline: Any) -> None:
     parts = LowRankPatch.of(_patch(tiny_pipeline))
     factors = parts.factors(parts.at_rank(2))
     module = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"
-    own = lora_tensors(factors, "diffusers", "unet")
+    own = lora_tensors(factors, "diffusers", tiny_pipeline)
     assert own[f"unet.{module}.lora_A.weight"].shape == (2, 16)
     assert own[f"unet.{module}.lora_B.weight"].shape == (16, 2)
-    kohya = lora_tensors(factors, "kohya", "unet")
+    kohya = lora_tensors(factors, "kohya", tiny_pipeline)
     flat = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_out_0"
     assert torch.equal(kohya[f"{flat}.lora_down.weight"], own[f"unet.{module}.lora_A.weight"])
     assert torch.equal(kohya[f"{flat}.lora_up.weight"], own[f"unet.{module}.lora_B.weight"])
     assert kohya[f"{flat}.alpha"] == 2
-    assert "transformer." in next(iter(lora_tensors(factors, "diffusers", "transformer")))
+    other = SimpleNamespace(transformer=torch.nn.Linear(1, 1))
+    assert "transformer." in next(iter(lora_tensors(factors, "diffusers", other)))
     with pytest.raises(SafegenError, match="use --layout diffusers"):
-        lora_tensors(factors, "kohya", "transformer")
+        lora_tensors(factors, "kohya", other)
+    assert (usual_layout(tiny_pipeline), usual_layout(other)) == ("kohya", "diffusers")
+
+
+def test_xl_has_the_names_of_sd_scripts_and_is_the_same_to_the_bit_in_diffusers(
+    tiny_pipeline: Any, build_xl: Callable[..., Any], tmp_path: Path
+) -> None:
+    pipeline = build_xl(tiny_pipeline)
+    parts = LowRankPatch.of(_patch(pipeline))
+    factors = parts.factors(parts.at_rank(4))
+    names = {name.split(".")[0] for name in lora_tensors(factors, "kohya", pipeline)}
+    assert "lora_unet_input_blocks_4_1_transformer_blocks_1_attn1_to_q" in names
+    assert "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_out_0" in names
+    assert "lora_unet_output_blocks_2_1_transformer_blocks_0_attn1_to_v" in names
+    assert len(names) == len(factors)
+    loaded = []
+    for layout in LAYOUTS:
+        save_lora(tmp_path / f"{layout}.safetensors", factors, layout, pipeline, {})
+        pipeline.load_lora_weights(str(tmp_path / f"{layout}.safetensors"))
+        state = pipeline.unet.state_dict()
+        loaded.append({name: value for name, value in state.items() if "lora" in name})
+        pipeline.unload_lora_weights()
+    assert loaded[0].keys() == loaded[1].keys()
+    assert all(torch.equal(value, loaded[1][name]) for name, value in loaded[0].items())
+
+
+@pytest.mark.parametrize(
+    ("width", "kind", "version", "architecture"),
+    [
+        (768, "epsilon", "sd_v1", "stable-diffusion-v1/lora"),
+        (1024, "epsilon", "sd_v2", "stable-diffusion-v2-512/lora"),
+        (1024, "v_prediction", "sd_v2_v", "stable-diffusion-v2-768-v/lora"),
+        (2048, "epsilon", "sdxl_base_v1-0", "stable-diffusion-xl-v1-base/lora"),
+        (16, "epsilon", None, None),
+    ],
+)
+def test_the_header_says_what_web_uis_look_for(
+    tiny_pipeline: Any,
+    tmp_path: Path,
+    width: int,
+    kind: str,
+    version: str | None,
+    architecture: str | None,
+) -> None:
+    parts = LowRankPatch.of(_patch(tiny_pipeline))
+    unet, scheduler = tiny_pipeline.unet, tiny_pipeline.scheduler
+    added = "text_time" if width == 2048 else None
+    unet.register_to_config(cross_attention_dim=width, addition_embed_type=added)
+    scheduler.register_to_config(prediction_type=kind)
+    path = tmp_path / "lora.safetensors"
+    save_lora(path, parts.factors(parts.at_rank(3)), "kohya", tiny_pipeline, {})
+    with safe_open(path, framework="pt") as file:
+        header = file.metadata()
+    assert header.get("ss_base_model_version") == version
+    assert header.get("modelspec.architecture") == architecture
+    assert header["ss_v2"] == str(width == 1024)
+    assert (header["ss_network_dim"], header["ss_network_alpha"]) == ("3", "3.0")
+    assert header["modelspec.resolution"] == "16x16"
+    assert header["modelspec.prediction_type"] == kind.removesuffix("_prediction")
 
 
 def test_what_cannot_be_asked_for_is_refused(tiny_pipeline: Any) -> None:

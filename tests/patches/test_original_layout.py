@@ -21,7 +21,6 @@ from diffusers import (
 from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 import safegen
 from safegen.errors import SafegenError
@@ -62,61 +61,19 @@ XL = {
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
 }
-V_PREDICTION = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True}
-
-
-def _text(tokenizer: Any, width: int, activation: str, kind: Any = CLIPTextModel) -> Any:
-    config = CLIPTextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=16,
-        hidden_act=activation,
-        projection_dim=24,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    return kind(config).eval()
-
-
-def _xl(first: Any) -> Any:
-    """A StableDiffusionXLPipeline that shares the parts of a tiny one."""
-    unet = UNet2DConditionModel(
-        sample_size=8,
-        layers_per_block=2,
-        block_out_channels=(16, 32),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2),
-        cross_attention_dim=48,
-        attention_head_dim=2,
-        norm_num_groups=8,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=72,
-    )
-    return StableDiffusionXLPipeline(
-        vae=first.vae,
-        text_encoder=_text(first.tokenizer, 16, "quick_gelu"),
-        text_encoder_2=_text(first.tokenizer, 32, "gelu", CLIPTextModelWithProjection),
-        tokenizer=first.tokenizer,
-        tokenizer_2=first.tokenizer,
-        unet=unet.eval(),
-        scheduler=DDIMScheduler.from_config(first.scheduler.config, **V_PREDICTION),
-        add_watermarker=False,
-    )
 
 
 @pytest.fixture(scope="module", params=["1.x", "2.x", "xl"])
-def pipeline(request: pytest.FixtureRequest, build_pipeline: Callable[..., Any]) -> Any:
+def pipeline(
+    request: pytest.FixtureRequest,
+    build_pipeline: Callable[..., Any],
+    build_text: Callable[..., Any],
+    build_xl: Callable[..., Any],
+) -> Any:
     """A tiny pipeline of each family; every weight is different from every other."""
     made = build_pipeline()
     if request.param == "2.x":
-        made.text_encoder = _text(made.tokenizer, 16, "gelu")
+        made.text_encoder = build_text(made.tokenizer, 16, "gelu")
         made.vae = AutoencoderKL(  # three levels, so that counting from below is no symmetry
             down_block_types=("DownEncoderBlock2D",) * 3,
             up_block_types=("UpDecoderBlock2D",) * 3,
@@ -124,7 +81,7 @@ def pipeline(request: pytest.FixtureRequest, build_pipeline: Callable[..., Any])
             latent_channels=4,
             norm_num_groups=8,
         ).eval()
-    made = _xl(made) if request.param == "xl" else made
+    made = build_xl(made) if request.param == "xl" else made
     generator = torch.Generator().manual_seed(1)
     for part in _networks(made).values():
         for parameter in part.parameters():

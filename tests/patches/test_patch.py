@@ -67,7 +67,7 @@ def test_a_patch_of_the_same_weights_is_not_taken_for_another(
     with pytest.raises(SafegenError, match=r"second\.safetensors is not applied.*first\.safe"):
         safegen.remove(tiny_pipeline, tmp_path / "second.safetensors")
     safegen.remove(tiny_pipeline, first)
-    with pytest.raises(SafegenError, match="the patch of test .* applied: no patch"):
+    with pytest.raises(SafegenError, match=r"the patch of test .* applied: no patch"):
         safegen.remove(tiny_pipeline, first)
 
 

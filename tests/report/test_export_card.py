@@ -92,6 +92,11 @@ def test_the_licence_is_the_models_own_or_unknown(
     assert "license:" not in str(export_card(str(folder), patch, summary))
     (folder / "README.md").write_text("---\nlicense: mit\n---\n# mine\n")
     assert ModelCard(str(export_card(str(folder), patch, summary))).data.license == "mit"
+    for broken in ("---\nlicense: [\n---\n", "---\nlicense: [a, b]\n---\n", "---\n- a\n---\n"):
+        (folder / "README.md").write_text(broken)
+        with pytest.raises(SafegenError, match=r"README\.md: its .* give --license"):
+            export_card(str(folder), patch, summary)
+    (folder / "README.md").unlink()
     given = export_card(str(folder), patch, summary, license="openrail", base_model="a/b")
     assert ModelCard(str(given)).data.license == "openrail"
     assert ModelCard(str(given)).data.base_model == "a/b"

@@ -10,6 +10,7 @@ import typer
 
 from safegen.cli import apply, attack, demo, edit, erase, evaluate, export, generate, lab, triplets
 from safegen.errors import SafegenError
+from safegen.files import mend_for
 from safegen.version import __version__
 
 INTERRUPTED = 130
@@ -65,7 +66,8 @@ def main() -> None:
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or str(error)
-        sys.stderr.write(f"safegen: {place}{reason}; free space or check the permissions\n")
+        mend = mend_for(error, "check the path and the disk")
+        sys.stderr.write(f"safegen: {place}{reason}; {mend}\n")
         sys.exit(2)
     except _UsageError as error:
         sys.exit(_misused(error))

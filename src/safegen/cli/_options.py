@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from safegen.cli.loading import MODEL_HELP
+from safegen.errors import SafegenError
 
 SET_HELP = "SPEC or NAME=SPEC, such as i2p:FILE or lab:explicit; may be repeated."
 
@@ -86,3 +88,10 @@ OtherCodeOption = Annotated[
 UnblurredOption = Annotated[
     bool, typer.Option("--unblurred", help="Show unsafe pictures of the report as they are.")
 ]
+
+
+def check_out(out: Path, *inputs: str | Path | None) -> None:
+    """Raise an error where a command would write over one of its own inputs."""
+    for given in inputs:
+        if given is not None and Path(given).resolve() == out.resolve():
+            raise SafegenError(f"--out {out}: is read by this command; name another path")

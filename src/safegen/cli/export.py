@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from safegen.cli._options import check_out
 from safegen.cli.loading import Model, takes_load_options
 from safegen.errors import SafegenError
 from safegen.models.options import LoadOptions
@@ -28,70 +31,125 @@ LAB = "lab"
 _LORA = "LoRA (--format lora)"
 _CARD = "Model card (--format diffusers)"
 
+Patches = Annotated[
+    list[Path] | None, typer.Argument(metavar="PATCH...", help="Patches; several are summed.")
+]
+FormatOption = Annotated[
+    Format,
+    typer.Option(
+        "--format",
+        help="A diffusers pipeline, a file in the original layout (A1111, ComfyUI), "
+        "a LoRA, or the sum of the patches as one patch.",
+    ),
+]
+OutOption = Annotated[
+    Path, typer.Option(help="What to write: a folder for diffusers, else a file.")
+]
+FinishedOption = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="MODEL",
+        help="A finished model, instead of patches: its difference to MODEL is the patch.",
+    ),
+]
+ScaleOption = Annotated[float, typer.Option(help="Factor on the patches' differences.")]
+HalfOption = Annotated[bool, typer.Option(help="Write weights in half precision.")]
+LayoutOption = Annotated[
+    Layout | None,
+    typer.Option(
+        help="Names of the weights: kohya's, which A1111, ComfyUI, sd-scripts and diffusers load "
+        "(default for UNets), or PEFT's, for diffusers alone.",
+        rich_help_panel=_LORA,
+    ),
+]
+EnergyOption = Annotated[
+    float | None,
+    typer.Option(
+        help=f"Share of the squared differences to keep (default: {ENERGY}).",
+        rich_help_panel=_LORA,
+    ),
+]
+RankOption = Annotated[
+    int | None, typer.Option(help="The same rank everywhere.", rich_help_panel=_LORA)
+]
+SizeOption = Annotated[float | None, typer.Option(help="The largest file.", rich_help_panel=_LORA)]
+MeasureOption = Annotated[
+    int | None,
+    typer.Option(
+        help="On the lab: show what each rank removes, on so many validation prompts a kind.",
+        min=1,
+        rich_help_panel=_LORA,
+    ),
+]
+SummaryOption = Annotated[
+    Path | None,
+    typer.Option(
+        help="summary.json of the evaluation that measured the patch; "
+        "its figures become the folder's README.md.",
+        rich_help_panel=_CARD,
+    ),
+]
+LicenseOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Identifier of the base model's licence, if it does not come with the model.",
+        rich_help_panel=_CARD,
+    ),
+]
+BaseModelOption = Annotated[
+    str | None, typer.Option(help="Hub id of the base model.", rich_help_panel=_CARD)
+]
+
+
+@dataclass(frozen=True)
+class _Lora:
+    """Options of a LoRA; at most one of ``energy``, ``rank`` and ``max_megabytes`` is given."""
+
+    layout: Layout | None
+    energy: float | None
+    rank: int | None
+    max_megabytes: float | None
+    measure: int | None
+
+
+@dataclass(frozen=True)
+class _Card:
+    """Options of the model card."""
+
+    summary: Path | None
+    license: str | None
+    base_model: str | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What to write, where, and of which model."""
+
+    model: str
+    to: Format
+    out: Path
+    half: bool
+    loading: LoadOptions
+
 
 @takes_load_options
 def export(
     model: Model,
-    patches: Annotated[
-        list[Path], typer.Argument(metavar="PATCH...", help="Patches; several are summed.")
-    ],
-    to: Annotated[
-        Format,
-        typer.Option(
-            "--format",
-            help="A diffusers pipeline, a file in the original layout (A1111, ComfyUI), "
-            "a LoRA, or the sum of the patches as one patch.",
-        ),
-    ],
-    out: Annotated[Path, typer.Option(help="What to write: a folder for diffusers, else a file.")],
-    scale: Annotated[float, typer.Option(help="Factor on the patches' differences.")] = 1.0,
-    half: Annotated[bool, typer.Option(help="Write weights in half precision.")] = False,
-    layout: Annotated[
-        Layout | None,
-        typer.Option(
-            help="Names for diffusers, the default, or for kohya's scripts and web UIs.",
-            rich_help_panel=_LORA,
-        ),
-    ] = None,
-    energy: Annotated[
-        float | None,
-        typer.Option(
-            help=f"Share of the squared differences to keep; by default {ENERGY}.",
-            rich_help_panel=_LORA,
-        ),
-    ] = None,
-    rank: Annotated[
-        int | None, typer.Option(help="The same rank everywhere.", rich_help_panel=_LORA)
-    ] = None,
-    max_megabytes: Annotated[
-        float | None, typer.Option(help="The largest file.", rich_help_panel=_LORA)
-    ] = None,
-    measure: Annotated[
-        int | None,
-        typer.Option(
-            help="On the lab: show what each rank removes, on so many validation prompts a kind.",
-            min=1,
-            rich_help_panel=_LORA,
-        ),
-    ] = None,
-    summary: Annotated[
-        Path | None,
-        typer.Option(
-            help="summary.json of the evaluation that measured the patch; "
-            "its figures become the folder's README.md.",
-            rich_help_panel=_CARD,
-        ),
-    ] = None,
-    license: Annotated[
-        str | None,
-        typer.Option(
-            help="Identifier of the base model's licence, if it does not come with the model.",
-            rich_help_panel=_CARD,
-        ),
-    ] = None,
-    base_model: Annotated[
-        str | None, typer.Option(help="Hub id of the base model.", rich_help_panel=_CARD)
-    ] = None,
+    to: FormatOption,
+    out: OutOption,
+    patches: Patches = None,
+    finished: FinishedOption = None,
+    scale: ScaleOption = 1.0,
+    half: HalfOption = False,
+    layout: LayoutOption = None,
+    energy: EnergyOption = None,
+    rank: RankOption = None,
+    max_megabytes: SizeOption = None,
+    measure: MeasureOption = None,
+    summary: SummaryOption = None,
+    license: LicenseOption = None,
+    base_model: BaseModelOption = None,
     *,
     loading: LoadOptions,
 ) -> None:
@@ -99,146 +157,170 @@ def export(
 
     A LoRA is an approximation: its error at each rank is shown, and what it cannot hold is said.
     """
-    sizes = {"energy": energy, "rank": rank, "max-megabytes": max_megabytes}
-    of_lora = {"layout": layout, **sizes, "measure": measure}
-    of_card = {"summary": summary, "license": license, "base-model": base_model}
-    _check(to, of_lora, of_card, half, out)
-    _check_lora(model, sizes, measure)
-
-    from safegen.patches.compose import combine
-    from safegen.patches.patch import Patch
-
-    patch = combine([Patch.load(path) for path in patches], scale)
-    if to == "patch":
-        patch.save(out)
-    elif to == "lora":
-        _lora(model, patch, out, layout or "diffusers", sizes, half, measure, loading)
-    elif to == "single-file":
-        _single_file(model, patch, out, half, loading)
-    else:
-        card = _card(model, patches, scale, summary, license, base_model, half)
-        _diffusers(model, patch, out, half, card, loading)
+    lora = _Lora(layout, energy, rank, max_megabytes, measure)
+    card = _Card(summary, license, base_model)
+    job = _Job(model, to, out, half, loading)
+    files = patches or []
+    _check(job, lora, card)
+    _check_lora(model, lora)
+    _check_source(files, finished)
+    check_out(out, model, finished, summary, *files)
+    figures = _figures(job, files, scale, card)
+    _write(job, _patch(job, files, finished, scale), lora, figures)
     typer.echo(f"wrote {out}")
 
 
-def _check(
-    to: Format, of_lora: Mapping[str, Any], of_card: Mapping[str, Any], half: bool, out: Path
-) -> None:
+def _check(job: _Job, lora: _Lora, card: _Card) -> None:
     """Options of another format would have no effect."""
-    others = {**({} if to == "lora" else of_lora), **({} if to == "diffusers" else of_card)}
-    if to == "patch":
-        others["half"] = half or None
-    strays = [f"--{name}" for name, value in others.items() if value is not None]
+    to, others = job.to, dict[str, Any]()
+    others |= {} if to == "lora" else vars(lora)
+    others |= {} if to == "diffusers" else vars(card)
+    others |= {"half": job.half or None} if to == "patch" else {}
+    strays = _given(others)
     if strays:
         raise SafegenError(f"{', '.join(strays)}: has no effect on --format {to}; leave it out")
-    if to == "diffusers" and of_card["summary"] is None and any(of_card.values()):
+    if to == "diffusers" and card.summary is None and _given(vars(card)):
         raise SafegenError("--license and --base-model are for the card; give --summary as well")
-    if to != "diffusers" and out.suffix != ".safetensors":
-        raise SafegenError(f"--out {out}: is written as safetensors; name it so (.safetensors)")
+    if to != "diffusers" and job.out.suffix != ".safetensors":
+        raise SafegenError(f"--out {job.out}: is written as safetensors; name it so (.safetensors)")
 
 
-def _check_lora(model: str, sizes: Mapping[str, float | None], measure: int | None) -> None:
-    given = [f"--{name}" for name, value in sizes.items() if value is not None]
+def _check_lora(model: str, lora: _Lora) -> None:
+    given = _given({name: vars(lora)[name] for name in ("energy", "rank", "max_megabytes")})
     if len(given) > 1:
         raise SafegenError(f"{' and '.join(given)} each choose the rank; give one of them")
-    if measure is not None and model != LAB:
+    if lora.max_megabytes is not None and not 0 < lora.max_megabytes < inf:
+        raise SafegenError(f"--max-megabytes {lora.max_megabytes}: must be a size above 0")
+    if lora.measure is not None and model != LAB:
         raise SafegenError(
             "--measure is for the lab, which has prompts and a detector; measure other models "
             "with 'safegen evaluate'"
         )
 
 
-def _diffusers(
-    model: str,
-    patch: Patch,
-    out: Path,
-    half: bool,
-    card: ModelCard | None,
-    loading: LoadOptions,
-) -> None:
+def _check_source(files: Sequence[Path], finished: str | None) -> None:
+    if finished is None and not files:
+        raise SafegenError("no patch given; name one after the model, or a model with --from")
+    if finished is not None and files:
+        raise SafegenError(f"--from {finished}: takes the place of patches; leave out {files[0]}")
+
+
+def _given(options: Mapping[str, Any]) -> list[str]:
+    """How the options that have a value are written."""
+    return [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+
+
+def _patch(job: _Job, files: Sequence[Path], finished: str | None, scale: float) -> Patch:
+    from safegen.patches.compose import combine
+    from safegen.patches.patch import Patch
+
+    if finished is None:
+        return combine([Patch.load(path) for path in files], scale)
+    return combine([_difference(job, finished)], scale)
+
+
+def _difference(job: _Job, finished: str) -> Patch:
+    """The difference of two models; what it holds, and what it cannot, is said."""
+    from safegen.models.loading import load_pipeline
+    from safegen.patches.difference import difference
+
+    pipelines = []
+    for model in (job.model, finished):
+        whole = Path(model).is_file()
+        fitting = replace(
+            job.loading,
+            config=job.loading.config if whole else None,
+            variant=None if whole else job.loading.variant,
+        )
+        pipelines.append(load_pipeline(model, device="cpu", **vars(fitting)))
+    patch = difference(*pipelines)
+    settings = patch.metadata["settings"]
+    typer.echo(
+        f"{len(patch.differences)} weights of the denoiser differ, "
+        f"{settings['outside_self_attention']} of them outside self-attention "
+        f"(scope: {settings['scope']})"
+    )
+    for part in patch.metadata["left_out"]:
+        typer.echo(f"warning: {part} differs as well and is NOT in the patch", err=True)
+    return patch
+
+
+def _write(job: _Job, patch: Patch, lora: _Lora, card: ModelCard | None) -> None:
     from safegen.cli.apply import hardened
     from safegen.patches.folder import refuse_full_folder, save_pipeline
 
-    refuse_full_folder(out)
-    save_pipeline(hardened(model, patch, loading), out, half=half, card=card)
+    if job.to == "diffusers":
+        refuse_full_folder(job.out)
+    pipeline = hardened(job.model, patch, job.loading)  # says whether the patch fits
+    if job.to == "patch":
+        patch.save(job.out)
+    elif job.to == "lora":
+        _write_lora(job, pipeline, patch, lora)
+    elif job.to == "single-file":
+        _write_single_file(job, pipeline, patch)
+    else:
+        save_pipeline(pipeline, job.out, half=job.half, card=card)
 
 
-def _card(
-    model: str,
-    patches: Sequence[Path],
-    scale: float,
-    summary: Path | None,
-    license: str | None,
-    base_model: str | None,
-    half: bool,
-) -> ModelCard | None:
+def _figures(job: _Job, files: Sequence[Path], scale: float, card: _Card) -> ModelCard | None:
     """The card with what was measured, if a summary is given."""
-    if summary is None:
+    if card.summary is None:
         return None
-    if len(patches) > 1 or scale != 1:
+    if len(files) != 1 or scale != 1:
         raise SafegenError(
-            "--summary: was measured with one whole patch, and this is a sum or scaled; "
-            "write it with --format patch, and evaluate that"
+            "--summary: was measured with one whole patch, and this is a sum or scaled, or a "
+            "difference; write it with --format patch, and evaluate that"
         )
     from safegen.report.export_card import export_card
 
     return export_card(
-        model, patches[0], summary, license=license, base_model=base_model, half=half
+        job.model,
+        files[0],
+        card.summary,
+        license=card.license,
+        base_model=card.base_model,
+        half=job.half,
     )
 
 
-def _single_file(model: str, patch: Patch, out: Path, half: bool, loading: LoadOptions) -> None:
-    from safegen.cli.apply import hardened
+def _write_single_file(job: _Job, pipeline: Any, patch: Patch) -> None:
     from safegen.patches.original_layout import overlay_single_file, save_single_file
 
-    pipeline = hardened(model, patch, loading)
-    source = Path(model)
+    source = Path(job.model)
     if source.is_file() and source.suffix == ".safetensors":
-        overlay_single_file(source, pipeline, patch.differences, out, patch.metadata, half)
+        overlay_single_file(source, pipeline, patch.differences, job.out, patch.metadata, job.half)
         return
-    save_single_file(pipeline, out, patch.metadata, half)
+    save_single_file(pipeline, job.out, patch.metadata, job.half)
     if getattr(pipeline, "safety_checker", None) is not None:
         typer.echo("warning: the safety checker has no place in this layout, left out", err=True)
 
 
-def _lora(
-    model: str,
-    patch: Patch,
-    out: Path,
-    layout: Layout,
-    sizes: Mapping[str, float | None],
-    half: bool,
-    measure: int | None,
-    loading: LoadOptions,
-) -> None:
+def _write_lora(job: _Job, pipeline: Any, patch: Patch, lora: _Lora) -> None:
     import torch
 
-    from safegen.cli.apply import hardened
-    from safegen.models.anatomy import denoiser_of
-    from safegen.patches.lora import save_lora
+    from safegen.patches.lora import save_lora, usual_layout
     from safegen.patches.low_rank import LowRankPatch
     from safegen.patches.patch import remove
 
-    pipeline = hardened(model, patch, loading)  # says whether the patch fits
     remove(pipeline, patch)
-    name = "unet" if denoiser_of(pipeline) is getattr(pipeline, "unet", None) else "transformer"
     parts = LowRankPatch.of(patch)
-    dtype = torch.float16 if half else torch.float32
-    ranks = _chosen_ranks(parts, sizes, dtype.itemsize)
-    _show(parts, ranks, dtype, _measure(pipeline, measure))
-    save_lora(out, parts.factors(ranks, dtype), layout, name, patch.metadata)
+    dtype = torch.float16 if job.half else torch.float32
+    ranks = _chosen_ranks(parts, lora, dtype.itemsize)
+    _show(parts, ranks, dtype, _measure(pipeline, lora.measure))
+    layout = lora.layout or usual_layout(pipeline)
+    save_lora(job.out, parts.factors(ranks, dtype), layout, pipeline, patch.metadata)
 
 
-def _chosen_ranks(parts: LowRankPatch, sizes: Mapping[str, float | None], width: int) -> Ranks:
+def _chosen_ranks(parts: LowRankPatch, lora: _Lora, width: int) -> Ranks:
     """The ranks that were asked for; numbers take ``width`` bytes."""
     from safegen.patches.lora import OVERHEAD
 
-    if sizes["rank"] is not None:
-        return parts.at_rank(int(sizes["rank"]))
-    if sizes["max-megabytes"] is not None:
-        room = int(sizes["max-megabytes"] * MEGABYTE) - OVERHEAD * len(parts.spectra)
+    if lora.rank is not None:
+        return parts.at_rank(lora.rank)
+    if lora.max_megabytes is not None:
+        room = int(lora.max_megabytes * MEGABYTE) - OVERHEAD * len(parts.spectra)
         return parts.for_size(room // width)
-    return parts.for_energy(ENERGY if sizes["energy"] is None else sizes["energy"])
+    return parts.for_energy(ENERGY if lora.energy is None else lora.energy)
 
 
 def _measure(pipeline: Any, prompts: int | None) -> Callable[[Patch], Effect] | None:

@@ -67,7 +67,7 @@ FromModel = Annotated[
     typer.Option(
         "--from-model",
         help="Generate the pictures and keep what the detector flags; "
-        "unsafe ones are never written to disk.",
+        "of unsafe ones only latents are written.",
         rich_help_panel=_MADE,
     ),
 ]
@@ -145,7 +145,8 @@ def triplets(
     """Encode triplets <unsafe, censored, benign> with the model's autoencoder.
 
     They come from two folders (--unsafe, --benign), from --csv, or --from-model. Nothing is written
-    before the end, so an interrupted command begins anew.
+    before the end, so an interrupted command begins anew. The file is as sensitive as the pictures
+    in it: the autoencoder decodes them.
     """
     made = {"count": count, "seed": seed, "steps": steps, "guidance": guidance, "batch": batch}
     of_files = {
@@ -305,6 +306,7 @@ def _write(pipeline: Any, source: TripletSource, out: Path, censored_out: Path |
     typer.echo(
         f"wrote {out}: {len(latents.unsafe)} pairs, {len(latents.benign)} benign pictures"
         + (f"; {skipped} unsafe pictures skipped, nothing was found in them" if skipped else "")
+        + "\nkeep the file as safe as the pictures: the model's autoencoder decodes it"
     )
 
 

@@ -84,8 +84,8 @@ class TripletLatents:
 
     def _check_values(self) -> None:
         for name, latents in self._tensors.items():
-            for part in torch.split(latents, CHUNK):
-                if not bool(torch.isfinite(part).all()):
+            for few in torch.split(latents, CHUNK):
+                if not bool(torch.isfinite(few).all()):
                     raise SafegenError(
                         f"the triplets' {name} latents hold NaN or infinity; encode them again"
                     )
@@ -150,9 +150,7 @@ class TripletLatents:
         tensors, metadata = SCHEMA.read(path)
         captions = tuple(metadata["captions"])
         try:
-            return cls(
-                **tensors, captions=captions, vae=metadata["vae"], source=metadata["source"]
-            )
+            return cls(**tensors, captions=captions, vae=metadata["vae"], source=metadata["source"])
         except SafegenError as error:
             raise SafegenError(f"{path}: {error}") from error
 

@@ -6,8 +6,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-
 from safegen.errors import SafegenError, first_line
 from safegen.files import read_object
 from safegen.profiles import profile_for, profile_of

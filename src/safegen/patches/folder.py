@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ def save_pipeline(
     """Write a complete diffusers folder, whole or not at all.
 
     Args:
-        pipeline: to be written.
+        pipeline: to be written; it stays as it is.
         folder: a new one, or an empty one.
         half: write half precision.
         card: becomes the folder's ``README.md``.
@@ -30,11 +31,20 @@ def save_pipeline(
     """
     refuse_full_folder(folder)
     if half:
-        pipeline = pipeline.to(torch.float16)
+        pipeline = _in_half(pipeline)
     with folder_atomically(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
         if card is not None:
             (temporary / "README.md").write_text(str(card), encoding="utf-8")
+
+
+def _in_half(pipeline: Any) -> Any:
+    """A copy of a pipeline with networks in half precision."""
+    copied = copy.copy(pipeline)
+    for name, part in pipeline.components.items():
+        if isinstance(part, torch.nn.Module):
+            setattr(copied, name, copy.deepcopy(part).to(torch.float16))
+    return copied
 
 
 def refuse_full_folder(folder: Path) -> None:

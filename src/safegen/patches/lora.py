@@ -13,11 +13,15 @@ from safetensors.torch import save_file
 
 from safegen.errors import SafegenError
 from safegen.files import file_atomically
+from safegen.models.anatomy import model_size
+from safegen.models.single_file import UNET
 from safegen.patches.low_rank import Factors
+from safegen.patches.original_layout import UNetNames
 
 Layout = Literal["diffusers", "kohya"]
-"""``diffusers`` is PEFT's, for ``load_lora_weights``; ``kohya`` is what A1111 and ComfyUI load
-best, and diffusers too."""
+"""``kohya`` loads in A1111, ComfyUI, sd-scripts and diffusers; ``diffusers`` (PEFT's names) in
+diffusers only, and for networks other than UNets as well."""
+GENERATIVE_MODELS = "https://github.com/Stability-AI/generative-models"
 OVERHEAD = 1024
 """Bytes that the names of one weight's factors take in a file, at most."""
 
@@ -26,7 +30,7 @@ def save_lora(
     path: Path,
     factors: Mapping[str, Factors],
     layout: Layout,
-    denoiser: str,
+    pipeline: Any,
     metadata: Mapping[str, Any],
 ) -> None:
     """Write factors as a LoRA of scale 1.
@@ -35,53 +39,113 @@ def save_lora(
         path: of the file (.safetensors).
         factors: by weight.
         layout: of its names.
-        denoiser: what the pipeline calls the network, ``unet`` or ``transformer``.
+        pipeline: the model that the LoRA is for.
         metadata: what its header says under ``safegen``, as JSON values.
 
     Raises:
         SafegenError: kohya's layout has no names for this network, or the file cannot be written.
     """
     header = {"format": "pt", "safegen": json.dumps(metadata, sort_keys=True)}
-    if layout == "diffusers":
+    if layout == "kohya":
+        header |= _web_ui_header(factors, pipeline, str(metadata.get("concept", "unsafe")))
+    else:
         # Without it, older versions of diffusers scale weights of different ranks wrongly.
-        header["lora_adapter_metadata"] = json.dumps(_adapter(factors, denoiser), sort_keys=True)
+        adapter = _adapter(factors, denoiser_name(pipeline))
+        header["lora_adapter_metadata"] = json.dumps(adapter, sort_keys=True)
     with file_atomically(path) as temporary:
-        save_file(lora_tensors(factors, layout, denoiser), temporary, header)
+        save_file(lora_tensors(factors, layout, pipeline), temporary, header)
+
+
+def usual_layout(pipeline: Any) -> Layout:
+    """The layout that most programs load: kohya's, where it has names for the network."""
+    return "kohya" if denoiser_name(pipeline) == "unet" else "diffusers"
+
+
+def denoiser_name(pipeline: Any) -> str:
+    """What a pipeline calls its denoiser: ``unet`` or ``transformer``."""
+    return "unet" if getattr(pipeline, "unet", None) is not None else "transformer"
 
 
 def lora_tensors(
-    factors: Mapping[str, Factors], layout: Layout, denoiser: str
+    factors: Mapping[str, Factors], layout: Layout, pipeline: Any
 ) -> dict[str, torch.Tensor]:
     """The tensors of a LoRA file, by their names in a layout.
 
     Raises:
         SafegenError: kohya's layout has no names for this network.
     """
-    if layout == "kohya" and denoiser != "unet":
-        raise SafegenError(
-            f"kohya's layout is for Stable Diffusion's UNets, and this model has a {denoiser}; "
-            "use --layout diffusers"
-        )
-    tensors = _kohya(factors) if layout == "kohya" else {}
-    if layout == "diffusers":
+    denoiser = denoiser_name(pipeline)
+    if layout == "kohya":
+        if denoiser != "unet":
+            raise SafegenError(
+                f"kohya's layout is for Stable Diffusion's UNets, and this model has a {denoiser}; "
+                "use --layout diffusers"
+            )
+        tensors = _kohya(factors, pipeline.unet)
+    else:
+        tensors = {}
         for name, (a, b) in factors.items():
             module = f"{denoiser}.{name.removesuffix('.weight')}"
             tensors |= {f"{module}.lora_A.weight": a, f"{module}.lora_B.weight": b}
     return {name: value.contiguous() for name, value in tensors.items()}
 
 
-def _kohya(factors: Mapping[str, Factors]) -> dict[str, torch.Tensor]:
-    # Readers scale a product by alpha / rank. diffusers mistakes alphas that differ, so all have
-    # the same one, and the factors make up for it.
-    alpha = float(max(len(a) for a, _ in factors.values()))
+def _kohya(factors: Mapping[str, Factors], unet: Any) -> dict[str, torch.Tensor]:
+    # sd-scripts knows SDXL's modules by their original names only; all others know these as well.
+    original = UNetNames(unet).original if _is_xl(unet) else str
+    alpha = _alpha(factors)
     tensors = {}
     for name, (a, b) in factors.items():
-        module = f"lora_unet_{name.removesuffix('.weight').replace('.', '_')}"
+        module = original(name).removeprefix(UNET).removesuffix(".weight").replace(".", "_")
+        module = f"lora_unet_{module}"
         share = sqrt(len(a) / alpha)
         tensors[f"{module}.lora_down.weight"] = share * a
         tensors[f"{module}.lora_up.weight"] = share * b
         tensors[f"{module}.alpha"] = torch.tensor(alpha, dtype=a.dtype)
     return tensors
+
+
+def _alpha(factors: Mapping[str, Factors]) -> float:
+    # Readers scale a product by alpha / rank. diffusers mistakes alphas that differ, so all have
+    # the same one, and the factors make up for it.
+    return float(max(len(a) for a, _ in factors.values()))
+
+
+def _is_xl(unet: Any) -> bool:
+    return bool(unet.config.addition_embed_type == "text_time")
+
+
+def _web_ui_header(factors: Mapping[str, Factors], pipeline: Any, concept: str) -> dict[str, str]:
+    """What web UIs and sd-scripts tell a LoRA's base model and size by.
+
+    Entries ``ss_…`` are those of sd-scripts, ``modelspec.…`` those of Stability's ModelSpec 1.0.0.
+    """
+    config, alpha = pipeline.unet.config, _alpha(factors)
+    predicts_v = pipeline.scheduler.config.get("prediction_type") == "v_prediction"
+    version, architecture = {
+        768: ("sd_v1", "stable-diffusion-v1"),
+        1024: ("sd_v2", f"stable-diffusion-v2-{'768-v' if predicts_v else '512'}"),
+    }.get(config.cross_attention_dim, ("", ""))
+    if _is_xl(pipeline.unet):
+        version, architecture = "sdxl_base_v1-0", "stable-diffusion-xl-v1-base"
+    elif version and predicts_v:
+        version += "_v"
+    size = model_size(pipeline)
+    header = {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(int(alpha)),
+        "ss_network_alpha": str(alpha),
+        "ss_v2": str(version.startswith("sd_v2")),
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.title": f"safegen: without {concept}",
+        "modelspec.implementation": GENERATIVE_MODELS if _is_xl(pipeline.unet) else "diffusers",
+        "modelspec.prediction_type": "v" if predicts_v else "epsilon",
+        "modelspec.resolution": f"{size}x{size}",
+    }
+    if version:
+        header["ss_base_model_version"] = version
+        header["modelspec.architecture"] = f"{architecture}/lora"
+    return header
 
 
 def _adapter(factors: Mapping[str, Factors], denoiser: str) -> dict[str, Any]:

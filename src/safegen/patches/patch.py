@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, tensor_digest
 from safegen.models.loading import public_name
 from safegen.tensors import ANY, FLOATS, Entry, Schema, write_tensors
+from safegen.version import __version__
 
 SCHEMA = Schema(
     form="safegen-patch/1",
@@ -140,9 +142,10 @@ def remove(pipeline: Any, patch: Patch | str | Path) -> Any:
     denoiser = denoiser_of(pipeline)
     applied: _Applied | None = getattr(denoiser, _APPLIED, None)
     if applied is None or loaded.digest not in applied.patches:
-        there = ", ".join(each.title for each in applied.patches.values()) if applied else "no patch"
+        there = [each.title for each in applied.patches.values()] if applied else ["no patch"]
         raise SafegenError(
-            f"{title} is not applied to the pipeline, so it cannot be removed; applied: {there}"
+            f"{title} is not applied to the pipeline, so it cannot be removed; "
+            f"applied: {', '.join(there)}"
         )
     parameters = dict(denoiser.named_parameters())
     for name, value in applied.patches.pop(loaded.digest).originals.items():
@@ -165,6 +168,12 @@ def base_of(pipeline: Any, weights: str | None = None) -> dict[str, str]:
         "class": type(denoiser).__name__,
         "fingerprint": weights or fingerprint(denoiser),
     }
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of those that a patch depends on."""
+    others = ("torch", "diffusers", "transformers")
+    return {"safegen": __version__, **{name: version(name) for name in others}}
 
 
 def _loaded(patch: Patch | str | Path) -> tuple[Patch, str]:
@@ -212,7 +221,8 @@ def _check_base(pipeline: Any, here: str, patch: Patch) -> None:
     if base.get("fingerprint") != here:
         warnings.warn(
             f"the patch was made on {base.get('name')} ({str(base.get('fingerprint'))[:12]}) and "
-            f"is applied to {public_name(pipeline)} ({here[:12]}) as a difference; measure its effect",
+            f"is applied to {public_name(pipeline)} ({here[:12]}) as a difference; "
+            "measure its effect",
             DifferentBaseWarning,
             stacklevel=3,
         )

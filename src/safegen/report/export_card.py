@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from huggingface_hub import ModelCard
+from yaml import YAMLError
 
 from safegen.errors import SafegenError
 from safegen.files import file_hash
@@ -65,9 +66,16 @@ def _own_license(place: Path | str) -> str | None:
     readme = place / "README.md" if isinstance(place, Path) else None
     if readme is None or not readme.is_file():
         return None
-    card = ModelCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    try:
+        card = ModelCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True)
+    except (OSError, ValueError, YAMLError) as error:
+        raise SafegenError(
+            f"{readme}: its header cannot be read ({error}); mend it, or give --license"
+        ) from error
     found = card.data.get("license")
-    return str(found) if found else None
+    if not isinstance(found, str | None):
+        raise SafegenError(f"{readme}: its licence is {found!r}, not one name; give --license")
+    return found or None
 
 
 def _defense_of(table: Table, path: Path, patch: Path) -> str:

@@ -1,17 +1,14 @@
-"""Files that a schema refuses, through the command line: one line that names the file, exit code 2."""
+"""Files that a schema refuses, on the command line: one line that names the file, exit code 2."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import save_file
-
-from safegen.cli import main
 
 ZERO = torch.zeros(2, 4, 8, 8)
 NEEDED = {
@@ -25,8 +22,8 @@ WHOLE = {
     "patch": {"a.weight": torch.ones(2, 2), "b.weight": torch.ones(2)},
     "latents": {"unsafe": ZERO, "censored": ZERO + 1, "benign": ZERO},
 }
-HEADERS: dict[str, Any] = {
-    "is no safegen": None,
+HEADERS = {
+    "is no safegen": "ABSENT",
     "not valid JSON": "{",
     "not valid JSON (": "[" * 100_000,
     "does not name the format": "[]",
@@ -67,46 +64,43 @@ TENSORS: list[tuple[str, dict[str, torch.Tensor | None], str]] = [
 
 
 @pytest.fixture
-def refused(tiny_folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Any:
+def refused(tiny_folder: Path, tmp_path: Path, safegen: Any) -> Any:
     """Runs a command on a file that must be refused, and gives the message."""
+    out = tmp_path / "out.safetensors"
 
     def run(kind: str, file: Path, *command: str) -> str:
-        usual = ("apply", "MODEL", "FILE") if kind == "patch" else ("edit", "MODEL", "--triplets", "FILE")
+        usual = ["apply", "MODEL", "FILE"]
+        if kind == "latents":
+            usual = ["edit", "MODEL", "--triplets", "FILE"]
         places = {"MODEL": str(tiny_folder), "FILE": str(file)}
         given = [places.get(word, word) for word in command or usual]
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-            patch.setattr(sys, "argv", ["safegen", *given, "--out", str(tmp_path / "out.safetensors")])
-            main()
-        message = capsys.readouterr().err
-        assert (end.value.code, message.count("\n")) == (2, 1), message
+        code, _, message = safegen(*given, "--out", out)
+        assert (code, message.count("\n")) == (2, 1), message
         assert message.startswith(f"safegen: {file}: ")
-        assert not (tmp_path / "out.safetensors").exists()
-        return message
+        assert not out.exists()
+        return str(message)
 
     return run
 
 
 def write(path: Path, kind: str, header: str | None = None, **changes: Any) -> Path:
     """A file that is whole but for its header, metadata or tensors."""
-    content = {"format": NEEDED[kind]["form"], "metadata": changes.get("metadata", NEEDED[kind]["metadata"])}
+    form, metadata = NEEDED[kind]["form"], changes.get("metadata", NEEDED[kind]["metadata"])
     tensors = {**WHOLE[kind], **changes.get("tensors", {})}
+    said = {"safegen": header or json.dumps({"format": form, "metadata": metadata})}
     save_file(
-        {name: value.contiguous() for name, value in tensors.items() if value is not None},
+        {name: value.clone().contiguous() for name, value in tensors.items() if value is not None},
         path,
-        {"safegen": header or json.dumps(content)},
+        None if header == "ABSENT" else said,
     )
     return path
 
 
 @pytest.mark.parametrize("kind", WHOLE)
 @pytest.mark.parametrize(("message", "header"), HEADERS.items())
-def test_headers(refused: Any, tmp_path: Path, kind: str, message: str, header: str | None) -> None:
-    path = tmp_path / "odd.safetensors"
-    if header is None:
-        save_file(WHOLE[kind], path)
-    else:
-        form = json.dumps({"format": NEEDED[kind]["form"]})
-        write(path, kind, form if header == "FORM" else header)
+def test_headers(refused: Any, tmp_path: Path, kind: str, message: str, header: str) -> None:
+    form = json.dumps({"format": NEEDED[kind]["form"]})
+    path = write(tmp_path / "odd.safetensors", kind, form if header == "FORM" else header)
     assert message.strip(" (") in refused(kind, path)
 
 
@@ -141,7 +135,16 @@ def test_damage(refused: Any, tmp_path: Path, kind: str) -> None:
         ["export", "MODEL", "FILE", "--format", "patch"],
         ["export", "MODEL", "FILE", "--format", "lora"],
         ["generate", "MODEL", "--prompt", "a cat", "--patch", "FILE"],
-        ["evaluate", "MODEL", "--defense", "safegen:FILE", "--unsafe", "lab:explicit"],
+        [
+            "evaluate",
+            "MODEL",
+            "--defense",
+            "safegen:FILE",
+            "--unsafe",
+            "lab:explicit",
+            "--detector",
+            "lab",
+        ],
         ["export", "FILE", "FILE", "--format", "single-file"],
     ],
 )
