@@ -113,7 +113,7 @@ class Schema:
         if lacking or not found:
             self._refuse(where, f"lacks {', '.join(lacking) or 'all tensors'}")
         sizes: dict[str, int] = {}
-        for name in sorted(found, key=lambda name: name not in self.tensors):
+        for name in [each for each in dict.fromkeys([*self.tensors, *found]) if each in found]:
             (dtype, shape), entry = found[name], self.tensors.get(name, self.tensors.get(ANY))
             if entry is None:
                 self._refuse(where, f"holds {name!r}, which is none of {', '.join(self.tensors)}")
