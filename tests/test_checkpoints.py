@@ -132,12 +132,12 @@ def test_a_file_that_cannot_be_read_is_told_by_name(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("header", [None, "{", "[]", "null", '{"a": {"__tensor__": "b"}}', "{}"])
+@pytest.mark.parametrize("header", [None, "{", "[]", "null", '{"a": {"__tensor__": "b"}}'])
 def test_a_file_of_another_program_is_told_by_name(tmp_path: Path, header: str | None) -> None:
     metadata = None if header is None else {"state": header}
     save_file({"a": torch.zeros(1)}, tmp_path / "odd", metadata=metadata)
     with pytest.raises(SafegenError, match=r"odd: .*start the training anew"):
-        load_state(tmp_path / "odd", {"a"})
+        load_state(tmp_path / "odd")
 
 
 def test_reading_runs_no_code(tmp_path: Path) -> None:

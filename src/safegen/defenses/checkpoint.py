@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from safegen.defenses import register
-from safegen.defenses._patched import PatchDefense, load_patch_defense
+from safegen.defenses.erasing import PatchDefense, load_patch_defense
 
 
 @register("checkpoint")

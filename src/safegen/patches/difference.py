@@ -8,8 +8,9 @@ from typing import Any, get_args
 import torch
 
 from safegen.errors import SafegenError
-from safegen.models.anatomy import Scope, denoiser_of, scope_names
+from safegen.models.anatomy import denoiser_of, scope_names
 from safegen.models.loading import public_name
+from safegen.models.options import Scope
 from safegen.patches.patch import Patch, base_of, package_versions
 
 METHOD = "checkpoint"
