@@ -157,6 +157,9 @@ def export(
 
     A LoRA is an approximation: its error at each rank is shown, and what it cannot hold is said.
     """
+    from safegen.patches.compose import combine
+    from safegen.patches.patch import Patch
+
     lora = _Lora(layout, energy, rank, max_megabytes, measure)
     card = _Card(summary, license, base_model)
     job = _Job(model, to, out, half, loading)
@@ -166,7 +169,12 @@ def export(
     _check_source(files, finished)
     check_out(out, model, finished, summary, *files)
     figures = _figures(job, files, scale, card)
-    _write(job, _patch(job, files, finished, scale), lora, figures)
+    if finished is None:
+        parts = [Patch.load(path) for path in files]
+    else:
+        parts = [_difference(model, finished, loading)]
+        job = replace(job, loading=_fitting(model, loading))
+    _write(job, combine(parts, scale), lora, figures)
     typer.echo(f"wrote {out}")
 
 
@@ -210,29 +218,22 @@ def _given(options: Mapping[str, Any]) -> list[str]:
     return [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
 
 
-def _patch(job: _Job, files: Sequence[Path], finished: str | None, scale: float) -> Patch:
-    from safegen.patches.compose import combine
-    from safegen.patches.patch import Patch
-
-    if finished is None:
-        return combine([Patch.load(path) for path in files], scale)
-    return combine([_difference(job, finished)], scale)
+def _fitting(model: str, loading: LoadOptions) -> LoadOptions:
+    """The options that a model takes: those of a single file, or those of a folder."""
+    whole = Path(model).is_file()
+    config, variant = (loading.config, None) if whole else (None, loading.variant)
+    return replace(loading, config=config, variant=variant)
 
 
-def _difference(job: _Job, finished: str) -> Patch:
+def _difference(base: str, finished: str, loading: LoadOptions) -> Patch:
     """The difference of two models; what it holds, and what it cannot, is said."""
     from safegen.models.loading import load_pipeline
     from safegen.patches.difference import difference
 
-    pipelines = []
-    for model in (job.model, finished):
-        whole = Path(model).is_file()
-        fitting = replace(
-            job.loading,
-            config=job.loading.config if whole else None,
-            variant=None if whole else job.loading.variant,
-        )
-        pipelines.append(load_pipeline(model, device="cpu", **vars(fitting)))
+    pipelines = [
+        load_pipeline(model, device="cpu", **vars(_fitting(model, loading)))
+        for model in (base, finished)
+    ]
     patch = difference(*pipelines)
     settings = patch.metadata["settings"]
     typer.echo(

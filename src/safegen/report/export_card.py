@@ -7,7 +7,7 @@ from pathlib import Path
 from huggingface_hub import ModelCard
 from yaml import YAMLError
 
-from safegen.errors import SafegenError
+from safegen.errors import SafegenError, first_line
 from safegen.files import file_hash
 from safegen.models.loading import resolve
 from safegen.patches.patch import Patch
@@ -70,7 +70,7 @@ def _own_license(place: Path | str) -> str | None:
         card = ModelCard(readme.read_text(encoding="utf-8"), ignore_metadata_errors=True)
     except (OSError, ValueError, YAMLError) as error:
         raise SafegenError(
-            f"{readme}: its header cannot be read ({error}); mend it, or give --license"
+            f"{readme}: its header cannot be read ({first_line(error)}); mend it, or give --license"
         ) from error
     found = card.data.get("license")
     if not isinstance(found, str | None):
