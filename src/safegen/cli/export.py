@@ -157,9 +157,6 @@ def export(
 
     A LoRA is an approximation: its error at each rank is shown, and what it cannot hold is said.
     """
-    from safegen.patches.compose import combine
-    from safegen.patches.patch import Patch
-
     lora = _Lora(layout, energy, rank, max_megabytes, measure)
     card = _Card(summary, license, base_model)
     job = _Job(model, to, out, half, loading)
@@ -169,6 +166,10 @@ def export(
     _check_source(files, finished)
     check_out(out, model, finished, summary, *files)
     figures = _figures(job, files, scale, card)
+
+    from safegen.patches.compose import combine
+    from safegen.patches.patch import Patch
+
     if finished is None:
         parts = [Patch.load(path) for path in files]
     else:
