@@ -11,7 +11,6 @@ import re
 import secrets
 import shutil
 import stat
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any

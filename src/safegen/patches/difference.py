@@ -11,7 +11,8 @@ from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, scope_names
 from safegen.models.loading import public_name
 from safegen.models.options import Scope
-from safegen.patches.patch import Patch, base_of, package_versions
+from safegen.patches.patch import Patch, base_of
+from safegen.version import code_versions
 
 METHOD = "checkpoint"
 """What the metadata call the method, which is not known."""
@@ -52,7 +53,7 @@ def difference(base: Any, finished: Any) -> Patch:
         },
         "made_from": base_of(finished),
         "left_out": left_out,
-        "versions": package_versions(),
+        "versions": code_versions(("torch", "diffusers", "transformers")),
     }
     return Patch({name: (after[name] - before[name]).detach().float() for name in names}, metadata)
 

@@ -6,7 +6,6 @@ import hashlib
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,6 @@ from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, tensor_digest
 from safegen.models.loading import public_name
 from safegen.tensors import ANY, FLOATS, Entry, Schema, write_tensors
-from safegen.version import __version__
 
 SCHEMA = Schema(
     form="safegen-patch/1",
@@ -168,12 +166,6 @@ def base_of(pipeline: Any, weights: str | None = None) -> dict[str, str]:
         "class": type(denoiser).__name__,
         "fingerprint": weights or fingerprint(denoiser),
     }
-
-
-def package_versions() -> dict[str, str]:
-    """Versions of this package and of those that a patch depends on."""
-    others = ("torch", "diffusers", "transformers")
-    return {"safegen": __version__, **{name: version(name) for name in others}}
 
 
 def _loaded(patch: Patch | str | Path) -> tuple[Patch, str]:
