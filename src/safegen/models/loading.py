@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.errors import SafegenError, first_line
 from safegen.files import read_object
+from safegen.models.weights import PICKLE_SUFFIXES, check_safetensors
 from safegen.profiles import profile_for, profile_of
-from safegen.tensors import open_safetensors
 
 if TYPE_CHECKING:
     import torch
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 LAB = "lab"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 _NEEDED = {"scheduler", "text_encoder", "tokenizer", "vae"}
 
 
@@ -214,9 +213,3 @@ def _variant_of(file: str) -> str | None:
     """From ``model.fp16.safetensors`` or ``model.fp16-00001-of-00002.safetensors``."""
     parts = file.split(".")
     return parts[1].partition("-")[0] if len(parts) > 2 else None
-
-
-def check_safetensors(file: Path) -> None:
-    """Refuse a file that is truncated or is no safetensors; reads the header only."""
-    with open_safetensors(file):
-        pass

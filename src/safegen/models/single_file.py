@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.errors import SafegenError, first_line
 from safegen.files import read_object
-from safegen.models.loading import PICKLE_SUFFIXES
 from safegen.models.shipped import CONFIGS, FOLDER, shipped_tokenizers
+from safegen.models.weights import PICKLE_SUFFIXES
 from safegen.tensors import open_safetensors
 
 if TYPE_CHECKING:

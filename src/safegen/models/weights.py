@@ -9,8 +9,9 @@ from pathlib import Path
 
 from safegen.errors import SafegenError, first_line
 from safegen.files import file_hash
-from safegen.models.loading import PICKLE_SUFFIXES, check_safetensors
+from safegen.tensors import open_safetensors
 
+PICKLE_SUFFIXES = {".ckpt", ".pt", ".pth", ".bin", ".pkl"}
 _NEEDED = ("model*.safetensors", "*.json")
 
 
@@ -70,6 +71,12 @@ def weight_files(folder: Path) -> list[Path]:
     for file in files:
         check_safetensors(file)
     return files
+
+
+def check_safetensors(file: Path) -> None:
+    """Refuse a file that is truncated or is no safetensors; reads the header only."""
+    with open_safetensors(file):
+        pass
 
 
 def weights_hash(folder: Path) -> str:
