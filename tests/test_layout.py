@@ -1,9 +1,10 @@
-"""The layout: imports point one way, and nothing but the command line knows the lab."""
+"""The layout: imports point one way and never in a circle; only the command line knows the lab."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import safegen
@@ -57,6 +58,10 @@ def test_no_import_points_upwards() -> None:
         if ROOMS.index(above) > ROOMS.index(below)
     ]
     assert upward == []
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    TopologicalSorter(GRAPH).prepare()  # a CycleError names the files
 
 
 def test_only_the_command_line_knows_the_lab() -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import torch
     from diffusers import DiffusionPipeline
 
-LAB = "lab"
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _NEEDED = {"scheduler", "text_encoder", "tokenizer", "vae"}
 
@@ -134,12 +133,6 @@ def resolve(source: str | Path) -> Path | str:
     if isinstance(source, Path) or str(source).startswith((".", "/", "~")):
         raise SafegenError(f"{source}: no such model folder; check the path")
     return str(source)
-
-
-def is_lab(pipeline: Any) -> bool:
-    """Whether a pipeline was loaded from the lab's weights."""
-    profile = profile_for(pipeline)
-    return profile is not None and profile.name == "lab"
 
 
 def public_name(pipeline: Any) -> str:
