@@ -112,7 +112,7 @@ def _draw_one(pipeline: Any, prompt: Prompt) -> Image.Image:
     image: Image.Image = pipeline(
         prompt.text,
         num_inference_steps=SAMPLING.steps,
-        guidance_scale=SAMPLING.guidance,
+        guidance_scale=SAMPLING.guidance_scale,
         generator=torch.Generator().manual_seed(prompt.seed),
     ).images[0]
     return image

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from types import UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
@@ -49,16 +49,19 @@ class Bounds:
         return " and ".join(f"{word} {bound}" for word, bound in said if bound is not None)
 
 
-def setting(default: Any = MISSING, help: str = "", option: str = "", **bounds: float) -> Any:
+def setting(
+    default: Any = MISSING, help: str = "", option: str = "", panel: str = "", **bounds: float
+) -> Any:
     """A field of a settings dataclass.
 
     Args:
         default: its value where none is given.
         help: one sentence for the command line and the documentation; no option without it.
         option: name on the command line, with underscores; the field's own if empty.
+        panel: of the help that shows it; that of its group if empty.
         bounds: of numbers, as ``Bounds`` takes them.
     """
-    about = {"help": help, "option": option, "bounds": Bounds(**bounds)}
+    about = {"help": help, "option": option, "panel": panel, "bounds": Bounds(**bounds)}
     return field(default=default, metadata=about)
 
 
@@ -71,7 +74,7 @@ class Option:
         group: name of the field that holds the setting's group; empty outside of groups.
         field: its own name in its group.
         kind: its type.
-        help, default, bounds: as declared.
+        help, panel, default, bounds: as declared; no default is ``dataclasses.MISSING``.
     """
 
     name: str
@@ -79,6 +82,7 @@ class Option:
     field: str
     kind: Any
     help: str
+    panel: str
     default: Any
     bounds: Bounds
 
@@ -93,17 +97,27 @@ class Option:
         kinds = [kind for kind in _alternatives(self.kind) if kind is not type(None)]
         return " or ".join(described(kind, str(self.bounds)) for kind in kinds)
 
-    def read(self, text: str) -> Any:
-        """The value that a text of the command line stands for; checked later."""
+    def read(self, value: Any) -> Any:
+        """The value that a text or list of the command line stands for; checked later."""
+        if isinstance(value, list):
+            return tuple(value)
+        if not isinstance(value, str):
+            return value
         for kind in _alternatives(self.kind):
             if hasattr(kind, "parse"):
-                return kind.parse(text)
-            if get_origin(kind) is tuple and len(get_args(kind)) == text.count(",") + 1:
+                return kind.parse(value)
+            if get_origin(kind) is tuple and len(get_args(kind)) == value.count(",") + 1:
                 try:
-                    return tuple(float(part) for part in text.split(","))
+                    return tuple(float(part) for part in value.split(","))
                 except ValueError:
-                    return text
-        return text
+                    return value
+        return value
+
+    def written(self, value: Any) -> str:
+        """The value as a settings file has it."""
+        if value is None:
+            return "null"
+        return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     def check(self, value: Any) -> None:
         """Refuse a value of another type, or outside the bounds."""
@@ -123,30 +137,42 @@ class Settings:
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """The defaults, but for the values of some options.
+        """The defaults, but for the values of some options or fields.
 
         Raises:
             SafegenError: an option is unknown, or its value not allowed.
         """
-        return cls().changed(**values)
+        groups = _arranged(cls, values)
+        defaults: dict[str, Any] = {each.name: each.default for each in fields(cls)}  # type: ignore[arg-type]
+        parts = {name: replace(defaults[name], **given) for name, given in groups.items() if name}
+        return cls(**groups.get("", {}), **parts)
 
     def changed(self, **values: Any) -> Self:
-        """The same, but for the values of some options; texts mean what they do there.
+        """The same, but for the values of some options or fields.
 
         Raises:
             SafegenError: an option is unknown, or its value not allowed.
         """
-        known = {option.name: option for option in options(type(self))}
-        groups: dict[str, dict[str, Any]] = {}
-        for name, value in values.items():
-            if name not in known:
-                raise SafegenError(f"unknown setting {name!r}{suggestion(name, known)}")
-            option = known[name]
-            given = option.read(value) if isinstance(value, str) else value
-            groups.setdefault(option.group, {})[option.field] = given
+        groups = _arranged(type(self), values)
         own = groups.pop("", {})
         parts = {name: replace(getattr(self, name), **given) for name, given in groups.items()}
         return replace(self, **own, **parts)  # type: ignore[type-var]
+
+
+def _arranged(settings: type[Settings], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Values by group and field, of those by option; texts are read as on the command line."""
+    known = {option.name: option for option in options(settings)}
+    others = {each.name for each in fields(settings)} - known.keys()  # type: ignore[arg-type]
+    groups: dict[str, dict[str, Any]] = {}
+    for name, value in values.items():
+        if name in known:
+            option = known[name]
+            groups.setdefault(option.group, {})[option.field] = option.read(value)
+        elif name in others:
+            groups.setdefault("", {})[name] = value
+        else:
+            raise SafegenError(f"unknown setting {name!r}{suggestion(name, known)}")
+    return groups
 
 
 def options(settings: type[Settings]) -> list[Option]:
@@ -176,9 +202,9 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 def _option(declared: Field[Any], kind: Any, group: str) -> Option:
     about = declared.metadata
     name = about["option"] or declared.name
-    return Option(
-        name, group, declared.name, kind, about["help"], declared.default, about["bounds"]
-    )
+    panel = about["panel"] or group.capitalize()
+    default, bounds = declared.default, about["bounds"]
+    return Option(name, group, declared.name, kind, about["help"], panel, default, bounds)
 
 
 def _hints(settings: Any) -> dict[str, Any]:

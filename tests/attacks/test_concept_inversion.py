@@ -155,7 +155,7 @@ def test_the_labs_model_draws_the_concept_of_an_embedding_and_one_that_never_saw
     settings = ConceptInversionSettings(pictures=3, steps=6, batch=4, learning_rate=0.02)
     tasks, examples = (
         tuple(
-            Task(each.id, each.text, each.seed, SAMPLING.guidance)
+            Task(each.id, each.text, each.seed, SAMPLING.guidance_scale)
             for each in lab_prompts("explicit", split, 3)  # type: ignore[arg-type]
         )
         for split in ("validation", "train")

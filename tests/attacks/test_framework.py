@@ -75,7 +75,7 @@ def test_each_task_is_drawn_by_the_defended_pipeline_with_its_own_guidance(
         for guidance in (7.5, 1.0):
             chosen = [i for i, task in enumerate(TASKS) if task.guidance == guidance]
             requests = [ImageRequest(TASKS[i].text, TASKS[i].seed) for i in chosen]
-            how = SamplingSettings(steps=2, guidance=guidance)
+            how = SamplingSettings(steps=2, guidance_scale=guidance)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 drawn = [image for _, image in generate(tiny_pipeline, requests, how)]
@@ -96,7 +96,7 @@ def test_the_undefended_model_is_there_for_a_while(
     make_target: Callable[..., Target], tiny_pipeline: Any
 ) -> None:
     requests = [ImageRequest(task.text, task.seed) for task in TASKS[::2]]
-    how = SamplingSettings(steps=2, guidance=7.5)
+    how = SamplingSettings(steps=2, guidance_scale=7.5)
     expected = [image for _, image in generate(tiny_pipeline, requests, how)]
     target = make_target("sld-max")
     defended_pictures = [sample.image for sample in target.draw(TASKS[::2])]

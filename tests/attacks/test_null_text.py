@@ -174,6 +174,6 @@ def test_the_labs_model_draws_the_weapon_and_from_a_benign_picture_none(lab: Tar
     settings = NullTextSettings(steps=10, iterations=2)
     for kind, least, most in (("explicit", 2, 3), ("benign", 0, 0)):
         prompts = lab_prompts(kind, "validation", 3)  # type: ignore[arg-type]
-        tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance) for each in prompts]
+        tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance_scale) for each in prompts]
         found = strike(lab, tasks, settings)
         assert least <= sum(each.score > 0 for each in found) <= most

@@ -145,7 +145,7 @@ def test_the_labs_model_draws_the_concept_by_tokens_alone_and_one_that_never_saw
     lab: Target,
 ) -> None:
     tasks = [
-        Task(each.id, each.text, each.seed, SAMPLING.guidance)
+        Task(each.id, each.text, each.seed, SAMPLING.guidance_scale)
         for each in lab_prompts("explicit", "validation", 3)
     ]
     settings = replace(P4DSettings("n", **LAB.attacks["p4d"]), latents=12)

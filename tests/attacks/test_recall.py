@@ -136,6 +136,6 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
 def test_the_labs_model_draws_the_weapon_and_from_a_benign_picture_none(lab: Target) -> None:
     for kind, least, most in (("explicit", 3, 3), ("benign", 0, 0)):
         prompts = lab_prompts(kind, "validation", 3)  # type: ignore[arg-type]
-        tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance) for each in prompts]
+        tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance_scale) for each in prompts]
         found = strike(lab, tasks, replace(FEW, rounds=2))
         assert least <= sum(each.score > 0 for each in found) <= most

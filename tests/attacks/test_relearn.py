@@ -230,7 +230,7 @@ def test_the_labs_model_keeps_drawing_weapons_and_the_control_none(lab: Target) 
     settings = replace(settings, steps=4, checks=(4,), batch=2, benign=8, probes=2)
     for kind, shown in (("explicit", 1.0), ("benign", 0.0)):
         prompts = lab_prompts(kind, "train", 12)  # type: ignore[arg-type]
-        tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance) for each in prompts]
+        tasks = [Task(each.id, each.text, each.seed, SAMPLING.guidance_scale) for each in prompts]
         target = replace(lab, examples=tuple(tasks))
         found = strike(target, Relearn(settings), tasks[:2])
         assert [each.score > 0 for each in found] == [shown > 0] * 2

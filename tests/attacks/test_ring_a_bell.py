@@ -35,7 +35,7 @@ USUAL = RingABellSettings(**LAB.attacks["ring-a-bell"])
 
 def tasks_of(kind: Kind, split: Split, count: int) -> list[Task]:
     return [
-        Task(prompt.id, prompt.text, prompt.seed, SAMPLING.guidance)
+        Task(prompt.id, prompt.text, prompt.seed, SAMPLING.guidance_scale)
         for prompt in lab_prompts(kind, split, count)
     ]
 

@@ -37,7 +37,7 @@ from safegen.statistics.cosine import cosine_similarities
 
 FILTER = TextFilter(LAB_WEAPONS)
 TASKS = [
-    Task(prompt.id, prompt.text, prompt.seed, SAMPLING.guidance)
+    Task(prompt.id, prompt.text, prompt.seed, SAMPLING.guidance_scale)
     for prompt in lab_prompts("explicit", "validation", 4)
 ]
 

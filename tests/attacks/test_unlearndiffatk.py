@@ -154,7 +154,7 @@ def test_the_labs_model_is_brought_to_draw_what_the_goal_does_not_name(lab: Targ
     settings = UnlearnDiffAtkSettings("unnamed", **LAB.attacks["unlearndiffatk"])
     unsafe, benign = (
         [
-            Task(each.id, each.text, each.seed, SAMPLING.guidance)
+            Task(each.id, each.text, each.seed, SAMPLING.guidance_scale)
             for each in lab_prompts(kind, "validation", 3)  # type: ignore[arg-type]
         ]
         for kind in ("explicit", "benign")

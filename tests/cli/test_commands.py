@@ -92,6 +92,7 @@ def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path)
     assert result.returncode == 0, result.stderr
     assert "trained weights" in result.stdout
     assert re.search(r"teacher's pool [\d,]+, steps [\d,]+, rehearsals [\d,]+", result.stdout)
+    assert "rehearsal_share: 0.8\n" in result.stdout
     (rehearsed,) = re.findall(r"rehearsed fine-tuning\W+(\d+) MiB\W+(\d+) MiB", result.stdout)
     assert rehearsed[0] == rehearsed[1]
     assert list(tmp_path.iterdir()) == []
@@ -107,8 +108,31 @@ def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path)
         (["edit", "MODEL", "--triplets", "no.safetensors", "--out", "OUT"], "no such file"),
         (
             ["edit", "MODEL", "--triplets", "x", "--objective", "magic", "--out", "OUT"],
-            "unknown objective",
+            "--objective must be exact or paper, not 'magic'",
         ),
+        (
+            [
+                "edit",
+                "MODEL",
+                "--triplets",
+                "x",
+                "--objective",
+                "paper",
+                "--preset",
+                "robust",
+                "--out",
+                "OUT",
+            ],
+            "--preset robust changes what --objective paper publishes",
+        ),
+        (["edit", "MODEL", "--triplets", "x", "--guidance-scale", "nan", "--out", "OUT"], "finite"),
+        (["edit", "MODEL", "--triplets", "OUT", "--out", "OUT"], "is read by this command"),
+        (["edit", "MODEL", "--triplets", "x", "--out", "MODEL"], "is read by this command"),
+        (["edit", "MODEL", "--triplets", "x", "--out", "MODEL/unet"], "unet: is a folder"),
+        (["edit", "MODEL", "--triplets", "x", "--out", "MODEL/model_index.json/p"], "is a file"),
+        (["triplets", "MODEL", "--csv", "OUT", "--out", "OUT"], "is read by this command"),
+        (["export", "MODEL", "OUT", "--format", "patch", "--out", "OUT"], "is read by this command"),
+        (["erase", "MODEL", "--method", "uce", "--out", "MODEL"], "is read by this command"),
         (
             ["edit", "MODEL", "--triplets", "x", "--preset", "strong", "--out", "OUT"],
             "unknown preset 'strong'; known: robust",
@@ -120,7 +144,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
 ) -> None:
     out = tmp_path / "out"
     places = {"MODEL": str(tiny_folder), "OUT": str(out)}
-    result = run(*[places.get(argument, argument) for argument in arguments])
+    result = run(*[re.sub("MODEL|OUT", lambda m: places[m[0]], each) for each in arguments])
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr

@@ -59,7 +59,7 @@ def test_a_sets_own_seeds_and_guidance_are_honoured(
     assert manifest["prompts"]["seeds"] == "file"
     assert (manifest["base_seed"], manifest["overridden"]) == (None, [])
     for entry in images:
-        settings = SamplingSettings(steps=2, guidance=entry["guidance"])
+        settings = SamplingSettings(steps=2, guidance_scale=entry["guidance"])
         request = ImageRequest(entry["prompt"], entry["seed"])
         ((_, expected),) = generate(tiny_pipeline, [request], settings)
         with Image.open(tmp_path / "out" / entry["file"]) as picture:
@@ -73,7 +73,7 @@ def test_the_command_line_wins_and_the_manifest_says_so(
 ) -> None:
     manifest = run(
         tiny_folder, tmp_path / "out", "--prompts", f"i2p:{i2p_file},categories=violence",
-        "--prompt", "a cat", "--samples", "2", "--seed", "3", "--guidance", "2",
+        "--prompt", "a cat", "--samples", "2", "--seed", "3", "--guidance-scale", "2",
     )  # fmt: skip
     assert [(i["id"], i["seed"]) for i in manifest["images"]] == [
         (name, sample_seed(name, sample, 3))

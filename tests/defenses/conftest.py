@@ -39,7 +39,7 @@ def pictures() -> Callable[..., np.ndarray]:
         steps: int = 18,
         requests: Sequence[ImageRequest] = REQUESTS,
     ) -> np.ndarray:
-        settings = SamplingSettings(steps=steps, guidance=guidance)
+        settings = SamplingSettings(steps=steps, guidance_scale=guidance)
         return np.stack([image for _, image in generate(pipeline, requests, settings)])
 
     return make

@@ -58,7 +58,7 @@ def test_pictures_are_those_of_the_defended_pipeline(
     worker = Worker(replace(tiny_worker, sampling=SamplingSettings(steps=18)))
     requests = [ImageRequest(text, i) for i, text in enumerate(TEXTS)]
     for guidance in (5.0, 2.0):
-        how = SamplingSettings(steps=18, guidance=guidance)
+        how = SamplingSettings(steps=18, guidance_scale=guidance)
         for defense in ("sld-max", "none", "negative-prompt", "sld-max"):
             with defended(tiny_pipeline, defense, tiny_worker.concept):
                 expected = [image for _, image in generate(tiny_pipeline, requests, how)]

@@ -65,7 +65,7 @@ def _weights(pipeline: Any) -> dict[str, torch.Tensor]:
 
 
 def _pictures(pipeline: Any, sampler: str = "ddim", batch: int = 2) -> list[np.ndarray]:
-    settings = SamplingSettings(steps=2, guidance=3.0, sampler=sampler)
+    settings = SamplingSettings(steps=2, guidance_scale=3.0, sampler=sampler)
     return [image for _, image in safegen.generate(pipeline, REQUESTS, settings, batch)]
 
 

@@ -76,7 +76,7 @@ def test_seeds_are_stable_and_differ(text: str, sample: int, base: int) -> None:
 @pytest.mark.parametrize(
     "how",
     [
-        {"steps": 0}, {"guidance": 0.5}, {"guidance": float("nan")}, {"guidance": float("inf")},
+        {"steps": 0}, {"guidance_scale": 0.5}, {"guidance_scale": float("nan")},
         {"sampler": "magic"},
     ],
 )  # fmt: skip

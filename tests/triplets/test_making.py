@@ -17,7 +17,7 @@ from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 from safegen.triplets.censoring import pixelate
 from safegen.triplets.making import ATTEMPTS_PER_PICTURE, SelfMadeTriplets
 
-QUICK = SamplingSettings(steps=2, guidance=1.0)
+QUICK = SamplingSettings(steps=2, guidance_scale=1.0)
 PROMPTS = ("a knife", "the knife in the snow", "a knife and a cat")
 RedDetector = Callable[..., OnnxDetector]
 

@@ -87,7 +87,7 @@ def draw_from(
         settings = replace(
             target.sampling,
             steps=scheduler.num_inference_steps,
-            guidance=tasks[rows[0]].guidance,
+            guidance_scale=tasks[rows[0]].guidance,
         )
         return draw_batch(pipeline, requests, settings, started[rows])
 

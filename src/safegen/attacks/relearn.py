@@ -152,7 +152,7 @@ class Relearn(Attack):
         """See ``Attack.against``; the fine-tuning is done here."""
         target.check_plain()
         if next(denoiser_of(target.pipeline).parameters()).dtype != torch.float32:
-            raise SafegenError("relearn trains in float32; load the model with --precision float32")
+            raise SafegenError("relearn trains in fp32; load the model with --precision fp32")
         probes = self._probes(target)
         lesson = self._lesson(target)  # takes the defense off and on, which may load another UNet
         with denoiser_put_back(target.pipeline) as denoiser, all_trained(denoiser):

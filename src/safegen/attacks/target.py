@@ -73,7 +73,7 @@ class Target:
 
         def alike(rows: list[int]) -> Iterator[Sample]:
             requests = [ImageRequest(texts[i], tasks[i].seed) for i in rows]
-            sampling = replace(self.sampling, guidance=tasks[rows[0]].guidance)
+            sampling = replace(self.sampling, guidance_scale=tasks[rows[0]].guidance)
             states = None if hidden is None else hidden[rows]
             return generate_samples(self.pipeline, requests, sampling, len(requests), states)
 

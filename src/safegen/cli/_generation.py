@@ -98,13 +98,13 @@ def resolve_prompts(
         raise SafegenError("no prompt given; use --prompt or --prompts")
     jobs = []
     for number, prompt in enumerate(prompts):
-        own = settings.guidance if prompt.guidance is None else prompt.guidance
+        own = settings.guidance_scale if prompt.guidance is None else prompt.guidance
         scale = own if guidance is None else guidance
         if scale < 1:
             place = f"line {prompt.line}" if prompt.line else f"prompt {number + 1}"
             raise SafegenError(
                 f"{place} has guidance {scale:g}, and at least 1 is needed; "
-                "correct it, or give one for all with --guidance"
+                "correct it, or give one for all with --guidance-scale"
             )
         for sample in range(samples):
             request = ImageRequest(prompt.text, prompt.seed_of(sample, seed))
@@ -139,8 +139,8 @@ def png_with_parameters(
     height, width = image.shape[:2]
     parameters = (
         f"{request.prompt}\nNegative prompt: {settings.negative_prompt}\n"
-        f"Steps: {settings.steps}, Sampler: {settings.sampler}, CFG scale: {settings.guidance:g}, "
-        f"Seed: {request.seed}, Size: {width}x{height}"
+        f"Steps: {settings.steps}, Sampler: {settings.sampler}, "
+        f"CFG scale: {settings.guidance_scale:g}, Seed: {request.seed}, Size: {width}x{height}"
     )
     text = PngInfo()
     text.add_itxt("parameters", parameters)
@@ -241,7 +241,7 @@ def _pictures(
     """Each job with its PNG and whether a filter blocked it, one guidance after the other."""
     for guidance in dict.fromkeys(job.guidance for job in jobs):
         group = [job for job in jobs if job.guidance == guidance]
-        how = dataclasses.replace(settings, guidance=guidance)
+        how = dataclasses.replace(settings, guidance_scale=guidance)
         samples = generate_samples(pipeline, [job.request for job in group], how, batch)
         for job, sample in zip(group, samples, strict=True):
             yield job, png_with_parameters(sample.image, sample.request, how), sample.blocked

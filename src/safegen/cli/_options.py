@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,89 +11,71 @@ import typer
 
 from safegen.cli.loading import MODEL_HELP
 from safegen.errors import SafegenError
-
-SET_HELP = "SPEC or NAME=SPEC, such as i2p:FILE or lab:explicit; may be repeated."
+from safegen.settings import Settings, setting
 
 ModelArgument = Annotated[str | None, typer.Argument(help=MODEL_HELP)]
-DefenseOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="SPEC or NAME=SPEC, such as sld-max or safegen:PATCH+sld-max; may be repeated. "
-        "The undefended model is always evaluated."
-    ),
-]
-UnsafeOption = Annotated[
-    list[str] | None, typer.Option(help=f"Prompts that ask for the concept: {SET_HELP}")
-]
-BenignOption = Annotated[
-    list[str] | None, typer.Option(help=f"Prompts whose pictures must stay: {SET_HELP}")
-]
-NearMissOption = Annotated[
-    list[str] | None,
-    typer.Option(help=f"Benign prompts whose pictures resemble the concept: {SET_HELP}"),
-]
-DetectorOption = Annotated[
-    str | None, typer.Option(help="Finds the concept: nudenet, onnx:FILE, lab and others.")
-]
-ObjectsOption = Annotated[
-    str | None, typer.Option(help="Tells which objects are drawn, for retention: lab.")
-]
-StepsOption = Annotated[int | None, typer.Option(help="Denoising steps.")]
-GuidanceOption = Annotated[
-    float | None, typer.Option(help="Guidance scale of prompts without one of their own.")
-]
-SamplerOption = Annotated[str | None, typer.Option(help="ddim, dpm++ or euler.")]
-SamplesOption = Annotated[int | None, typer.Option(help="Pictures a prompt.")]
-SeedOption = Annotated[
-    int | None, typer.Option(help="Base of all seeds, instead of those of the prompts.")
-]
-BatchOption = Annotated[
-    int | None, typer.Option(help="Pictures, or attacked prompts, at once in each worker.")
-]
-ThreadsOption = Annotated[int | None, typer.Option(help="Processor threads a worker.")]
-PrecisionOption = Annotated[
-    str | None, typer.Option(help="Of the weights: float32, float16 or bfloat16.")
-]
-ConceptTextOption = Annotated[
-    str | None,
-    typer.Option(
-        help="What text-dependent defenses avoid, and attackers are after: 'knife, pistol'."
-    ),
-]
-ConceptOption = Annotated[str | None, typer.Option(help="Its name.")]
-CountOption = Annotated[int | None, typer.Option(help="Prompts of each kind in the preset.", min=1)]
-ExecutorOption = Annotated[str, typer.Option(help="local, or ray.")]
-WorkersOption = Annotated[
-    int | None,
-    typer.Option(
-        help="How many; by default one for each GPU or, where there is none, one (on a Ray "
-        "cluster and with the preset, one for each processor core)."
-    ),
-]
-RayAddressOption = Annotated[
-    str | None, typer.Option(help="Of a running Ray cluster; else one is started here.")
-]
-RequireOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        help="A bound such as 'removal>=0.99', 'asr@img2img-0.5<=0.05' or "
-        "'safegen:retention>=0.95'; the exit code is 1 if one is missed. May be repeated."
-    ),
-]
-OtherCodeOption = Annotated[
-    bool,
-    typer.Option(
-        "--allow-other-code",
-        help="Add to a run folder whose results another version of safegen or its packages made.",
-    ),
-]
-UnblurredOption = Annotated[
-    bool, typer.Option("--unblurred", help="Show unsafe pictures of the report as they are.")
-]
 
 
-def check_out(out: Path, *inputs: str | Path | None) -> None:
-    """Raise an error where a command would write over one of its own inputs."""
+@dataclass(frozen=True)
+class TableOptions(Settings):
+    """What the commands that fill a table take, beside the settings of the evaluation."""
+
+    detector: str | None = setting(
+        None, "Finds the concept: nudenet, onnx:FILE, lab and others.", panel="Evaluated"
+    )
+    objects: str | None = setting(
+        None, "Tells which objects are drawn, for retention: lab.", panel="Evaluated"
+    )
+    concept_text: str | None = setting(
+        None,
+        "What text-dependent defenses avoid, and attackers are after: 'knife, pistol'.",
+        panel="Evaluated",
+    )
+    concept: str | None = setting(None, "Name of the concept.", panel="Evaluated")
+    count: int | None = setting(
+        None, "Prompts of each kind in the preset; goals of an attack on the lab.", minimum=1
+    )
+    executor: str = setting("local", "Executor: local, or ray.", panel="Computation")
+    workers: int | None = setting(
+        None,
+        "Number of workers (default: one for each GPU or, where there is none, one; on a Ray "
+        "cluster and with the preset one for each processor core).",
+        panel="Computation",
+        minimum=1,
+    )
+    ray_address: str | None = setting(
+        None,
+        "Address of a running Ray cluster (default: one is started here).",
+        panel="Computation",
+    )
+    require: tuple[str, ...] = setting(
+        (),
+        "Bound such as 'removal>=0.99', 'asr@img2img-0.5<=0.05' or 'safegen:retention>=0.95'; "
+        "the exit code is 1 if one is missed. May be repeated.",
+    )
+    unblurred: bool = setting(False, "Show unsafe pictures of the report as they are.")
+
+
+def check_out(out: Path, *inputs: Path | str | None, option: str = "--out") -> None:
+    """Refuse an output that is one of the inputs or cannot be written, before any work.
+
+    Args:
+        out: file or folder to write.
+        inputs: files or folders that are read; names that are no path count for nothing.
+        option: that named the output.
+    """
     for given in inputs:
-        if given is not None and Path(given).resolve() == out.resolve():
-            raise SafegenError(f"--out {out}: is read by this command; name another path")
+        if given is not None and out.resolve() == Path(given).resolve():
+            raise SafegenError(f"{option} {out}: is read by this command; name another path")
+    place = next(folder for folder in out.absolute().parents if folder.exists())
+    if not place.is_dir():
+        raise SafegenError(f"{option} {out}: {place} is a file, not a folder; name another")
+    if not os.access(place, os.W_OK):
+        raise SafegenError(f"{option} {out}: {place} cannot be written; name another folder")
+
+
+def check_out_file(out: Path, *inputs: Path | str | None) -> None:
+    """``check_out`` for a safetensors file."""
+    check_out(out, *inputs)
+    if out.is_dir():
+        raise SafegenError(f"--out {out}: is a folder; give a file name (.safetensors)")

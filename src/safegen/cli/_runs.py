@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from safegen.models.options import LoadOptions
+from safegen.settings import own_options
 
 if TYPE_CHECKING:
     from safegen.cli._console import Console
+    from safegen.cli._options import TableOptions
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.evaluation.requirements import Requirement
     from safegen.evaluation.settings import EvaluationSettings
@@ -22,51 +23,37 @@ if TYPE_CHECKING:
 def settings_from(
     model: str | None,
     preset: EvaluationSettings | None,
-    lists: dict[str, list[str] | None],
-    values: dict[str, Any],
-    sampling: dict[str, Any],
+    table: TableOptions,
+    given: dict[str, Any],
 ) -> EvaluationSettings:
     """The preset with what was given; lists add to it, values take the place of its own.
 
     Args:
         model: as it was named, if it was.
         preset: the settings of a preset, if one was asked for.
-        lists: specs by the name of the setting.
-        values: by the name of the setting; None where none was given.
-        sampling: likewise, of the sampling.
+        table: of the command.
+        given: values of settings by option.
     """
-    from dataclasses import replace
-
     from safegen.evaluation.settings import EvaluationSettings
-    from safegen.lab.pictures import SAMPLING
-    from safegen.lab.world.objects import UNSAFE_NAMES
-    from safegen.models.sampling import SamplingSettings
+    from safegen.profiles import Profile, concept_for, profile_of
 
-    usual = SAMPLING if model == "lab" or preset is not None else SamplingSettings()
-    chosen = {name: value for name, value in values.items() if value is not None}
-    chosen["sampling"] = replace(
-        usual, **{name: value for name, value in sampling.items() if value is not None}
-    )
-    added: dict[str, Any] = {name: tuple(specs or ()) for name, specs in lists.items()}
+    named = preset.model if preset is not None else str(model)
+    concept = concept_for(named, table.concept_text, table.concept)
+    chosen = {**given, "concept": concept} if concept else given
     if preset is not None:
-        joined: dict[str, Any] = {
-            name: (*getattr(preset, name), *specs) for name, specs in added.items()
-        }
-        return replace(preset, **joined, **chosen)
-    unsafe_names = frozenset(UNSAFE_NAMES) if model == "lab" else frozenset()
-    return EvaluationSettings(str(model), unsafe_names=unsafe_names, **added, **chosen)
+        return preset.changed(**_added(preset, chosen))
+    usual = profile_of(named) or Profile()
+    empty = {"defense": (), "unsafe": (), "unsafe_names": frozenset(usual.unsafe_names)}
+    return EvaluationSettings.of(**{**empty, **usual.sampling, **chosen, "model": named})
 
 
-def given(loading: LoadOptions) -> dict[str, Any]:
-    """The options of loading as settings; None where one was not given."""
-    return {name: value or None for name, value in vars(loading).items()}
-
-
-def concept_of(model: str | None, text: str | None, name: str | None) -> Any:
-    """The concept that was given, or the model's own."""
-    from safegen.profiles import concept_for
-
-    return concept_for(model or "", text, name)
+def _added(preset: EvaluationSettings, given: dict[str, Any]) -> dict[str, Any]:
+    """The values, with a preset's own specs before those of the lists."""
+    fields = {option.name: option.field for option in own_options(type(preset))}
+    return {
+        name: [*getattr(preset, fields[name]), *value] if isinstance(value, list) else value
+        for name, value in given.items()
+    }
 
 
 def check_preset(model: str | None, name: str | None) -> None:
@@ -100,6 +87,48 @@ def observers(
     """Specs of the observers that were named."""
     named = {"detector": detector, "objects": objects, "clip": clip}
     return [f"{name}:{place}" for name, place in named.items() if place is not None]
+
+
+def fill(
+    settings: EvaluationSettings, table: TableOptions, out: Path, patches: Path | None
+) -> None:
+    """Fill a run folder's table and write its report; the exit code is 1 if a bound is missed."""
+    with filled(settings, table, out, patches):
+        pass
+
+
+@contextmanager
+def filled(
+    settings: EvaluationSettings, table: TableOptions, out: Path, patches: Path | None
+) -> Iterator[None]:
+    """What ``fill`` does, with the block after the report and before the bounds.
+
+    Args:
+        settings: what to evaluate.
+        table: of the command.
+        out: run folder.
+        patches: run folder that is to have the preset's patches; None without a preset.
+    """
+    from safegen.cli import _showing as showing
+    from safegen.cli._console import Console
+    from safegen.evaluation.requirements import Requirement
+
+    requirements = [Requirement.parse(text) for text in table.require]
+    console = Console()
+    prepare(settings, requirements, patches, console)
+    options = executor_options(table, patches is not None)
+    results = run(settings, out, table.executor, options, console)
+    showing.write(results, settings, out, console, unblurred=table.unblurred)
+    yield
+    exit_if_missed(requirements, results)
+
+
+def executor_options(table: TableOptions, preset: bool) -> ExecutorOptions:
+    """How many workers there are, and where; with a preset one for each core of this machine."""
+    from safegen.evaluation.executors import ExecutorOptions
+
+    usual = cores() if preset and table.executor == "local" else None
+    return ExecutorOptions(table.workers or usual, table.ray_address)
 
 
 def prepare(
@@ -168,11 +197,6 @@ def exit_if_missed(requirements: Sequence[Requirement], table: Table) -> None:
         typer.echo(f"safegen: {line}", err=True)
     if lines:
         raise typer.Exit(1)
-
-
-def workers_of(preset: str | None, executor: str) -> int | None:
-    """How many workers where none was given: one for each core with a preset, on this machine."""
-    return cores() if preset is not None and executor == "local" else None
 
 
 def cores() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import MISSING
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -21,22 +22,26 @@ LONGEST_METAVAR = 21
 def takes_settings(**kinds: type[Settings]) -> Callable[[Command], Command]:
     """Give a command the options of settings, and ``--settings``, a file that sets any option.
 
+    An argument of the command whose type is a settings class gets these settings.
+
     Args:
-        kinds: settings by the command's argument, which is told the values that were given, by
-            the options' names.
+        kinds: settings by an argument that gets the values that were given alone, by option.
     """
 
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True).parameters.values()
-        added = {name: [_parameter(each) for each in options(kind)] for name, kind in kinds.items()}
+        whole = {each.name: each.annotation for each in own if _is_settings(each.annotation)}
+        every = {**kinds, **whole}
+        added = {name: [_parameter(each) for each in options(kind)] for name, kind in every.items()}
 
         @functools.wraps(command)
         def with_options(**given: Any) -> None:
             del given["settings"]
-            told = {name: _given(given, each) for name, each in added.items()}
+            told: dict[str, Any] = {name: _given(given, each) for name, each in added.items()}
+            told.update({name: kind.of(**told[name]) for name, kind in whole.items()})
             command(**given, **told)
 
-        shown = [each for each in own if each.name not in kinds]
+        shown = [each for each in own if each.name not in every]
         shown += [each for parameters in added.values() for each in parameters]
         shown.append(_FILE)
         with_options.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
@@ -44,6 +49,10 @@ def takes_settings(**kinds: type[Settings]) -> Callable[[Command], Command]:
         return with_options
 
     return decorate
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, Settings)
 
 
 def _given(values: dict[str, Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
@@ -60,7 +69,7 @@ def _parameter(option: Option) -> inspect.Parameter:
         help=_help(option),
         metavar=metavar,
         show_default=False,  # the value of "not given"
-        rich_help_panel=option.group.capitalize() or None,
+        rich_help_panel=option.panel or None,
     )
     return inspect.Parameter(
         option.name,
@@ -72,12 +81,9 @@ def _parameter(option: Option) -> inspect.Parameter:
 
 def _help(option: Option) -> str:
     """What the setting is, with its default."""
-    if option.default in (None, ()):
+    if option.default in (None, (), "", False, MISSING):
         return option.help
-    text = (
-        ",".join(map(str, option.default)) if isinstance(option.default, tuple) else option.default
-    )
-    return f"{option.help.removesuffix('.')} (default: {text})."
+    return f"{option.help.removesuffix('.')} (default: {option.written(option.default)})."
 
 
 def _on_command_line(kind: Any) -> tuple[Any, str | None]:
@@ -107,9 +113,9 @@ def _read_file(context: typer.Context, path: Path | None) -> None:
             raise SafegenError(f"{place}unknown setting {name!r}{suggestion(name, known)}")
         values[name] = [value] if option.multiple and not isinstance(value, list) else value
         try:
-            option.type_cast_value(context, values[name])
+            option.process_value(context, values[name])
         except typer.BadParameter as error:
-            raise SafegenError(f"{place}{name}: {error.message}") from error
+            raise SafegenError(f"{place}{name}: {value!r}: {error.message}") from error
     context.default_map = values
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safegen.cli._options import check_out
 from safegen.cli.loading import Model, takes_load_options
 from safegen.models.options import LoadOptions
 
@@ -31,6 +32,7 @@ def apply(
     from safegen.patches.folder import save_pipeline
     from safegen.patches.patch import Patch
 
+    check_out(out, model, patch)
     save_pipeline(hardened(model, Patch.load(patch), loading), out, half=half)
     typer.echo(f"wrote {out}")
 

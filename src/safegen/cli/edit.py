@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safegen.cli._options import check_out_file
 from safegen.cli._settings import takes_settings
-from safegen.cli.loading import Model, Preset, takes_load_options
+from safegen.cli.loading import Model, Preset
 from safegen.editing.settings import LORA_RATE, EditSettings
 from safegen.models.options import LoadOptions
+from safegen.profiles import Profile, profile_of
+from safegen.settings import options
 
 if TYPE_CHECKING:
     from safegen.editing.memory.components import EditMemory
@@ -29,7 +32,6 @@ PARTS = {
 """What the table calls the components of an edit's memory."""
 
 
-@takes_load_options
 @takes_settings(given=EditSettings)
 def edit(
     model: Model,
@@ -61,6 +63,7 @@ def edit(
     GPUs: accelerate launch -m safegen edit …; the batch is divided among them.
     """
     settings = _settings(model, preset, given)
+    check_out_file(out, triplets, model)
     from accelerate import PartialState
 
     from safegen.cli._edit_progress import EditProgress
@@ -70,6 +73,7 @@ def edit(
     pipeline = _load(model, settings, loading)
     latents = _latents(pipeline, triplets, detector)
     if dry_run:
+        _print_settings(settings)
         _print_plan(plan(pipeline, latents, settings, on_prediction=_print_verdict))
         return
     folder = run_folder or out.with_suffix(".run")
@@ -91,7 +95,7 @@ def edit(
 
 
 def _settings(model: str, preset: str | None, given: dict[str, Any]) -> EditSettings:
-    ours = EditSettings.lab() if model == "lab" else EditSettings()
+    ours = EditSettings.of(**(profile_of(model) or Profile()).edit)
     start = EditSettings.paper() if given.get("objective") == "paper" else ours
     settings = start.preset(preset)
     if "lora_rank" in given:
@@ -136,6 +140,13 @@ def _print_verdict(memory: EditMemory) -> None:
         f"{card} GiB {'suffices' if memory.fits(card) else 'is too small'}" for card in CARDS
     )
     typer.echo(f"predicted peak {_size(memory.total)}; a card of {', of '.join(verdicts)}")
+
+
+def _print_settings(settings: EditSettings) -> None:
+    """In the form of a settings file."""
+    for option in options(EditSettings):
+        group = getattr(settings, option.group) if option.group else settings
+        typer.echo(f"{option.name}: {option.written(getattr(group, option.field))}")
 
 
 def _print_plan(plan: EditPlan) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from safegen.cli._options import check_out_file
 from safegen.cli.loading import Model, takes_load_options
 from safegen.models.options import LoadOptions
 
@@ -44,6 +45,7 @@ def erase(
     from safegen.models.loading import load_pipeline
     from safegen.profiles import concept_for, profile_of
 
+    check_out_file(out, model)
     eraser = create_eraser(method, profile_of(model))
     erased = concept_for(model, concept_text, concept)
     if erased is None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from safegen.cli.loading import Model, takes_load_options
-from safegen.models.options import LoadOptions
+from safegen.cli._settings import takes_settings
+from safegen.cli.loading import Model
+from safegen.models.options import LoadOptions, SamplingSettings
 
 if TYPE_CHECKING:
     from safegen.defenses import Defense
@@ -45,20 +45,10 @@ Seed = Annotated[
         min=0,
     ),
 ]
-Steps = Annotated[int, typer.Option(help="Denoising steps.", min=1)]
-Guidance = Annotated[
-    float | None,
-    typer.Option(
-        help="Guidance scale, also instead of a prompt set's own; 1 turns it off "
-        "(default: those, and 5).",
-    ),
-]
-Sampler = Annotated[str, typer.Option(help="ddim, dpm++ or euler.")]
-Negative = Annotated[str, typer.Option(help="What to move away from.")]
 Batch = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
 
 
-@takes_load_options
+@takes_settings(given=SamplingSettings)
 def generate(
     model: Model,
     out: Out,
@@ -69,12 +59,9 @@ def generate(
     concept_text: ConceptText = None,
     samples: Samples = 1,
     seed: Seed = None,
-    steps: Steps = 25,
-    guidance: Guidance = None,
-    sampler: Sampler = "ddim",
-    negative_prompt: Negative = "",
     batch: Batch = 8,
     *,
+    given: dict[str, Any],
     loading: LoadOptions,
 ) -> None:
     """Generate pictures; each depends on the model, its prompt, its seed and the settings only.
@@ -87,12 +74,9 @@ def generate(
     from safegen.cli import _generation as generation
     from safegen.cli._console import Console
     from safegen.models.loading import load_pipeline
-    from safegen.models.sampling import SamplingSettings
 
     offline = loading.local_files_only
-    settings = SamplingSettings(steps=steps, sampler=sampler, negative_prompt=negative_prompt)
-    if guidance is not None:
-        settings = dataclasses.replace(settings, guidance=guidance)
+    settings, guidance = SamplingSettings.of(**given), given.get("guidance_scale")
     listed, identity = generation.list_prompts(prompts, local_files_only=offline)
     wanted = [*generation.text_prompts(prompt or []), *listed]
     jobs = generation.resolve_prompts(wanted, samples, settings, seed=seed, guidance=guidance)

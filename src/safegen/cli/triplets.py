@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safegen.cli._options import check_out, check_out_file
 from safegen.cli.loading import Model, takes_load_options
 from safegen.errors import SafegenError
 from safegen.models.options import LoadOptions
@@ -97,7 +98,7 @@ Seed = Annotated[
     ),
 ]
 Steps = Annotated[int | None, typer.Option(help="Denoising steps.", min=1, rich_help_panel=_MADE)]
-Guidance = Annotated[
+GuidanceScale = Annotated[
     float | None, typer.Option(help="Guidance scale; 1 turns it off.", rich_help_panel=_MADE)
 ]
 Batch = Annotated[
@@ -134,7 +135,7 @@ def triplets(
     count: Count = None,
     seed: Seed = None,
     steps: Steps = None,
-    guidance: Guidance = None,
+    guidance_scale: GuidanceScale = None,
     batch: Batch = None,
     detector: DetectorSpec = None,
     threshold: Threshold = None,
@@ -148,7 +149,8 @@ def triplets(
     before the end, so an interrupted command begins anew. The file is as sensitive as the pictures
     in it: the autoencoder decodes them.
     """
-    made = {"count": count, "seed": seed, "steps": steps, "guidance": guidance, "batch": batch}
+    made = {"count": count, "seed": seed, "steps": steps, "guidance_scale": guidance_scale}
+    made["batch"] = batch
     of_files = {
         "masks": masks,
         "skip-undetected": skip_undetected or None,
@@ -161,7 +163,8 @@ def triplets(
         raise SafegenError(
             "--masks says what to censor; leave --detector, --threshold and --skip-undetected"
         )
-    _check_targets(out, censored_out)
+    check_out_file(out, model, csv)
+    _check_targets(censored_out)
     find = functools.partial(_find, model, detector, threshold, loading.local_files_only)
     load = functools.partial(_load, model, loading)
     if from_model:
@@ -169,7 +172,7 @@ def triplets(
         pipeline, source = _self_made(load, texts, find, censoring, made)
     else:
         files = _list_files(unsafe, benign, csv, masks)
-        _check_inputs(out, files, csv)
+        _check_inputs(out, files)
         pipeline, source = _from_files(load, files, find, censoring, skip_undetected)
     _write(pipeline, source, out, censored_out)
 
@@ -202,26 +205,22 @@ def _check_choice(
 
 def _refuse_strays(options: Mapping[str, object]) -> None:
     """Options of the other origin would have no effect."""
-    strays = [f"--{name}" for name, value in options.items() if value is not None]
+    strays = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if strays:
         raise SafegenError(f"{', '.join(strays)}: has no effect with this origin; leave it out")
 
 
-def _check_targets(out: Path, censored_out: Path | None) -> None:
-    """Before hours of work: the targets can be written and nothing is replaced unasked."""
-    if out.is_dir():
-        raise SafegenError(f"{out}: is a folder; give --out a file name (.safetensors)")
+def _check_targets(censored_out: Path | None) -> None:
+    """Before hours of work: nothing is replaced unasked."""
     if censored_out is not None and censored_out.exists():
         raise SafegenError(f"{censored_out}: exists already; give --censored-out a new folder")
 
 
-def _check_inputs(out: Path, files: TripletFiles, csv: Path | None) -> None:
+def _check_inputs(out: Path, files: TripletFiles) -> None:
     """The latents must not take the place of what they are made from."""
     pictures = [each for item in files.unsafe for each in (item.picture, item.censored, item.mask)]
-    inputs = {each.path.resolve() for each in pictures if each}
-    inputs |= {item.picture.path.resolve() for item in files.benign}
-    if out.resolve() in inputs or (csv is not None and out.resolve() == csv.resolve()):
-        raise SafegenError(f"{out}: is one of the inputs; give --out another file")
+    pictures += [item.picture for item in files.benign]
+    check_out(out, *(each.path for each in pictures if each))
 
 
 def _texts(
@@ -250,7 +249,7 @@ def _self_made(
     from safegen.triplets.making import SelfMadeTriplets
 
     given = {name: value for name, value in made.items() if value is not None}
-    sampling = {name: given.pop(name) for name in ("steps", "guidance") if name in given}
+    sampling = {name: given.pop(name) for name in ("steps", "guidance_scale") if name in given}
     settings = SamplingSettings(**sampling)
     detector = find()
     pipeline = load()

@@ -8,7 +8,7 @@ from typing import Any
 
 from safegen.attacks import Task
 from safegen.concepts import Concept
-from safegen.evaluation.settings import Precision
+from safegen.models.options import Precision
 from safegen.models.sampling import SamplingSettings
 from safegen.observers import Observation, ObserverIdentity
 from safegen.results.records import FindingRecord, Item
@@ -49,7 +49,7 @@ class WorkerSettings:
     model: str
     sampling: SamplingSettings
     concept: Concept | None = None
-    precision: Precision = "float32"
+    precision: Precision = "fp32"
     threads: int = 1
     local_files_only: bool = False
     variant: str | None = None

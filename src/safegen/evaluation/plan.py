@@ -194,7 +194,7 @@ def items_of(prompts: Iterable[Prompt], settings: EvaluationSettings) -> Iterato
         SafegenError: a prompt has a guidance scale below 1.
     """
     for prompt in prompts:
-        guidance = settings.sampling.guidance if prompt.guidance is None else prompt.guidance
+        guidance = settings.sampling.guidance_scale if prompt.guidance is None else prompt.guidance
         if guidance < 1:
             raise SafegenError(
                 f"prompt {prompt.id} has guidance {guidance:g}, and at least 1 is needed; "

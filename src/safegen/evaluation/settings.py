@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safegen.concepts import Concept
 from safegen.errors import SafegenError
-from safegen.models.sampling import SamplingSettings
-from safegen.results.records import ORIGINAL, Role
+from safegen.models.options import LoadOptions, Precision, SamplingSettings
+from safegen.settings import MAX_SEED, Settings, setting
 
-Precision = Literal["float32", "float16", "bfloat16"]
+if TYPE_CHECKING:
+    from safegen.results.records import Role
+
 _NAMED = re.compile(r"([\w.+-]+)=(.+)", re.DOTALL)
 
 
@@ -34,25 +36,38 @@ class NamedSpec(NamedTuple):
         return self.spec if self.name is None else f"{self.name}={self.spec}"
 
 
+SETS = "SPEC or NAME=SPEC, such as i2p:FILE or lab:explicit; may be repeated."
+MAX_BATCH = 4096
+"""Most pictures at once; more fit no device."""
+
+
 @dataclass(frozen=True)
-class AttackSettings:
-    """What attacks an evaluation makes, and what the attacker has. All are specs.
+class AttackSettings(Settings):
+    """What attacks an evaluation makes, and what the attacker has. All are specs."""
 
-    Attributes:
-        attacks: one or more, ``SPEC`` or ``NAME=SPEC``; each is a column of the table.
-        goals: prompts that say openly what the attacker wants; each is attacked.
-        judge: the attacker's own detector.
-        examples: other such prompts, for what is learned beforehand; none if None.
-        clip: the attacker's own CLIP model, ``lab``, a folder or a hub id; none if None.
-    """
-
-    attacks: tuple[str, ...]
-    goals: str
-    judge: str
-    examples: str | None = None
-    clip: str | None = None
+    attacks: tuple[str, ...] = setting(
+        help="Attack to make, SPEC or NAME=SPEC, such as sneakyprompt:p or img2img:0.5; may be "
+        "repeated.",
+        option="attack",
+        panel="Attacks",
+    )
+    goals: str = setting(
+        help="Prompts that say openly what the attacker wants, such as lab:explicit; each is "
+        "attacked.",
+        panel="Attacks",
+    )
+    judge: str = setting(
+        help="Attacker's own detector (default: that of --detector).", panel="Attacks"
+    )
+    examples: str | None = setting(
+        None, "Other such prompts, for what is learned beforehand.", panel="Attacks"
+    )
+    clip: str | None = setting(
+        None, "Attacker's own CLIP model: a folder, a hub id, or lab.", panel="Attacks"
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.attacks:
             raise SafegenError("no attack to make; give one, such as --attack random-tokens")
 
@@ -63,55 +78,77 @@ class AttackSettings:
 
 
 @dataclass(frozen=True)
-class EvaluationSettings:
+class EvaluationSettings(LoadOptions):
     """Settings of an evaluation. Defenses and prompt sets are specs, or ``NAME=SPEC``.
 
     Attributes:
-        model: ``lab``, a diffusers folder, a hub id or a single file.
-        defenses: specs; ``none`` is always evaluated, and first.
-        unsafe, benign, near_miss: specs of the prompt sets of each role.
-        observers: specs of what looks at the pictures.
-        sampling: how pictures are sampled; its guidance is for prompts without one of their own.
-        samples: pictures a prompt.
-        seed: base of all seeds, instead of those of the prompts.
+        model: name of a profile such as ``lab``, a diffusers folder, a hub id or a single file.
         concept: what text-dependent defenses are told to avoid, and attackers are after.
-        batch: pictures, or attacked prompts, at once. Their last bits depend on it, so a run
-            keeps to it.
-        threads: of the processor in each worker; the last bits depend on them as well.
-        precision: of the model's weights.
         unsafe_names: objects that belong to the concept, which retention does not count.
-        real: pictures that the Fréchet distance compares with: a folder, or ``lab``.
-        local_files_only: never ask the hub.
-        variant, config, allow_pickle, plain_kernels: how the model is loaded; see
-            ``safegen.models.options``.
+        sampling: how pictures are sampled.
         attack: what is attacked, and how; nothing is if None.
-        allow_other_code: add to results that another version of safegen, or of a package, made.
     """
 
     model: str
-    defenses: tuple[str, ...]
-    unsafe: tuple[str, ...]
-    observers: tuple[str, ...]
-    benign: tuple[str, ...] = ()
-    near_miss: tuple[str, ...] = ()
-    sampling: SamplingSettings = field(default_factory=SamplingSettings)
-    samples: int = 1
-    seed: int | None = None
+    defenses: tuple[str, ...] = setting(
+        help="Defense, SPEC or NAME=SPEC, such as sld-max or safegen:PATCH+sld-max; may be "
+        "repeated. The undefended model is always evaluated.",
+        option="defense",
+        panel="Evaluated",
+    )
+    unsafe: tuple[str, ...] = setting(
+        help=f"Prompts that ask for the concept: {SETS}", panel="Evaluated"
+    )
+    observers: tuple[str, ...] = setting(
+        help="Observer of the pictures, a spec such as detector:nudenet; may be repeated.",
+        option="observer",
+        panel="Evaluated",
+    )
+    benign: tuple[str, ...] = setting(
+        (), f"Prompts whose pictures must stay: {SETS}", panel="Evaluated"
+    )
+    near_miss: tuple[str, ...] = setting(
+        (), f"Benign prompts whose pictures resemble the concept: {SETS}", panel="Evaluated"
+    )
+    sampling: SamplingSettings = SamplingSettings()
+    samples: int = setting(1, "Pictures a prompt.", minimum=1, panel="Sampling")
+    seed: int | None = setting(
+        None,
+        "Base of all seeds, instead of the seeds of the prompts.",
+        panel="Sampling",
+        minimum=0,
+        maximum=MAX_SEED,
+    )
     concept: Concept | None = None
-    batch: int = 8
-    threads: int = 1
-    precision: Precision = "float32"
+    batch: int = setting(
+        8,
+        "Pictures, or attacked prompts, at once in each worker; the last bits of pictures depend "
+        "on it, so a run keeps to it.",
+        panel="Computation",
+        minimum=1,
+        maximum=MAX_BATCH,
+    )
+    threads: int = setting(
+        1,
+        "Processor threads a worker; the last bits of pictures depend on them.",
+        panel="Computation",
+        minimum=1,
+    )
+    precision: Precision = setting("fp32", "Precision of the weights.", panel="Computation")
     unsafe_names: frozenset[str] = frozenset()
-    real: str | None = None
-    local_files_only: bool = False
-    variant: str | None = None
-    config: str | None = None
-    allow_pickle: bool = False
-    plain_kernels: bool = False
+    real: str | None = setting(
+        None,
+        "Real pictures for the Fréchet distance: a folder, or lab.",
+        panel="Evaluated",
+    )
     attack: AttackSettings | None = None
-    allow_other_code: bool = False
+    allow_other_code: bool = setting(
+        False,
+        "Add to a run folder whose results another version of safegen or its packages made.",
+    )
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for given, what, option in (
             (self.defenses, "no defense", "--defense sld-max"),
             (self.unsafe or self.attack, "no unsafe prompt set", "--unsafe i2p:FILE"),
@@ -119,12 +156,6 @@ class EvaluationSettings:
         ):
             if not given:
                 raise SafegenError(f"{what} to evaluate; give one, such as {option}")
-        for name in ("samples", "batch", "threads"):
-            if getattr(self, name) < 1:
-                raise SafegenError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.precision not in get_args(Precision):
-            known = ", ".join(get_args(Precision))
-            raise SafegenError(f"unknown precision {self.precision!r}; known: {known}")
         if self.attack is not None and self.concept is None:
             raise SafegenError(
                 "an attack has to be told what it is after; give the concept's text: --concept-text"
@@ -136,6 +167,8 @@ class EvaluationSettings:
     @property
     def defense_specs(self) -> list[NamedSpec]:
         """All defenses, the original first."""
+        from safegen.results.records import ORIGINAL
+
         named = [NamedSpec.parse(text) for text in self.defenses]
         return [NamedSpec(None, ORIGINAL), *(each for each in named if each != (None, ORIGINAL))]
 

@@ -18,6 +18,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from safegen.defenses import Defense, create_defense, defended
+from safegen.editing.memory.precision import DTYPES
 from safegen.errors import SafegenError
 from safegen.evaluation.jobs import (
     Draw,
@@ -105,7 +106,7 @@ class Worker:
 
     def _draw(self, job: Draw) -> Drawn:
         items = list(job.items.values())
-        sampling = replace(self.settings.sampling, guidance=items[0].guidance)
+        sampling = replace(self.settings.sampling, guidance_scale=items[0].guidance)
         requests = [ImageRequest(item.text, item.seed) for item in items]
         with noting() as notes:
             self._stand_down()
@@ -146,7 +147,7 @@ class Worker:
             settings = self.settings
             self._pipeline = load_pipeline(
                 settings.model,
-                dtype=getattr(torch, settings.precision),
+                dtype=DTYPES[settings.precision],
                 local_files_only=settings.local_files_only,
                 variant=settings.variant,
                 config=settings.config,

@@ -64,7 +64,7 @@ LAB = Profile(
     unsafe_names=UNSAFE_NAMES,
     preserved=tuple(OBJECTS[name].text for name in BENIGN_NAMES),
     erased=_erased,
-    sampling={"steps": 16, "guidance": 5.0, "sampler": "dpm++"},
+    sampling={"steps": 16, "guidance_scale": 5.0, "sampler": "dpm++"},
     edit={  # the weights bear a hundred times larger steps than those of real models
         "steps": 380,
         "unsafe_batch": 4,

@@ -1,31 +1,60 @@
-"""How a model is loaded, what of it is trained and in which precision: choices without torch."""
+"""How a model is loaded and sampled, what of it is trained: choices, without torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
+from safegen.settings import Settings, setting
+
 Scope = Literal["self-attention", "self-attention+output"]
 """What an edit trains; nothing of it sees a text."""
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point formats of weights and computation."""
+Sampler = Literal["ddim", "dpm++", "euler"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions(Settings):
+    """How a model is loaded: keyword arguments of ``load_pipeline``."""
+
+    variant: str | None = setting(
+        None,
+        "Variant of the weight files in a folder or on the hub, such as fp16.",
+        panel="Loading",
+    )
+    config: str | None = setting(
+        None,
+        "Configuration of a single file: sd1, sd2, sd2-base, sdxl, or a diffusers folder "
+        "(default: the one that its weights fit).",
+        panel="Loading",
+    )
+    allow_pickle: bool = setting(
+        False, "Read weights from pickles too (.ckpt, .bin).", panel="Loading"
+    )
+    local_files_only: bool = setting(False, "Never ask the hub.", panel="Loading")
+    plain_kernels: bool = setting(
+        False,
+        "Use PyTorch's public interface only: slower, the same but for rounding.",
+        panel="Loading",
+    )
 
 
 @dataclass(frozen=True)
-class LoadOptions:
-    """Keyword arguments of ``load_pipeline`` that commands share.
+class SamplingSettings(Settings):
+    """How pictures are sampled."""
 
-    Attributes:
-        variant: of the weight files in a folder or on the hub, such as ``fp16``.
-        config: of a single file: a diffusers folder, or one of the configurations that ship with
-            the package (``sd1``, ``sd2``, ``sd2-base``, ``sdxl``).
-        allow_pickle: read weights from pickles where there are no safetensors.
-        local_files_only: never ask the hub.
-        plain_kernels: use PyTorch's public interface only; see ``safegen.models.kernels``.
-    """
-
-    variant: str | None = None
-    config: str | None = None
-    allow_pickle: bool = False
-    local_files_only: bool = False
-    plain_kernels: bool = False
+    steps: int = setting(25, "Denoising steps.", minimum=1)
+    guidance_scale: float = setting(
+        5.0,
+        "Scale of classifier-free guidance for prompts without one of their own; 1 turns it off.",
+        minimum=1,
+    )
+    sampler: Sampler = setting("ddim", "Sampler: ddim, dpm++ or euler.")
+    negative_prompt: str = setting("", "Text that guidance moves away from.")
+    height: int | None = setting(
+        None, "Height in pixels (default: the model's own).", minimum=8, maximum=8192
+    )
+    width: int | None = setting(
+        None, "Width in pixels (default: the model's own).", minimum=8, maximum=8192
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 from safegen.errors import SafegenError, first_line
 from safegen.models.anatomy import model_size
 from safegen.models.onednn import onednn_layers
+from safegen.models.options import SamplingSettings as SamplingSettings
 from safegen.models.prediction import flow_shift, prediction_of
 from safegen.seeds import sample_seed as sample_seed
 
@@ -38,34 +38,6 @@ FLOW_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "euler": ("FlowMatchEulerDiscreteScheduler", {}),
 }
-
-
-@dataclass(frozen=True)
-class SamplingSettings:
-    """How pictures are sampled.
-
-    Attributes:
-        steps: denoising steps.
-        guidance: scale of classifier-free guidance; 1 turns it off.
-        sampler: one of ``SAMPLERS``.
-        negative_prompt: what guidance moves away from.
-        height, width: in pixels; the model's own size if None.
-    """
-
-    steps: int = 25
-    guidance: float = 5.0
-    sampler: str = "ddim"
-    negative_prompt: str = ""
-    height: int | None = None
-    width: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise SafegenError(f"steps must be at least 1, not {self.steps}")
-        if not 1 <= self.guidance < math.inf:
-            raise SafegenError(f"guidance must be at least 1 and finite, not {self.guidance}")
-        if self.sampler not in SAMPLERS:
-            raise SafegenError(f"unknown sampler {self.sampler!r}; known: {', '.join(SAMPLERS)}")
 
 
 @dataclass(frozen=True)
@@ -207,7 +179,7 @@ def draw_batch(
     with _told(len(batch)), onednn_layers(networks):
         output = pipeline(
             num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance,
+            guidance_scale=settings.guidance_scale,
             height=settings.height or model_size(pipeline),
             width=settings.width or model_size(pipeline),
             output_type="np",

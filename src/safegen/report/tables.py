@@ -225,7 +225,7 @@ def _caption(provenance: Mapping[str, Any], table: Table) -> Iterator[str]:
         seeds = "the prompts' own seeds" if seed is None else f"seeds from base {seed}"
         yield (
             f"Sampling: {sampling['steps']} steps of {sampling['sampler']} at guidance "
-            f"{sampling['guidance']:g}{besides}, {samples} a prompt, {seeds}"
+            f"{sampling['guidance_scale']:g}{besides}, {samples} a prompt, {seeds}"
         )
     if observers := provenance.get("observers"):
         told = (f"{name} ({_observer(settings)})" for name, settings in observers.items())
