@@ -41,7 +41,7 @@ class Bounds:
 
     def __str__(self) -> str:
         said = (
-            ("at least", self.minimum),
+            ("of at least", self.minimum),
             ("above", self.above),
             ("at most", self.maximum),
             ("below", self.below),
@@ -225,7 +225,7 @@ def described(kind: Any, bounds: str = "") -> str:
         if others == [Ellipsis]:
             return f"a list, each {described(each)}"
         return f"{1 + len(others)} numbers {bounds}".strip()
-    word = _WORDS.get(kind) or str(getattr(kind, "__name__", kind))
+    word = _WORDS.get(kind) or str(kind.__doc__).partition(";")[0].lower()
     return f"{word} {bounds}".strip() if kind in (int, float) else word
 
 
