@@ -9,6 +9,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from safegen.cli import app
 from safegen.cli._settings import takes_settings
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
@@ -33,13 +34,13 @@ def command(
 @pytest.fixture
 def run(tmp_path: Path) -> Any:
     """Runs the command with a settings file of a text; returns what it was told."""
-    app = typer.Typer()
-    app.command()(command)
+    alone = typer.Typer()
+    alone.command()(command)
 
     def run_with(text: str, *arguments: str) -> list[Any]:
         file = tmp_path / "mine.yaml"
         file.write_text(text)
-        result = CliRunner().invoke(app, ["lab", "--settings", str(file), *arguments])
+        result = CliRunner().invoke(alone, ["lab", "--settings", str(file), *arguments])
         if isinstance(result.exception, SafegenError):
             raise result.exception
         assert result.exit_code == 0, result.output
@@ -96,3 +97,11 @@ def test_what_a_file_has_wrong_is_said_with_its_line(run: Any, text: str, messag
     with pytest.raises(SafegenError) as error:
         run(text)
     assert message in str(error.value)
+
+
+def test_no_help_is_cut_off_at_80_columns() -> None:
+    names = [command.name for command in app.registered_commands]
+    for name in names:
+        result = CliRunner().invoke(app, [str(name), "--help"], env={"COLUMNS": "80"})
+        assert result.exit_code == 0
+        assert "…" not in result.output, name

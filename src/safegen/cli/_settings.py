@@ -96,7 +96,7 @@ def _on_command_line(kind: Any) -> tuple[Any, str | None]:
         return str, metavar if len(metavar) <= LONGEST_METAVAR else None
     if get_origin(kind) is tuple:
         return (list[str], None) if Ellipsis in kinds else (str, "LOW,HIGH")
-    return (str, "NAME=SHARE,…") if hasattr(kind, "parse") else (kind, None)
+    return (str, "NAME=SHARE") if hasattr(kind, "parse") else (kind, None)
 
 
 def _read_file(context: typer.Context, path: Path | None) -> None:

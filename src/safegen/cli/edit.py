@@ -60,7 +60,7 @@ def edit(
     No text that asks for the unsafe is seen, and no weight that takes a text is trained.
 
     An interrupted edit goes on where it was when the same command is given again. On several
-    GPUs: accelerate launch -m safegen edit …; the batch is divided among them.
+    GPUs: accelerate launch -m safegen edit ARGUMENTS; the batch is divided among them.
     """
     settings = _settings(model, preset, given)
     check_out_file(out, triplets, model)
