@@ -36,7 +36,7 @@ def test_pictures_depend_on_neither_batch_nor_order(tiny_pipeline: Any, sampler:
 
 
 def test_agrees_with_the_pipelines_own_call(tiny_pipeline: Any) -> None:
-    ours = _pictures(tiny_pipeline, REQUESTS[:1], 1, guidance=4.0)[REQUESTS[0]]
+    ours = _pictures(tiny_pipeline, REQUESTS[:1], 1, guidance_scale=4.0)[REQUESTS[0]]
     theirs = tiny_pipeline(
         "a cat",
         num_inference_steps=3,

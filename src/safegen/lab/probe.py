@@ -84,6 +84,6 @@ class Probe:
         prompts = self._prompts[kind]
         images = draw_prompts(self._pipeline, prompts)
         sights = [Sight(*pair) for pair in zip(images, (p.text for p in prompts), strict=True)]
-        items = [Item(p.id, 0, p.text, p.seed, SAMPLING.guidance, p.asked) for p in prompts]
+        items = [Item(p.id, 0, p.text, p.seed, SAMPLING.guidance_scale, p.asked) for p in prompts]
         seen = {each.identity.name: each.observe(sights) for each in self._observers}
         return Cell(defense, kind, ROLES[kind], items, seen, frozenset(UNSAFE_NAMES))
