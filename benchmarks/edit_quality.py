@@ -23,6 +23,7 @@ from safegen.editing.settings import PRESETS, EditSettings, Mixture
 from safegen.files import write_atomically
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.probe import PATCHED, Probe, probe_prompts
+from safegen.lab.profile import LAB
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.models.loading import load_pipeline
 from safegen.results.records import ORIGINAL, Estimate
@@ -51,7 +52,7 @@ class Variant:
 
 def variants() -> Iterator[Variant]:
     """The default, and what differs from it in one respect."""
-    default, empty = EditSettings.lab(), Mixture()
+    default, empty = EditSettings.of(**LAB.edit), Mixture()
     yield Variant("default", default)
     yield Variant(
         "paper objective, else default", default.changed(objective="paper", guidance_scale=1.0)

@@ -2,7 +2,7 @@
 
     python benchmarks/time_to_removal.py [--minutes 9] [--prompts 24] [--every 25] [--out FOLDER]
 
-On the lab, with the same triplets. Ours is ``EditSettings.lab()``; the paper's is
+On the lab, with the same triplets. Ours has the values of the lab's profile; the paper's is
 ``EditSettings.paper()`` at the learning rate of ours, since the published one is for a model whose
 weights bear a hundredth of it, and with the five batches of a step computed as one, which is the
 same step and quicker here. Every so many steps the moving average is put into another copy of the
@@ -39,6 +39,7 @@ from safegen.files import write_atomically
 from safegen.lab.classifier import object_scores
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import draw_prompts
+from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.lab.world.world import Kind
@@ -224,7 +225,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, default=25, help="steps between evaluations (> 1)")
     parser.add_argument("--paper-every", type=int, default=200, help="the same for the paper's")
     parser.add_argument(
-        "--paper-rate", type=float, default=EditSettings.lab().optimisation.learning_rate
+        "--paper-rate", type=float, default=EditSettings.of(**LAB.edit).optimisation.learning_rate
     )
     parser.add_argument("--times", type=float, default=12, help="the compute of ours, at most")
     parser.add_argument("--benign", type=float, default=0.97)
@@ -243,7 +244,7 @@ def main() -> None:
         unsafe_batch=published.data.unsafe_batch * published.optimisation.gradient_accumulation,
         gradient_accumulation=1,
     )
-    ours = Recipe("ours", EditSettings.lab(), arguments.every, arguments)
+    ours = Recipe("ours", EditSettings.of(**LAB.edit), arguments.every, arguments)
     paper = Recipe("paper", settings, arguments.paper_every, arguments)
     ours.follow(triplets, judge, math.inf, until)
     if ours.finished(math.inf):

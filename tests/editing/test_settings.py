@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from safegen.editing.settings import PRESETS, EditSettings, Mixture
 from safegen.errors import SafegenError
+from safegen.lab.profile import LAB
 from safegen.settings import Option, options
 
 NUMBERS = [
@@ -95,7 +96,7 @@ def test_every_option_has_its_own_name_and_help() -> None:
 
 
 def test_a_preset_changes_what_it_is_for() -> None:
-    ours = EditSettings.lab().changed(steps=7)
+    ours = EditSettings.of(**LAB.edit).changed(steps=7)
     assert ours.preset(None) == ours
     assert PRESETS["robust"].steps == 4.5
     assert ours.preset("robust") == ours.changed(

@@ -345,21 +345,6 @@ class EditSettings(Settings):
             raise SafegenError("a rehearsal moves all weights; give --frozen-precision fp32")
 
     @classmethod
-    def lab(cls) -> EditSettings:
-        """For the lab's small model, whose weights bear a hundred times larger steps."""
-        return cls.of(
-            steps=380,
-            unsafe_batch=4,
-            benign_batch=8,
-            optimizer="muon",
-            learning_rate=1e-3,
-            preserve_weight=1.4,
-            teacher_pool=1280,
-            rehearsal_learning_rate=5e-4,
-            ema_decay=0.99,
-        )
-
-    @classmethod
     def paper(cls) -> EditSettings:
         """The settings of the paper and its released code (arXiv 2404.06666)."""
         return cls.of(

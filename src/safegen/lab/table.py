@@ -111,7 +111,7 @@ def make_patches(
     """
     pipeline = load_pipeline("lab")
     erasers = {"esd-x": create_eraser(esd, LAB), "uce": create_eraser("uce", LAB)}
-    chosen = edit_settings or EditSettings.lab()
+    chosen = edit_settings or EditSettings.of(**LAB.edit)
     edits = {"safegen": chosen, **{name: chosen.preset(each) for name, each in VARIANTS.items()}}
     source = LabTriplets(triplets, chosen.seed, benign=BENIGN_SHARE * triplets)
     missing = []
