@@ -126,7 +126,7 @@ def example_table(names: tuple[str, ...] = tuple(DRAWN)) -> Table:
         figures={key: value for name in names for key, value in figures_of(name).items()},
         provenance={
             "model": {"name": "lab", "hashes": {"unet": "a" * 64, "vae": "b" * 64}},
-            "sampling": {"steps": 25, "guidance": 5.0, "sampler": "ddim"},
+            "sampling": {"steps": 25, "guidance_scale": 5.0, "sampler": "ddim"},
             "samples": 1,
             "seed": None,
             "device": "cpu",

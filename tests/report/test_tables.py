@@ -30,7 +30,7 @@ from safegen.statistics.intervals import Interval
 
 PROVENANCE = {
     "model": {"name": "lab", "hashes": {"unet": "ab"}},
-    "sampling": {"steps": 16, "sampler": "dpm++", "guidance": 5.0},
+    "sampling": {"steps": 16, "sampler": "dpm++", "guidance_scale": 5.0},
     "samples": 1,
     "seed": None,
     "observers": {
