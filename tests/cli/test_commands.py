@@ -131,7 +131,10 @@ def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path)
         (["edit", "MODEL", "--triplets", "x", "--out", "MODEL/unet"], "unet: is a folder"),
         (["edit", "MODEL", "--triplets", "x", "--out", "MODEL/model_index.json/p"], "is a file"),
         (["triplets", "MODEL", "--csv", "OUT", "--out", "OUT"], "is read by this command"),
-        (["export", "MODEL", "OUT", "--format", "patch", "--out", "OUT"], "is read by this command"),
+        (
+            ["export", "MODEL", "OUT", "--format", "patch", "--out", "OUT"],
+            "is read by this command",
+        ),
         (["erase", "MODEL", "--method", "uce", "--out", "MODEL"], "is read by this command"),
         (
             ["edit", "MODEL", "--triplets", "x", "--preset", "strong", "--out", "OUT"],
