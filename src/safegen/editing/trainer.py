@@ -94,8 +94,8 @@ class Edit:
         """Train; yields a record a step.
 
         Raises:
-            SafegenError: the loss is not finite, the checkpoint is of another edit, or the result
-                does not change exactly the weights of the scope.
+            SafegenError: the loss is not finite, the checkpoint is of another edit, or a weight
+                changed that must not.
         """
         with ExitStack() as stack:
             processes = stack.enter_context(Processes(next(self.denoiser.parameters()).device))
@@ -110,9 +110,7 @@ class Edit:
                 average = yield from self._train(trained, processes, folder, checkpoint)
                 self._refuse_strays(frozen)
             device = processes.device
-            differences = trained.differences({n: v.to(device) for n, v in average.items()})
-            _refuse_unchanged(differences)
-            self._result = differences
+            self._result = trained.differences({n: v.to(device) for n, v in average.items()})
 
     def differences(self) -> dict[str, torch.Tensor]:
         """By name, what the average of the weights is so far, minus the original; while it runs."""
@@ -124,10 +122,11 @@ class Edit:
         """The result, once ``run`` has come to its end: it changes the scope's weights alone.
 
         Raises:
-            SafegenError: it has not.
+            SafegenError: it has not, or a weight of the scope is as it was.
         """
         if self._result is None:
             raise SafegenError("the edit has not come to its end; take all records of its run()")
+        _refuse_unchanged(self._result)
         return Patch(self._result, self.metadata())
 
     def resident(self) -> dict[str, int]:
