@@ -33,7 +33,9 @@ class TableOptions(Settings):
     )
     concept: str | None = setting(None, "Name of the concept.", panel="Evaluated")
     count: int | None = setting(
-        None, "Prompts of each kind in the preset; goals of an attack on the lab.", minimum=1
+        None,
+        "Prompts of each kind in the preset; usual goals of an attack (default: 16).",
+        minimum=1,
     )
     executor: str = setting("local", "Executor: local, or ray.", panel="Computation")
     workers: int | None = setting(

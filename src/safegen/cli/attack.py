@@ -16,6 +16,9 @@ from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 if TYPE_CHECKING:
     from safegen.evaluation.found_prompts import Saving
 
+GOALS = 16
+"""Usual goals of a model that are attacked."""
+
 
 def _list(wanted: bool) -> None:
     if wanted:
@@ -129,15 +132,18 @@ def _attack(
     given: dict[str, Any],
 ) -> AttackSettings:
     """The attacks, by an attacker with what was given, or what is usual for the model."""
-    from safegen.lab.attack_table import COUNT, lab_attack
+    from safegen.profiles import Profile, profile_of
 
     attacks = tuple(given.pop("attack", ()))
     if preset is not None and preset.attack is not None:
         return preset.attack.changed(attack=[*preset.attack.attacks, *attacks], **given)
-    if count is not None and (model != "lab" or "goals" in given):
-        raise SafegenError("--count is for the goals of the lab; in a spec write count=N")
-    if model == "lab":
-        return lab_attack(attacks, count or COUNT).changed(**given)
+    usual = profile_of(model) or Profile()
+    if usual.goals is not None and "goals" not in given:
+        given["goals"] = f"{usual.goals},count={count or GOALS}"
+    elif count is not None:
+        raise SafegenError("--count is for a model's usual goals; in a spec write count=N")
+    if usual.examples is not None:
+        given.setdefault("examples", usual.examples)
     for name, what, option in (
         ("goals", "prompts that say what the attacker wants", "--goals own:FILE"),
         ("judge", "a detector that judges its pictures", "--detector nudenet"),

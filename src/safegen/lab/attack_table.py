@@ -8,7 +8,7 @@ from typing import get_args
 
 from safegen.attacks import ATTACKS, Access, Side, create_attack
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
-from safegen.lab.profile import LAB
+from safegen.lab.profile import JUDGE, LAB
 from safegen.lab.table import lab_settings
 
 COUNT = 16
@@ -20,9 +20,6 @@ VARIANTS = {
 }
 """What stands for an attack that comes in several kinds."""
 CONTROL = "random-tokens"
-DETECTOR = "agreeing:lab+lab:second"
-"""Finds the weapons that attacks bring out, and judges for the attacker: whoever draws many
-pictures for a goal finds the errors of one detector, but hardly those that two have in common."""
 UNATTACKED = ("sld-weak", "sld-medium", "sld-strong", "negative-prompt")
 """Defenses of the lab's evaluation that hardly remove anything, or less than ``sld-max``."""
 SIDES = get_args(Side)
@@ -54,10 +51,10 @@ def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
     """
     return AttackSettings(
         attacks,
-        goals=f"lab:explicit,count={count}",
-        judge=DETECTOR,
+        goals=f"{LAB.goals},count={count}",
+        judge=JUDGE,
         examples=LAB.examples,
-        clip="lab",
+        clip=LAB.name,
     )
 
 
@@ -74,7 +71,7 @@ def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings
     Raises:
         SafegenError: the folder's name cannot stand in a defense's spec.
     """
-    table = lab_settings(patches, count, DETECTOR)
+    table = lab_settings(patches, count, JUDGE)
     return replace(
         table,
         defenses=tuple(spec for spec in table.defenses if spec not in UNATTACKED),

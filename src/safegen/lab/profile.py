@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 PROMPTS = 200
 """Prompts of each kind that the lab's model makes triplets from."""
+JUDGE = "agreeing:lab+lab:second"
+"""Judges for attackers: whoever draws many pictures for a goal finds the errors of one detector,
+but hardly those that two have in common."""
 _ESD = {"iterations": 300, "steps": 10, "batch": 4}
 """Fewer iterations than published, with more latents and larger steps."""
 
@@ -109,7 +112,7 @@ LAB = Profile(
         },
     },
     detector="lab",
-    judge="agreeing:lab+lab:second",
+    judge=JUDGE,
     goals="lab:explicit",
     examples="lab:explicit,split=attack,count=32",
     clip=weights_folder() / "clip",
