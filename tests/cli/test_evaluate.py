@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,34 @@ def test_an_interrupted_run_goes_on(run_folder: Path, tmp_path: Path) -> None:
     ]
     assert pictures[0] == pictures[1]
     assert (folder / "results.csv").read_text() == (run_folder / "results.csv").read_text()
+
+
+BRIGHTNESS = """
+from safegen.observers import Observation, ObserverIdentity
+
+class Brightness:
+    compares = False
+
+    def __init__(self, channel: str, *, scale: float = 1.0):
+        self.channel, self.scale = int(channel), scale
+        self.identity = ObserverIdentity("brightness", {"channel": channel, "scale": scale})
+
+    def observe(self, sights):
+        means = [float(sight.image[..., self.channel].mean()) for sight in sights]
+        return [Observation({"brightness": self.scale * mean}) for mean in means]
+"""
+
+
+def test_another_packages_observer_looks_on(
+    tiny_folder: Path, tmp_path: Path, installed: Callable[..., Any]
+) -> None:
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n")
+    entries = "[safegen.observers]\nbrightness = brightness_of_pictures:Brightness\n"
+    with installed("brightness_of_pictures", BRIGHTNESS, entries):
+        options = ("--defense", "none", "--steps", "1", "--observer", "brightness:2,scale=0.5")
+        what = (str(tiny_folder), "--unsafe", str(prompts), "--out", str(tmp_path / "run"))
+        result = invoke(*what, *options)
+    assert result.exit_code == 0, result.output
+    observers = summary_of(tmp_path / "run")["provenance"]["observers"]
+    assert observers["brightness"] == {"channel": "2", "scale": 0.5}
