@@ -68,7 +68,7 @@ def variants() -> Iterator[Variant]:
     yield Variant("single predictions only", default.changed(guided_weight=0.0))
     yield Variant("guided predictions ten times", default.changed(guided_weight=10.0))
     yield Variant("whole unsafe pictures only", default.changed(interpolation_range=(1.0, 1.0)))
-    yield Variant("no patchwork", default.changed(cutmix=0.0))
+    yield Variant("no CutMix", default.changed(cutmix=0.0))
     yield Variant("noise preservation", default.changed(preserve_target="noise"))
     yield Variant("AdamW instead of Muon", default.changed(optimizer="adamw"))
     for name in PRESETS:

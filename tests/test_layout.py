@@ -1,4 +1,4 @@
-"""The layout: imports point one way and never in a circle; only the command line knows the lab."""
+"""The layout: imports point one way and never in a circle; files and functions stay short."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ ORDER = (
 )
 """The package's folders and files, each importing none but what stands after it, and its own."""
 ROOMS = " ".join(ORDER).split()
+LONGEST_FILE, LONGEST_FUNCTION = 400, 60
 
 
 def _module(path: Path) -> str:
@@ -67,3 +68,18 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 def test_only_the_command_line_knows_the_lab() -> None:
     knowing = {_room(module) for module, other in EDGES if _room(other) == "lab"}
     assert knowing <= {"lab", "cli"}
+
+
+def test_files_and_functions_are_short() -> None:
+    long = [
+        module
+        for module, path in PATHS.items()
+        if len(path.read_text("utf-8").splitlines()) > LONGEST_FILE
+    ]
+    for module, tree in TREES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                first = min([node.lineno, *(each.lineno for each in node.decorator_list)])
+                if (node.end_lineno or first) - first >= LONGEST_FUNCTION:
+                    long.append(f"{module}.{node.name}")
+    assert long == []

@@ -71,7 +71,7 @@ def edit(
     from safegen.editing.run import plan
 
     pipeline = _load(model, settings, loading)
-    latents = _latents(pipeline, triplets, detector)
+    latents = _latents(pipeline, triplets, detector, loading.local_files_only)
     if dry_run:
         _print_settings(settings)
         _print_plan(plan(pipeline, latents, settings, on_prediction=_print_verdict))
@@ -104,7 +104,7 @@ def _settings(model: str, preset: str | None, given: dict[str, Any]) -> EditSett
     return settings.changed(**given)
 
 
-def _latents(pipeline: Any, triplets: Path, detector: str | None) -> Any:
+def _latents(pipeline: Any, triplets: Path, detector: str | None, local_files_only: bool) -> Any:
     from safegen.editing.latents import TripletLatents, encode_triplets
     from safegen.triplets.reading import CsvTriplets
 
@@ -112,7 +112,9 @@ def _latents(pipeline: Any, triplets: Path, detector: str | None) -> Any:
         return TripletLatents.load(triplets)
     from safegen.detectors import create_detector
 
-    finder = create_detector(detector) if detector else None
+    finder = None
+    if detector:
+        finder = create_detector(detector, local_files_only=local_files_only)
     return encode_triplets(pipeline, CsvTriplets(triplets, detector=finder))
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from safegen.editing.conditions import Conditions
+from safegen.editing.cutmix import rectangles
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory.precision import autocast
-from safegen.editing.patchwork import rectangles
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.models.anatomy import denoiser_of
 from safegen.models.denoising import predict
@@ -114,7 +114,7 @@ class BatchSource:
         pairs = torch.randint(len(triplets.unsafe), (count,), generator=generator)
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
         rows = self._texts(pictures, self.settings.redirect.mixture, generator)
-        unsafe, censored = self._patchwork((triplets.unsafe, triplets.censored), pairs, generator)
+        unsafe, censored = self._cutmix((triplets.unsafe, triplets.censored), pairs, generator)
         low, high = self.settings.redirect.interpolation_range
         strength = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
         seen = censored + strength * (unsafe - censored)
@@ -167,7 +167,7 @@ class BatchSource:
             return rows[:, None]
         return torch.stack([torch.zeros_like(rows), rows], dim=1)
 
-    def _patchwork(
+    def _cutmix(
         self, latents: Sequence[torch.Tensor], chosen: torch.Tensor, generator: torch.Generator
     ) -> list[torch.Tensor]:
         """The chosen (B,) of each of some latents (N, C, H, W) that belong together; in some of
@@ -210,7 +210,7 @@ class BatchSource:
         triplets, count = self.triplets, self.settings.preserve.teacher_pool
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
         rows = self._texts(pictures, self.settings.preserve.mixture, generator)
-        (clean,) = self._patchwork((triplets.benign,), pictures, generator)
+        (clean,) = self._cutmix((triplets.benign,), pictures, generator)
         drawn = self._noised(clean, clean, rows, generator)
         seen = []
         for chosen in torch.split(torch.arange(count), TEACHER_BATCH):

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safegen.editing.batches import BatchSource
+from safegen.editing.cutmix import SIDES, rectangles
 from safegen.editing.latents import TripletLatents
-from safegen.editing.patchwork import SIDES, rectangles
 from safegen.editing.settings import EditSettings
 
 QUICK = EditSettings.of(steps=2, unsafe_batch=8, teacher_pool=16, warmup_steps=1, cutmix=1.0)
