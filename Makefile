@@ -19,8 +19,9 @@ table: .venv/ready ## Compare all defenses on the built-in model; the table is r
 attack-table: .venv/ready ## Attack all defenses on the built-in model; the table is runs/attacks/table.md
 	$(BIN)/safegen attack --preset lab --patches runs/table --out runs/attacks
 
+# Two processes of one thread each: the tests' models are so small that a second thread gains nothing.
 test: .venv/ready-dev ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 # PYTHON must be the oldest supported, whose wheels the lowest versions have.
 test-lowest: ## Run the tests with the lowest versions that pyproject.toml declares
