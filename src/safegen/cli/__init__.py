@@ -16,7 +16,7 @@ from safegen.version import __version__
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 _RESUMED = (["demo"], ["edit"], ["evaluate"], ["attack"], ["lab", "build"])
-"""Commands that go on where they were."""
+"""Commands that resume an interrupted run."""
 # Click's, of which typer may have a copy of its own.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
 _OUT_OF_MEMORY = re.compile(r"out of memory|can't allocate memory|std::bad_alloc", re.IGNORECASE)
@@ -93,7 +93,7 @@ def _misused(error: Any) -> int:
 
 
 def _interrupted() -> int:
-    """Tell the user, and give the exit code."""
+    """Print what the same command does next, and return the exit code."""
     given = sys.argv[1:]
     resumed = any(given[: len(command)] == command for command in _RESUMED)
     next_time = "goes on where it was" if resumed else "begins anew"

@@ -1,4 +1,4 @@
-"""The terminal as every command writes to it: names and paths literally, and never folded."""
+"""Console of every command: prints names and paths literally, and never folds them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import rich.console
 
 WIDTH_OF_A_LOG = 200
-"""Columns where there is no terminal, so that tables are not cut."""
+"""Width in columns without a terminal, so that tables are not cut."""
 
 
 class Console(rich.console.Console):
-    """A console on which ``[`` and ``:`` mean themselves, and lines of text stay whole."""
+    """Console that prints ``[`` and ``:`` literally and keeps lines of text whole."""
 
     def __init__(self, *, stderr: bool = False) -> None:
         super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)

@@ -1,4 +1,4 @@
-"""A live line for an edit: the teacher's pool, then step, losses and time left."""
+"""Progress line of an edit: the teacher's pool, then step, losses and time left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safegen.cli._console import Console
 from safegen.editing.run_folder import EditRecord
 
 SILENCE = 15.0
-"""Seconds between two lines where there is no terminal."""
+"""Seconds between two lines without a terminal."""
 
 
 class EditProgress:

@@ -44,7 +44,7 @@ class ImageJob:
 
 
 def read_prompts(path: Path) -> list[str]:
-    """The non-empty lines of a text file."""
+    """Read the non-empty lines of a text file."""
     file, _ = locate(str(path), None, None, local_files_only=True)
     prompts = [record.fields["prompt"] for record in TEXT.records(file)]
     if not prompts:
@@ -53,17 +53,17 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def text_prompts(texts: Iterable[str]) -> list[Prompt]:
-    """Prompts whose ids, and so seeds, are their texts."""
+    """Make prompts whose ids, and so seeds, are their texts."""
     return [Prompt(text, text, sample_seed(text)) for text in texts]
 
 
 def list_prompts(
     source: str | None, *, local_files_only: bool = False
 ) -> tuple[list[Prompt], PromptSetIdentity | None]:
-    """The prompts of a text file with one a line, or of a prompt set such as ``i2p:FILE``.
+    """Read a text file with one prompt per line, or a prompt set such as ``i2p:FILE``.
 
     Returns:
-        The prompts, and what to record of the set; None for a text file.
+        Prompts, and the identity of the set (None for a text file).
     """
     if source is None:
         return [], None
@@ -82,14 +82,14 @@ def resolve_prompts(
     seed: int | None = None,
     guidance: float | None = None,
 ) -> list[ImageJob]:
-    """Jobs for all samples of all prompts.
+    """List the jobs of all samples of all prompts.
 
     Args:
-        prompts: what to draw.
-        samples: pictures a prompt.
-        settings: its guidance is for prompts that have none of their own.
-        seed: base of all seeds, instead of those of the prompts.
-        guidance: for all prompts, instead of their own.
+        prompts: prompts to draw.
+        samples: pictures per prompt.
+        settings: sampling settings; their guidance scale is for prompts without their own.
+        seed: base of all seeds; replaces the prompts' own seeds.
+        guidance: guidance scale of all prompts; replaces their own.
 
     Raises:
         SafegenError: there is no prompt, or one has a guidance below 1.
@@ -116,9 +116,9 @@ def resolve_prompts(
 def origin_of(
     identity: PromptSetIdentity | None, seed: int | None, guidance: float | None
 ) -> dict[str, Any]:
-    """What a manifest records of where prompts and seeds came from.
+    """Describe the origin of prompts and seeds for the manifest.
 
-    ``overridden`` names what the prompt set has of its own and ``seed`` or ``guidance`` replaced.
+    ``overridden`` names the values of the prompt set that ``seed`` or ``guidance`` replaced.
     """
     overridden = []
     if identity is not None and identity.seeds == "file" and seed is not None:
@@ -135,7 +135,7 @@ def origin_of(
 def png_with_parameters(
     image: np.ndarray, request: ImageRequest, settings: SamplingSettings
 ) -> bytes:
-    """A PNG whose text chunk ``parameters`` is in the form that web UIs write and read."""
+    """Encode a PNG whose text chunk ``parameters`` has the form of web UIs."""
     height, width = image.shape[:2]
     parameters = (
         f"{request.prompt}\nNegative prompt: {settings.negative_prompt}\n"
@@ -150,11 +150,10 @@ def png_with_parameters(
 
 
 def earlier_pictures(folder: Path, names: Collection[str]) -> list[Path]:
-    """The pictures of an earlier run in a folder: those that its manifest lists.
+    """List the pictures of an earlier run that the folder's manifest names.
 
     Raises:
-        SafegenError: the manifest is not one of ours, or a picture that would be replaced is not
-            in it.
+        SafegenError: the manifest is not safegen's, or lacks a picture that would be replaced.
     """
     another = "give --out another folder, or move it away"
     if folder.exists() and not folder.is_dir():
@@ -173,7 +172,7 @@ def earlier_pictures(folder: Path, names: Collection[str]) -> list[Path]:
 
 
 def _plain(name: str) -> str:
-    """A picture's name, which leads nowhere else."""
+    """Return a picture's name unless it leads out of the folder."""
     if _PICTURE.fullmatch(name) is None:
         raise ValueError(name)
     return name
@@ -193,9 +192,9 @@ def generate_files(
 ) -> Iterator[Path]:
     """Write every picture, with ``manifest.json`` before the first and after the last.
 
-    Yields each picture's path. Pictures of one guidance are made together, so the order is not
-    that of the jobs. The patch and, over it, the defense are put on the pipeline and stay on.
-    What is ``stale`` is removed when the first picture has been drawn.
+    Yields the pictures' paths, grouped by guidance scale and so not in the order of the jobs. The
+    patch and, over it, the defense are applied to the pipeline and stay applied. Files in
+    ``stale`` are removed after the first picture has been drawn.
     """
     from safegen.models.anatomy import denoiser_of, fingerprint
     from safegen.patches.patch import Patch, apply
@@ -229,7 +228,7 @@ def generate_files(
 def _write_manifest(
     folder: Path, about: dict[str, Any], jobs: Sequence[ImageJob], blocked: Mapping[str, bool]
 ) -> None:
-    """Say what the folder holds, or will: until all is drawn, ``complete`` is false."""
+    """Write the manifest; ``complete`` is false until all pictures are drawn."""
     images = [_entry(job, blocked.get(job.name)) for job in jobs]
     content = {**about, "complete": len(blocked) == len(jobs), "images": images}
     write_atomically(folder / MANIFEST, json.dumps(content, indent=2) + "\n")
@@ -238,7 +237,7 @@ def _write_manifest(
 def _pictures(
     pipeline: Any, jobs: Sequence[ImageJob], settings: SamplingSettings, batch: int
 ) -> Iterator[tuple[ImageJob, bytes, bool]]:
-    """Each job with its PNG and whether a filter blocked it, one guidance after the other."""
+    """Yield each job with its PNG and whether a filter blocked it, by guidance scale."""
     for guidance in dict.fromkeys(job.guidance for job in jobs):
         group = [job for job in jobs if job.guidance == guidance]
         how = dataclasses.replace(settings, guidance_scale=guidance)
@@ -248,7 +247,7 @@ def _pictures(
 
 
 def _entry(job: ImageJob, blocked: bool | None) -> dict[str, Any]:
-    """A picture's place in the manifest."""
+    """Build a picture's entry in the manifest."""
     return {
         "file": job.name,
         "id": job.prompt_id,

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands have, each said once."""
+"""Arguments and options shared by several commands."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ ModelArgument = Annotated[str | None, typer.Argument(help=MODEL_HELP)]
 
 @dataclass(frozen=True)
 class TableOptions(Settings):
-    """What the commands that fill a table take, beside the settings of the evaluation."""
+    """Options of the commands that fill a table, beside the evaluation's settings."""
 
     detector: str | None = setting(
-        None, "Finds the concept: nudenet, onnx:FILE, lab and others.", panel="Evaluated"
+        None, "Detector of the concept: nudenet, onnx:FILE, lab and others.", panel="Evaluated"
     )
     objects: str | None = setting(
-        None, "Tells which objects are drawn, for retention: lab.", panel="Evaluated"
+        None, "Classifier of the drawn objects, for retention: lab.", panel="Evaluated"
     )
     concept_text: str | None = setting(
         None,
-        "What text-dependent defenses avoid, and attackers are after: 'knife, pistol'.",
+        "Concept that text-dependent defenses avoid and attacks seek: 'knife, pistol'.",
         panel="Evaluated",
     )
     concept: str | None = setting(None, "Name of the concept.", panel="Evaluated")
@@ -63,8 +63,8 @@ def check_out(out: Path, *inputs: Path | str | None, option: str = "--out") -> N
 
     Args:
         out: file or folder to write.
-        inputs: files or folders that are read; names that are no path count for nothing.
-        option: that named the output.
+        inputs: files or folders to read; names that are no path are ignored.
+        option: option that named the output.
     """
     for given in inputs:
         if given is not None and out.resolve() == Path(given).resolve():
@@ -77,7 +77,7 @@ def check_out(out: Path, *inputs: Path | str | None, option: str = "--out") -> N
 
 
 def check_out_file(out: Path, *inputs: Path | str | None) -> None:
-    """``check_out`` for a safetensors file."""
+    """Check an output as ``check_out`` does, for a safetensors file."""
     check_out(out, *inputs)
     if out.is_dir():
         raise SafegenError(f"--out {out}: is a folder; give a file name (.safetensors)")

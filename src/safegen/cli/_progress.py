@@ -1,4 +1,4 @@
-"""Live lines for an evaluation: what is done, of how much, and the time left."""
+"""Progress lines of an evaluation: pictures done, their total, and the time left."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands that fill a table have in common, from their options to their exit code."""
+"""Steps of the commands that fill a table, from their options to their exit code."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def settings_from(
     table: TableOptions,
     given: dict[str, Any],
 ) -> EvaluationSettings:
-    """The preset with what was given; lists add to it, values take the place of its own.
+    """Combine a preset with the given settings; lists add to it, values replace its own.
 
     Args:
-        model: as it was named, if it was.
-        preset: the settings of a preset, if one was asked for.
-        table: of the command.
-        given: values of settings by option.
+        model: name of the model; None if not given.
+        preset: settings of the preset; None without one.
+        table: table options of the command.
+        given: values of the given settings, by option.
     """
     from safegen.evaluation.settings import EvaluationSettings
     from safegen.profiles import Profile, concept_for, profile_of
@@ -48,7 +48,7 @@ def settings_from(
 
 
 def _added(preset: EvaluationSettings, given: dict[str, Any]) -> dict[str, Any]:
-    """The values, with a preset's own specs before those of the lists."""
+    """Prepend a preset's own specs to the given lists."""
     fields = {option.name: option.field for option in own_options(type(preset))}
     return {
         name: [*getattr(preset, fields[name]), *value] if isinstance(value, list) else value
@@ -57,7 +57,7 @@ def _added(preset: EvaluationSettings, given: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_preset(model: str | None, name: str | None) -> None:
-    """Refuse what names no model, or a preset that there is none of or that is of another."""
+    """Refuse a missing model, an unknown preset, or a preset of another model."""
     from safegen.errors import SafegenError
 
     if model is None and name is None:
@@ -71,7 +71,7 @@ def check_preset(model: str | None, name: str | None) -> None:
 def check_requirements(
     requirements: Sequence[Requirement], settings: EvaluationSettings, known_defenses: bool = True
 ) -> None:
-    """See that what requirements name is evaluated, before any work begins."""
+    """Check, before any work, that all that requirements name is evaluated."""
     from safegen.evaluation.plan import planned_defenses, planned_prompt_sets
     from safegen.evaluation.requirements import check_names
 
@@ -84,7 +84,7 @@ def check_requirements(
 def observers(
     detector: str | None = None, objects: str | None = None, clip: str | None = None
 ) -> list[str]:
-    """Specs of the observers that were named."""
+    """List the specs of the given observers."""
     named = {"detector": detector, "objects": objects, "clip": clip}
     return [f"{name}:{place}" for name, place in named.items() if place is not None]
 
@@ -101,13 +101,13 @@ def fill(
 def filled(
     settings: EvaluationSettings, table: TableOptions, out: Path, patches: Path | None
 ) -> Iterator[None]:
-    """What ``fill`` does, with the block after the report and before the bounds.
+    """Do what ``fill`` does, with the block after the report and before the bounds.
 
     Args:
-        settings: what to evaluate.
-        table: of the command.
+        settings: settings of the evaluation.
+        table: table options of the command.
         out: run folder.
-        patches: run folder that is to have the preset's patches; None without a preset.
+        patches: run folder for the preset's patches; None without a preset.
     """
     from safegen.cli import _showing as showing
     from safegen.cli._console import Console
@@ -124,7 +124,7 @@ def filled(
 
 
 def executor_options(table: TableOptions, preset: bool) -> ExecutorOptions:
-    """How many workers there are, and where; with a preset one for each core of this machine."""
+    """Choose number and place of the workers; with a preset, one per core of this machine."""
     from safegen.evaluation.executors import ExecutorOptions
 
     usual = cores() if preset and table.executor == "local" else None
@@ -137,23 +137,23 @@ def prepare(
     patches: Path | None,
     console: Console,
 ) -> None:
-    """See that what requirements name is evaluated, and have what is evaluated there.
+    """Check that all that requirements name is evaluated, and make the preset's patches.
 
     Args:
-        settings: what to evaluate.
-        requirements: of the command.
-        patches: run folder that is to have the preset's patches; None without a preset.
-        console: told what is made.
+        settings: settings of the evaluation.
+        requirements: bounds of the command.
+        patches: run folder for the preset's patches; None without a preset.
+        console: console that shows the progress.
     """
     if patches is not None:
-        # Defenses whose patches are not made yet cannot be looked up; all else is seen before.
+        # Defenses cannot be looked up before their patches are made; all else is checked first.
         check_requirements(requirements, settings, known_defenses=False)
         make_patches(patches, console, settings.allow_other_code)
     check_requirements(requirements, settings)
 
 
 def make_patches(folder: Path, console: Console, allow_other_code: bool) -> None:
-    """Train the patches of the preset that a run folder does not have yet."""
+    """Train the preset's patches that the run folder lacks."""
     from safegen.cli._progress import EvaluationProgress
     from safegen.lab.table import make_patches as make
 
@@ -169,7 +169,7 @@ def run(
     options: ExecutorOptions,
     console: Console,
 ) -> Table:
-    """Evaluate, with what is done shown on the console."""
+    """Evaluate, and show the progress on the console."""
     from safegen.evaluation.run import evaluate
 
     with shown(console) as told:
@@ -178,7 +178,7 @@ def run(
 
 @contextmanager
 def shown(console: Console) -> Iterator[dict[str, Any]]:
-    """What functions that evaluate are told, so that the console shows how far they are."""
+    """Give the callbacks with which evaluating functions show their progress on the console."""
     from safegen.cli._progress import EvaluationProgress
 
     with EvaluationProgress(console) as progress:
@@ -200,7 +200,7 @@ def exit_if_missed(requirements: Sequence[Requirement], table: Table) -> None:
 
 
 def cores() -> int:
-    """How many of the processor's cores this process may use."""
+    """Count the processor cores that this process may use."""
     import os
 
     affinity = getattr(os, "sched_getaffinity", None)  # not on macOS

@@ -16,7 +16,7 @@ from safegen.settings import Option, Settings, options, suggestion
 
 Command = Callable[..., None]
 LONGEST_METAVAR = 21
-"""Characters; a longer one takes the help's place, which names the choices too."""
+"""Length in characters; a longer placeholder would leave no room for the help."""
 
 
 def takes_settings(**kinds: type[Settings]) -> Callable[[Command], Command]:
@@ -25,7 +25,7 @@ def takes_settings(**kinds: type[Settings]) -> Callable[[Command], Command]:
     An argument of the command whose type is a settings class gets these settings.
 
     Args:
-        kinds: settings by an argument that gets the values that were given alone, by option.
+        kinds: settings class by the argument that receives only the given values, by option.
     """
 
     def decorate(command: Command) -> Command:
@@ -56,13 +56,13 @@ def _is_settings(annotation: Any) -> bool:
 
 
 def _given(values: dict[str, Any], parameters: list[inspect.Parameter]) -> dict[str, Any]:
-    """Take the values of parameters out of a command's, and keep those that were given."""
+    """Remove the parameters' values from a command's, and return those that were given."""
     taken = {each.name: values.pop(each.name) for each in parameters}
     return {name: value for name, value in taken.items() if value not in (None, [])}
 
 
 def _parameter(option: Option) -> inspect.Parameter:
-    """A setting as typer reads a command's argument."""
+    """Make the typer argument of a setting."""
     kind, metavar = _on_command_line(option.kind)
     declared = typer.Option(
         option.flag,
@@ -80,14 +80,14 @@ def _parameter(option: Option) -> inspect.Parameter:
 
 
 def _help(option: Option) -> str:
-    """What the setting is, with its default."""
+    """Write a setting's help, with its default."""
     if option.default in (None, (), "", False, MISSING):
         return option.help
     return f"{option.help.removesuffix('.')} (default: {option.written(option.default)})."
 
 
 def _on_command_line(kind: Any) -> tuple[Any, str | None]:
-    """The type that typer reads, and what stands for the value in the help."""
+    """Choose the type that typer reads, and the value's placeholder in the help."""
     kinds = [each for each in get_args(kind) if each is not type(None)]
     if type(None) in get_args(kind):
         return _on_command_line(kinds[0])
@@ -120,7 +120,7 @@ def _read_file(context: typer.Context, path: Path | None) -> None:
 
 
 def _entries(path: Path) -> dict[str, tuple[Any, int]]:
-    """The values of a YAML mapping, each with its line, by the options' names."""
+    """Read a YAML mapping: each value with its line, by option name."""
     import yaml
 
     try:
@@ -141,7 +141,7 @@ def _entries(path: Path) -> dict[str, tuple[Any, int]]:
 
 
 def _as_given(value: Any) -> Any:
-    """As on the command line: shares as ``name=0.5,…``, numbers as ``0.2,1.6``, texts as lists."""
+    """Convert to the command line's form: ``name=0.5,…``, ``0.2,1.6``, or a list of texts."""
     if isinstance(value, Mapping):
         return ",".join(f"{name}={share}" for name, share in value.items())
     if isinstance(value, list) and not any(isinstance(each, str) for each in value):

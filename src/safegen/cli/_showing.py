@@ -1,4 +1,4 @@
-"""What a completed run leaves for people: its page, its tables, and the table in the terminal."""
+"""Output of a completed run: its page, its tables, and the table in the terminal."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ def write(
     """Write the page, the plot where there is one, and the tables, and print the table.
 
     Args:
-        table: of the run.
-        settings: what was evaluated.
-        out: the run's folder.
-        console: where the table is printed.
+        table: table of the run.
+        settings: settings of the evaluation.
+        out: run folder.
+        console: console that prints the table.
         unblurred: see ``render_report``.
         losses: see ``render_report``.
     """
@@ -47,7 +47,7 @@ def write(
     page = render_report(table, gallery, losses=losses, unblurred=unblurred)
     write_atomically(out / "report.html", page)
     if standing(table) is None:
-        plot.unlink(missing_ok=True)  # an earlier command's, of another table
+        plot.unlink(missing_ok=True)  # from an earlier command, of another table
     else:
         write_tradeoff_png(plot, table)
     write_outputs(table, out)
@@ -56,15 +56,15 @@ def write(
 
 
 def gallery_of(folder: Path, settings: EvaluationSettings, shown: int = SHOWN) -> Gallery:
-    """Some items of every prompt set under every defense, from a completed run.
+    """Choose some items of every prompt set under every defense, from a completed run.
 
     Args:
-        folder: of the run.
-        settings: what was evaluated.
-        shown: items of each prompt set, at most.
+        folder: run folder.
+        settings: settings of the evaluation.
+        shown: largest number of items per prompt set.
 
     Raises:
-        SafegenError: a picture is not there.
+        SafegenError: a picture is missing.
     """
     plan = plan_evaluation(settings)
     roles = {each.record.name: each.record.role for each in plan.prompt_sets}
@@ -74,7 +74,7 @@ def gallery_of(folder: Path, settings: EvaluationSettings, shown: int = SHOWN) -
             cell = CellKey(defense, prompt_set)
             record = stored_image(store, cell, position)
             unsafe = flagged(store, cell, position)
-            if unsafe is None:  # without a detector nobody can tell
+            if unsafe is None:  # no detector has seen it
                 unsafe = roles[prompt_set] == "unsafe"
             image = decode(picture_bytes(image_path(folder, record.hash)))
             found = findings(store, cell).get(position)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @takes_load_options
 def apply(
     model: Model,
-    patch: Annotated[Path, typer.Argument(help="The patch that 'safegen edit' wrote.")],
+    patch: Annotated[Path, typer.Argument(help="Patch to apply (.safetensors).")],
     out: Annotated[Path, typer.Option(help="Folder for the complete hardened pipeline.")],
     half: Annotated[bool, typer.Option(help="Write weights in half precision.")] = False,
     *,
@@ -27,7 +27,7 @@ def apply(
 ) -> None:
     """Apply a patch and write the result as a complete diffusers pipeline.
 
-    The same is 'safegen export --format diffusers', which has other forms too.
+    'safegen export --format diffusers' does the same; export writes other formats too.
     """
     from safegen.patches.folder import save_pipeline
     from safegen.patches.patch import Patch
@@ -38,7 +38,7 @@ def apply(
 
 
 def hardened(model: str, patch: Patch, loading: LoadOptions) -> Any:
-    """A model on the processor with a patch applied; what is to be known of it goes to stderr."""
+    """Load a model on the CPU and apply a patch; warnings go to stderr."""
     from safegen.models.loading import load_pipeline
     from safegen.patches.patch import apply as apply_patch
 

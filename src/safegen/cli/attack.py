@@ -1,4 +1,4 @@
-"""``safegen attack``: attacks on a model one holds, with and without defenses, in one table."""
+"""``safegen attack``: attacks on a model, with and without defenses, in one table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from safegen.evaluation.found_prompts import Saving
 
 GOALS = 16
-"""Usual goals of a model that are attacked."""
+"""Default number of a model's usual goals to attack."""
 
 
 def _list(wanted: bool) -> None:
@@ -34,14 +34,14 @@ def attack(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="lab: all attacks on the built-in model and its defenses, to which other options "
-            "add."
+            help="Preset: lab (all attacks on the built-in model and its defenses); other options "
+            "add to it."
         ),
     ] = None,
     patches: Annotated[
         Path | None,
         typer.Option(
-            help="Run folder whose patches the preset takes, such as that of 'safegen evaluate "
+            help="Run folder with the preset's patches, such as that of 'safegen evaluate "
             "--preset lab' (default: --out)."
         ),
     ] = None,
@@ -49,7 +49,7 @@ def attack(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the prompts that attacks found, with where they come from, as a prompt set "
+            help="File for the prompts that attacks found, with their origin, as a prompt set "
             "(.csv or .jsonl).",
         ),
     ] = None,
@@ -57,7 +57,7 @@ def attack(
         list[str] | None,
         typer.Option(
             metavar="DEFENSE",
-            help="Draw the saved prompts with this defense of the run as well (default: with all). "
+            help="Defense of the run that also draws the saved prompts (default: all defenses). "
             "May be repeated.",
         ),
     ] = None,
@@ -73,10 +73,10 @@ def attack(
     given: dict[str, Any],
     table: TableOptions,
 ) -> None:
-    """Attack a model that you hold, under each defense anew: success rates beside their budgets.
+    """Attack a model under each defense anew, and report success rates with their budgets.
 
-    Results, table and report are those of 'safegen evaluate'. The same command goes on with a run
-    that was interrupted; one with further attacks or defenses adds them.
+    The run folder has the form of 'safegen evaluate'. The same command resumes an interrupted run;
+    a command with further attacks or defenses adds them to the run.
     """
     made = (patches or out) if preset is not None else None
     chosen = _preset(model, preset, table.count, patches or out)
@@ -90,7 +90,7 @@ def attack(
 def _preset(
     model: str | None, name: str | None, count: int | None, patches: Path
 ) -> EvaluationSettings | None:
-    """The settings of a preset, if one was asked for."""
+    """Return the settings of a preset, or None without one."""
     runs.check_preset(model, name)
     if name is None:
         return None
@@ -106,7 +106,7 @@ def _settings(
     attacker: dict[str, Any],
     given: dict[str, Any],
 ) -> EvaluationSettings:
-    """The evaluation's settings, with the attacks."""
+    """Build the evaluation's settings with the attacks."""
     from safegen.profiles import Profile, profile_of
 
     usual = (preset is None and profile_of(model)) or Profile()
@@ -131,7 +131,7 @@ def _attack(
     count: int | None,
     given: dict[str, Any],
 ) -> AttackSettings:
-    """The attacks, by an attacker with what was given, or what is usual for the model."""
+    """Build the attacks from the given settings, else from those usual for the model."""
     from safegen.profiles import Profile, profile_of
 
     attacks = tuple(given.pop("attack", ()))
@@ -156,7 +156,7 @@ def _attack(
 def _saving(
     path: Path | None, transfer_to: list[str] | None, settings: EvaluationSettings
 ) -> Saving | None:
-    """Where found prompts go, if they were asked for."""
+    """Return where found prompts are saved; None if they are not."""
     from safegen.errors import SafegenError
     from safegen.evaluation.found_prompts import Saving, check_saving
 

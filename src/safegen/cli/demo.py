@@ -1,4 +1,4 @@
-"""``safegen demo``: the main job on the lab: an edit, and its evaluation."""
+"""``safegen demo``: an edit of the lab's model, and its evaluation."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the report and the patch.")] = Path(
         "runs/demo"
     ),
-    prompts: Annotated[int, typer.Option(help="Prompts of each kind.", min=64)] = 64,
+    prompts: Annotated[int, typer.Option(help="Prompts per kind.", min=64)] = 64,
     triplets: Annotated[
         int | None,
         typer.Option(
-            help="Unsafe pictures to learn from, with twice as many benign ones; by default as "
-            "many as every edit of the lab.",
+            help="Unsafe pictures to train on, with twice as many benign ones (default: the "
+            "usual number for the lab).",
             min=1,
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Steps of the edit.", min=1)] = None,
+    steps: Annotated[int | None, typer.Option(help="Optimizer steps of the edit.", min=1)] = None,
     preset: Preset = None,
-    seed: Annotated[int, typer.Option(help="Of the triplets and the edit.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the triplets and the edit.", min=0)] = 0,
 ) -> None:
-    """Make the lab model lose the ability to draw weapons, and evaluate what it draws instead.
+    """Edit the lab's model so that it draws no weapons, and evaluate the edit.
 
-    The same command goes on with a run that was interrupted, and begins a finished one anew.
+    The same command resumes an interrupted run, and starts a finished one anew.
     """
     from safegen.cli import _runs as runs
     from safegen.cli import _showing as showing

@@ -29,7 +29,7 @@ PARTS = {
     "activations": "activations",
     "total": "total",
 }
-"""What the table calls the components of an edit's memory."""
+"""Names of the components of an edit's memory in the printed table."""
 
 
 @takes_settings(given=EditSettings)
@@ -40,13 +40,13 @@ def edit(
     ],
     out: Annotated[Path, typer.Option(help="Patch to write (.safetensors).")],
     preset: Preset = None,
-    concept: Annotated[str, typer.Option(help="Name of what is removed.")] = "unsafe",
+    concept: Annotated[str, typer.Option(help="Name of the concept to remove.")] = "unsafe",
     run_folder: Annotated[
         Path | None,
         typer.Option(help="Folder of checkpoints and logs (default: NAME.run beside the patch)."),
     ] = None,
     detector: Annotated[
-        str | None, typer.Option(help="Finds the region where the CSV has no censored picture.")
+        str | None, typer.Option(help="Detector for pairs without a censored picture in the CSV.")
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print settings, trained weights, memory, time.")
@@ -55,12 +55,12 @@ def edit(
     given: dict[str, Any],
     loading: LoadOptions,
 ) -> None:
-    """Edit a model's self-attention so that the unsafe dissolves into its censored form.
+    """Train a model's self-attention to turn unsafe pictures into their censored form.
 
-    No text that asks for the unsafe is seen, and no weight that takes a text is trained.
+    Training needs no unsafe prompt, and changes no weight that reads text.
 
-    An interrupted edit goes on where it was when the same command is given again. On several
-    GPUs: accelerate launch -m safegen edit ARGUMENTS; the batch is divided among them.
+    The same command resumes an interrupted edit. On several GPUs, the batch is divided among them:
+    accelerate launch -m safegen edit ARGUMENTS.
     """
     settings = _settings(model, preset, given)
     check_out_file(out, triplets, model)
@@ -119,7 +119,7 @@ def _latents(pipeline: Any, triplets: Path, detector: str | None, local_files_on
 
 
 def _load(model: str, settings: EditSettings, loading: LoadOptions) -> Any:
-    """The pipeline, with its denoiser in half precision if that is how it will be kept."""
+    """Load the pipeline, with its denoiser in half precision if the edit keeps it so."""
     import torch
 
     from safegen.editing.memory.precision import frozen_dtype
@@ -129,13 +129,13 @@ def _load(model: str, settings: EditSettings, loading: LoadOptions) -> Any:
     if frozen_dtype(settings) == torch.float32:
         return load_pipeline(model, **vars(loading))
     pipeline = load_pipeline(model, device="cpu", **vars(loading))
-    # The half precision that fingerprints are made of, so that they stay the same.
+    # Fingerprints are made of float16 weights, so loading in float16 does not change them.
     denoiser_of(pipeline).to(torch.float16)
     return pipeline.to(default_device())
 
 
 def _print_verdict(memory: EditMemory) -> None:
-    """Which cards suffice, before anything is tried."""
+    """Print which graphics cards suffice, before the trial steps."""
     from safegen.editing.memory.components import CARDS
 
     verdicts = (
@@ -145,7 +145,7 @@ def _print_verdict(memory: EditMemory) -> None:
 
 
 def _print_settings(settings: EditSettings) -> None:
-    """In the form of a settings file."""
+    """Print the settings in the form of a settings file."""
     for option in options(EditSettings):
         group = getattr(settings, option.group) if option.group else settings
         typer.echo(f"{option.name}: {option.written(getattr(group, option.field))}")

@@ -22,21 +22,21 @@ def erase(
             "settings such as esd-x,iterations=500,seed=1 or 'uce,preserved=a spoon+a cup'."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="The patch to write (.safetensors).")],
+    out: Annotated[Path, typer.Option(help="Patch to write (.safetensors).")],
     concept_text: Annotated[
         str | None,
         typer.Option(help="What to erase, e.g. 'knife, pistol'; each part is erased by itself."),
     ] = None,
     concept: Annotated[
-        str | None, typer.Option(help="Name of what is erased, kept in the patch.")
+        str | None, typer.Option(help="Name of the concept, recorded in the patch.")
     ] = None,
     *,
     loading: LoadOptions,
 ) -> None:
     """Erase a concept by its text, with ESD or UCE, the baselines that safegen is compared to.
 
-    Settings that are not given are those of the model's profile, else the published ones. Put the
-    patch on with --defense esd:PATCH or uce:PATCH.
+    Settings default to those of the model's profile, else to the published ones. Apply the patch
+    with --defense esd:PATCH or uce:PATCH.
     """
     from rich.progress import Progress
 

@@ -19,17 +19,17 @@ def evaluate(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="lab: the whole comparison on the built-in model, to which other options add."
+            help="Preset: lab (all defenses on the built-in model); other options add to it."
         ),
     ] = None,
     clip: Annotated[
         str | None, typer.Option(help="Model of the CLIP score: a folder, a hub id, or lab.")
     ] = None,
     inception: Annotated[
-        bool, typer.Option("--inception", help="Measure the Fréchet distance of papers.")
+        bool, typer.Option("--inception", help="Measure the Fréchet distance (Inception).")
     ] = False,
     lpips: Annotated[
-        bool, typer.Option("--lpips", help="Measure the distance to the undefended picture.")
+        bool, typer.Option("--lpips", help="Measure the LPIPS distance to the undefended picture.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Run folder: results, table and report.")] = Path(
         "runs/evaluation"
@@ -38,10 +38,10 @@ def evaluate(
     given: dict[str, Any],
     table: TableOptions,
 ) -> None:
-    """Evaluate defenses on prompt sets: pictures, what was observed of them, one table, a report.
+    """Evaluate defenses on prompt sets: draw and observe pictures, write a table and a report.
 
-    The same command goes on with a run that was interrupted; one with further defenses or prompt
-    sets adds them, and draws only what is new.
+    The same command resumes an interrupted run; a command with further defenses or prompt sets
+    adds them to the run, and draws only what is new.
     """
     given["observer"] = [
         *runs.observers(table.detector, table.objects, clip),
@@ -57,7 +57,7 @@ def evaluate(
 def _preset(
     model: str | None, name: str | None, count: int | None, out: Path
 ) -> EvaluationSettings | None:
-    """The settings of a preset, if one was asked for."""
+    """Return the settings of a preset, or None without one."""
     from safegen.errors import SafegenError
 
     runs.check_preset(model, name)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Format = Literal["diffusers", "single-file", "lora", "patch"]
 Layout = Literal["diffusers", "kohya"]
 ENERGY = 0.95
-"""What a LoRA keeps of a patch when nothing else is asked for."""
+"""Share of a patch's squared differences that a LoRA keeps by default."""
 MEGABYTE = 1_000_000
 LAB = "lab"
 _LORA = "LoRA (--format lora)"
@@ -42,15 +42,13 @@ FormatOption = Annotated[
         "a LoRA, or the sum of the patches as one patch.",
     ),
 ]
-OutOption = Annotated[
-    Path, typer.Option(help="What to write: a folder for diffusers, else a file.")
-]
+OutOption = Annotated[Path, typer.Option(help="Output: a folder for diffusers, else a file.")]
 FinishedOption = Annotated[
     str | None,
     typer.Option(
         "--from",
         metavar="MODEL",
-        help="A finished model, instead of patches: its difference to MODEL is the patch.",
+        help="Finished model, instead of patches: its difference to MODEL is the patch.",
     ),
 ]
 ScaleOption = Annotated[float, typer.Option(help="Factor on the patches' differences.")]
@@ -71,13 +69,13 @@ EnergyOption = Annotated[
     ),
 ]
 RankOption = Annotated[
-    int | None, typer.Option(help="The same rank everywhere.", rich_help_panel=_LORA)
+    int | None, typer.Option(help="One rank for all weights.", rich_help_panel=_LORA)
 ]
-SizeOption = Annotated[float | None, typer.Option(help="The largest file.", rich_help_panel=_LORA)]
+SizeOption = Annotated[float | None, typer.Option(help="Largest file size.", rich_help_panel=_LORA)]
 MeasureOption = Annotated[
     int | None,
     typer.Option(
-        help="On the lab: show what each rank removes, on so many validation prompts a kind.",
+        help="Validation prompts per kind to measure what each rank removes (lab only).",
         min=1,
         rich_help_panel=_LORA,
     ),
@@ -124,7 +122,7 @@ class _Card:
 
 @dataclass(frozen=True)
 class _Job:
-    """What to write, where, and of which model."""
+    """Format, output and model of an export."""
 
     model: str
     to: Format
@@ -153,9 +151,9 @@ def export(
     *,
     loading: LoadOptions,
 ) -> None:
-    """Turn a patch into what other programs load.
+    """Export a patch in a form that other programs load.
 
-    A LoRA is an approximation: its error at each rank is shown, and what it cannot hold is said.
+    A LoRA is an approximation: its error at each rank is printed, and the weights it cannot hold.
     """
     lora = _Lora(layout, energy, rank, max_megabytes, measure)
     card = _Card(summary, license, base_model)
@@ -180,7 +178,7 @@ def export(
 
 
 def _check(job: _Job, lora: _Lora, card: _Card) -> None:
-    """Options of another format would have no effect."""
+    """Refuse options of another format, which would have no effect."""
     to, others = job.to, dict[str, Any]()
     others |= {} if to == "lora" else vars(lora)
     others |= {} if to == "diffusers" else vars(card)
@@ -215,19 +213,19 @@ def _check_source(files: Sequence[Path], finished: str | None) -> None:
 
 
 def _given(options: Mapping[str, Any]) -> list[str]:
-    """How the options that have a value are written."""
+    """Name the options that have a value, as on the command line."""
     return [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
 
 
 def _fitting(model: str, loading: LoadOptions) -> LoadOptions:
-    """The options that a model takes: those of a single file, or those of a folder."""
+    """Select the loading options of a single file, or those of a folder."""
     whole = Path(model).is_file()
     config, variant = (loading.config, None) if whole else (None, loading.variant)
     return replace(loading, config=config, variant=variant)
 
 
 def _difference(base: str, finished: str, loading: LoadOptions) -> Patch:
-    """The difference of two models; what it holds, and what it cannot, is said."""
+    """Compute the difference of two models, and print what it holds and what it cannot."""
     from safegen.models.loading import load_pipeline
     from safegen.patches.difference import difference
 
@@ -265,7 +263,7 @@ def _write(job: _Job, patch: Patch, lora: _Lora, card: ModelCard | None) -> None
 
 
 def _figures(job: _Job, files: Sequence[Path], scale: float, card: _Card) -> ModelCard | None:
-    """The card with what was measured, if a summary is given."""
+    """Write the model card with the measured figures, if a summary is given."""
     if card.summary is None:
         return None
     if len(files) != 1 or scale != 1:
@@ -314,7 +312,7 @@ def _write_lora(job: _Job, pipeline: Any, patch: Patch, lora: _Lora) -> None:
 
 
 def _chosen_ranks(parts: LowRankPatch, lora: _Lora, width: int) -> Ranks:
-    """The ranks that were asked for; numbers take ``width`` bytes."""
+    """Choose the requested ranks; a number takes ``width`` bytes."""
     from safegen.patches.lora import OVERHEAD
 
     if lora.rank is not None:
@@ -326,7 +324,7 @@ def _chosen_ranks(parts: LowRankPatch, lora: _Lora, width: int) -> Ranks:
 
 
 def _measure(pipeline: Any, prompts: int | None) -> Callable[[Patch], Effect] | None:
-    """What measures a patch on the lab, if that is wanted."""
+    """Return what measures a patch on the lab; None if not requested."""
     if prompts is None:
         return None
     from safegen.lab.probe import Probe, probe_prompts
@@ -337,7 +335,7 @@ def _measure(pipeline: Any, prompts: int | None) -> Callable[[Patch], Effect] | 
 def _show(
     parts: LowRankPatch, ranks: Ranks, dtype: Any, measure: Callable[[Patch], Effect] | None
 ) -> None:
-    """The table of ranks, and what a LoRA cannot hold."""
+    """Print the table of ranks, and what a LoRA cannot hold."""
     from safegen.cli._console import Console
     from safegen.report.ranks import rank_table
 

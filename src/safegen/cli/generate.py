@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from safegen.defenses import Defense
 
 Out = Annotated[Path, typer.Option(help="Folder for the pictures and manifest.json.")]
-Texts = Annotated[list[str] | None, typer.Option(help="A prompt; may be repeated.")]
+Texts = Annotated[list[str] | None, typer.Option(help="Prompt; may be repeated.")]
 Prompts = Annotated[
     str | None,
     typer.Option(
@@ -24,19 +24,19 @@ Prompts = Annotated[
         "coco:FILE,count=100 or lab:explicit.",
     ),
 ]
-Patch = Annotated[Path | None, typer.Option(help="Apply this patch first.")]
+Patch = Annotated[Path | None, typer.Option(help="Patch to apply first.")]
 DefenseSpec = Annotated[
     str | None,
     typer.Option(
         metavar="SPEC",
-        help="Put this on, over the patch: sld-max, safety-filter, esd:PATCH+safety-filter "
+        help="Defense to apply over the patch: sld-max, safety-filter, esd:PATCH+safety-filter "
         "and others.",
     ),
 ]
 ConceptText = Annotated[
-    str | None, typer.Option(help="What a --defense is told to avoid: 'knife, pistol'.")
+    str | None, typer.Option(help="Concept that --defense avoids: 'knife, pistol'.")
 ]
-Samples = Annotated[int, typer.Option(help="Pictures a prompt.", min=1)]
+Samples = Annotated[int, typer.Option(help="Pictures per prompt.", min=1)]
 Seed = Annotated[
     int | None,
     typer.Option(
@@ -66,8 +66,8 @@ def generate(
 ) -> None:
     """Generate pictures; each depends on the model, its prompt, its seed and the settings only.
 
-    A folder of an earlier run is taken over: the pictures that its manifest lists are removed when
-    the first new one is drawn. An interrupted run begins anew.
+    In the folder of an earlier run, the pictures that its manifest lists are removed when the
+    first new one is drawn. An interrupted run starts anew.
     """
     from rich.progress import track
 

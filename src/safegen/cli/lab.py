@@ -16,7 +16,7 @@ def build(
         "runs/lab"
     ),
     out: Annotated[
-        Path | None, typer.Option(help="Where the finished lab goes; by default the package's.")
+        Path | None, typer.Option(help="Folder for the finished lab (default: the package's).")
     ] = None,
     stage: Annotated[
         list[str] | None, typer.Option(help="Only these stages, in the order given.")
@@ -24,7 +24,7 @@ def build(
 ) -> None:
     """Draw the world and train all of the lab's models (some hours on two cores).
 
-    An interrupted build goes on where it was.
+    The same command resumes an interrupted build.
     """
     from safegen.lab import weights_folder
     from safegen.lab.build.stages import STAGES, LabBuild
@@ -44,7 +44,7 @@ def build(
 
 @app.command()
 def check(
-    count: Annotated[int, typer.Option(help="Pictures a prompt kind.", min=1)] = 200,
+    count: Annotated[int, typer.Option(help="Pictures per prompt kind.", min=1)] = 200,
     scenes: Annotated[int, typer.Option(help="Real scenes for the recognisers.", min=1)] = 2000,
 ) -> None:
     """Measure the lab against its quality floors on fresh seeds; exit code 1 if one is missed."""

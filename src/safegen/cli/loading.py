@@ -1,4 +1,4 @@
-"""What several commands take, one text for all: MODEL, how it is loaded, and an edit's preset."""
+"""Arguments shared by several commands: MODEL, how it is loaded, and an edit's preset."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MODEL_HELP = "'lab', a diffusers folder, a hub id, or a single .safetensors file
 Model = Annotated[str, typer.Argument(help=MODEL_HELP)]
 Preset = Annotated[
     str | None,
-    typer.Option(help="robust: also against fine-tuning and DDIM run backwards; slower."),
+    typer.Option(help="Preset: robust (also against fine-tuning and DDIM inversion; slower)."),
 ]
-"""Of an edit's settings."""
+"""Option for the preset of an edit's settings."""
 
 
 takes_load_options = takes_settings()
-"""Gives a command the options of its argument ``loading: LoadOptions``, and ``--settings``."""
+"""Decorator: gives a command the options of its ``loading: LoadOptions``, and ``--settings``."""

@@ -59,9 +59,7 @@ SkipUndetected = Annotated[
 ]
 CensoredOut = Annotated[
     Path | None,
-    typer.Option(
-        help="New folder for the censored pictures, to look them over.", rich_help_panel=_FILES
-    ),
+    typer.Option(help="New folder for the censored pictures, for review.", rich_help_panel=_FILES),
 ]
 FromModel = Annotated[
     bool,
@@ -88,7 +86,7 @@ BenignPrompts = Annotated[
 Count = Annotated[
     int | None,
     typer.Option(
-        help="Pairs to make, and benign pictures (default: 100).", min=1, rich_help_panel=_MADE
+        help="Number of pairs, and of benign pictures (default: 100).", min=1, rich_help_panel=_MADE
     ),
 ]
 Seed = Annotated[
@@ -145,8 +143,8 @@ def triplets(
 ) -> None:
     """Encode triplets <unsafe, censored, benign> with the model's autoencoder.
 
-    They come from two folders (--unsafe, --benign), from --csv, or --from-model. Nothing is written
-    before the end, so an interrupted command begins anew. The file is as sensitive as the pictures
+    Triplets come from two folders (--unsafe, --benign), --csv, or --from-model. Nothing is written
+    before the end, so an interrupted command starts anew. The file is as sensitive as the pictures
     in it: the autoencoder decodes them.
     """
     made = {"count": count, "seed": seed, "steps": steps, "guidance_scale": guidance_scale}
@@ -194,7 +192,7 @@ def _load(model: str, loading: LoadOptions) -> Any:
 def _check_choice(
     unsafe: Path | None, benign: Path | None, csv: Path | None, from_model: bool
 ) -> None:
-    """Exactly one origin."""
+    """Check that exactly one origin is given."""
     folders = unsafe is not None or benign is not None
     if [folders, csv is not None, from_model].count(True) != 1:
         raise SafegenError(
@@ -204,20 +202,20 @@ def _check_choice(
 
 
 def _refuse_strays(options: Mapping[str, object]) -> None:
-    """Options of the other origin would have no effect."""
+    """Refuse options of the other origin, which would have no effect."""
     strays = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
     if strays:
         raise SafegenError(f"{', '.join(strays)}: has no effect with this origin; leave it out")
 
 
 def _check_targets(censored_out: Path | None) -> None:
-    """Before hours of work: nothing is replaced unasked."""
+    """Refuse, before hours of work, to replace an existing folder."""
     if censored_out is not None and censored_out.exists():
         raise SafegenError(f"{censored_out}: exists already; give --censored-out a new folder")
 
 
 def _check_inputs(out: Path, files: TripletFiles) -> None:
-    """The latents must not take the place of what they are made from."""
+    """Refuse an output that is one of the inputs."""
     pictures = [each for item in files.unsafe for each in (item.picture, item.censored, item.mask)]
     pictures += [item.picture for item in files.benign]
     check_out(out, *(each.path for each in pictures if each))
@@ -226,7 +224,7 @@ def _check_inputs(out: Path, files: TripletFiles) -> None:
 def _texts(
     model: str, unsafe_prompts: Path | None, benign_prompts: Path | None
 ) -> tuple[list[str], list[str]]:
-    """Unsafe and benign prompts, from the files, else from the model's profile."""
+    """Read unsafe and benign prompts from the files, else from the model's profile."""
     from safegen.cli._generation import read_prompts
     from safegen.profiles import Profile, profile_of
 
@@ -275,7 +273,7 @@ def _from_files(
 def _list_files(
     unsafe: Path | None, benign: Path | None, csv: Path | None, masks: Path | None
 ) -> TripletFiles:
-    """The files to read, checked without decoding any."""
+    """List the files to read, and check them without decoding any."""
     from safegen.triplets.files import list_csv, list_folders
 
     if csv is not None:
@@ -311,7 +309,7 @@ def _write(pipeline: Any, source: TripletSource, out: Path, censored_out: Path |
 
 @contextmanager
 def _progress() -> Iterator[tuple[Callable[[Pair], None], Callable[[Benign], None]]]:
-    """Counters on the terminal, one for each stream; gone when done."""
+    """Show one counter per stream on the terminal until done."""
     from rich.progress import Progress, TextColumn, TimeElapsedColumn
 
     from safegen.cli._console import Console
@@ -327,7 +325,7 @@ def _progress() -> Iterator[tuple[Callable[[Pair], None], Callable[[Benign], Non
 
 @contextmanager
 def _review(folder: Path | None) -> Iterator[Callable[[Pair], None]]:
-    """Writes the censored picture of every pair, numbered in order."""
+    """Write the censored picture of every pair, numbered in order."""
     from PIL import Image
 
     from safegen.files import folder_atomically
