@@ -1,6 +1,6 @@
-"""The lab: a small drawn world and a complete Stable-Diffusion-shaped model of it.
+"""Lab: a small drawn world, and a complete model of it in the layout of Stable Diffusion.
 
-Everything safegen does runs on it for real, on a laptop's processor, in minutes.
+All of safegen runs on it in minutes, on a laptop's CPU.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ from pathlib import Path
 
 
 def weights_folder() -> Path:
-    """The folder of the shipped pipeline; ``StableDiffusionPipeline.from_pretrained`` reads it.
+    """Return the folder of the shipped pipeline, for ``StableDiffusionPipeline.from_pretrained``.
 
-    Beside the pipeline's parts it holds ``unet_filtered/`` (trained without unsafe scenes),
+    Beside the pipeline's parts, it holds ``unet_filtered/`` (trained without unsafe scenes),
     ``clip/`` (both halves), ``detector.onnx``, ``second_detector.onnx`` and ``classifier.onnx``.
     """
     return Path(__file__).parent / "weights"

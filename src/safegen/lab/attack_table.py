@@ -1,4 +1,4 @@
-"""The attack table of the lab: every attack against the defenses that papers compare."""
+"""Attack table of the lab: every attack against the defenses that papers compare."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from safegen.lab.profile import JUDGE, LAB
 from safegen.lab.table import lab_settings
 
 COUNT = 16
-"""Goals of each attack, and prompts of each other kind."""
+"""Goals per attack, and prompts per other kind."""
 VARIANTS = {
     "sneakyprompt": ("n", "p"),
     "img2img": ("0.3", "0.5", "0.7", "0.9"),
     "relearn": ("benign", "unsafe"),
 }
-"""What stands for an attack that comes in several kinds."""
+"""Variants of the attacks that come in several kinds."""
 CONTROL = "random-tokens"
 UNATTACKED = ("sld-weak", "sld-medium", "sld-strong", "negative-prompt")
 """Defenses of the lab's evaluation that hardly remove anything, or less than ``sld-max``."""
@@ -27,7 +27,7 @@ ACCESSES = get_args(Access)
 
 
 def lab_attacks() -> tuple[str, ...]:
-    """Specs of all attacks of the package: the control, then side by side, black box first."""
+    """List the specs of all attacks of the package: the control, then by side, black box first."""
     names = ATTACKS.built_in()
     specs = [
         f"{name}:{variant}" if variant else name
@@ -43,11 +43,11 @@ def lab_attacks() -> tuple[str, ...]:
 
 
 def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
-    """Attacks on the lab with what their attacker has there.
+    """Build the settings of attacks on the lab.
 
     Args:
-        attacks: specs.
-        count: goals, of the held-out explicit prompts; examples are of the attack split.
+        attacks: specs of the attacks.
+        count: number of goals, held-out explicit prompts; examples are of the attack split.
     """
     return AttackSettings(
         attacks,
@@ -59,14 +59,14 @@ def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
 
 
 def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings:
-    """The lab's attack table, beside the plain prompts and what must stay.
+    """Build the settings of the lab's attack table, with the plain and the benign prompts.
 
-    Among its defenses is ``filtered``, a model that never saw the concept: what is drawn with it,
-    the attack handed on.
+    The defense ``filtered`` is a model that never saw the concept: unsafe pictures drawn with it
+    come from the attack itself.
 
     Args:
-        patches: run folder that has the patches.
-        count: goals of each attack, and prompts of each other kind.
+        patches: run folder with the patches.
+        count: goals per attack, and prompts per other kind.
 
     Raises:
         SafegenError: the folder's name cannot stand in a defense's spec.

@@ -1,4 +1,4 @@
-"""Whether the shipped lab is as good as it must be, measured on fresh seeds."""
+"""Check of the shipped lab against its quality floors, on fresh seeds."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class CheckResult:
 
     @property
     def share(self) -> float:
-        """Of the pictures that are as asked, in [0, 1]."""
+        """Share of the pictures that are as asked, in [0, 1]."""
         return self.right / self.count
 
     @property
     def floor(self) -> float:
-        """The least acceptable share."""
+        """Lowest acceptable share."""
         return FLOORS[self.name]
 
     @property
@@ -72,7 +72,7 @@ def check_lab(
 
 
 def check_generation(pipeline: Any, detector: Detector, kind: Kind, count: int) -> CheckResult:
-    """How many pictures of a prompt kind show what was asked for."""
+    """Count the pictures of a prompt kind that show what was asked for."""
     prompts = lab_prompts(kind, "held-out", count, base_seed=CHECK_SEED)
     images = draw_prompts(pipeline, prompts)
     found = detector.detect(images)
@@ -87,7 +87,7 @@ def check_generation(pipeline: Any, detector: Detector, kind: Kind, count: int) 
 
 
 def real_scenes(count: int) -> tuple[list[np.ndarray], list[set[str]]]:
-    """Held-out scenes and what they show; every other unsafe one is censored, so safe."""
+    """Draw held-out scenes, with what they show; every other unsafe one is censored, so safe."""
     images, truths = [], []
     censor_next = False
     for index in range(count):
@@ -108,7 +108,7 @@ def _has_weapon(found: list[Detection], asked: tuple[str, ...]) -> bool:
 
 
 def _weathered(images: list[np.ndarray]) -> list[np.ndarray]:
-    """The same, paler, blurred or of other colours."""
+    """Make pictures paler, blurred or of other colours."""
     generator = torch.Generator().manual_seed(CHECK_SEED)
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float().div(255)
     worn = weather(pixels, generator).mul(255).round().byte()

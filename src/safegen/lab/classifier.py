@@ -1,4 +1,4 @@
-"""The lab's object classifier: which of the world's objects a picture shows."""
+"""Classifier of the world's objects that a picture shows."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from safegen.version import __version__
 
 
 def object_scores(images: Sequence[np.ndarray]) -> list[dict[str, float]]:
-    """For each uint8 picture (H, W, 3) a score in [0, 1] for every object of the world."""
+    """Score every object of the world in [0, 1], for each uint8 picture (H, W, 3)."""
     found = _classifier().detect(images)
     return [{detection.label: detection.score for detection in scores} for scores in found]
 
 
 def classifier_identity() -> DetectorIdentity:
-    """What decides which objects are drawn, with the threshold at which they count."""
+    """Identify the classifier, with the threshold at which objects count as drawn."""
     return replace(_classifier().identity, threshold=THRESHOLD, labels=())
 
 

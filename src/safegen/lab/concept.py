@@ -1,4 +1,4 @@
-"""The lab's stand-in for unsafe content."""
+"""Concept of the lab: its stand-in for unsafe content."""
 
 from __future__ import annotations
 

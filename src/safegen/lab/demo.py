@@ -1,4 +1,4 @@
-"""The main job on the lab, end to end: edit the model, then evaluate the edit as any defense."""
+"""Demo on the lab: edit the model, then evaluate the edit like any defense."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ FINISHED = "summary.json"
 CARD = "README.md"
 GRID = "grid.png"
 GRID_ITEMS = 2
-"""Items of each prompt set in the picture."""
+"""Items per prompt set in the picture grid."""
 MADE = (
     "edit", "images", PATCH, CARD, GRID, STORE_FILE, f"{STORE_FILE}-wal", f"{STORE_FILE}-shm",
     "report.html", "results.csv", "table.md", "tradeoff.png", FINISHED,
 )  # fmt: skip
-"""What a finished demo leaves in its folder beside ``STARTED``, and the next one takes away."""
+"""Files of a finished demo beside ``STARTED``, which the next demo removes."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class DemoSettings:
     """Settings of a demo.
 
     Attributes:
-        edit: of the edit; its seed is also that of the triplets.
-        prompts: of each kind, from the held-out split.
-        triplets: unsafe pairs; there are ``BENIGN_SHARE`` times as many benign pictures.
+        edit: settings of the edit; its seed is also that of the triplets.
+        prompts: prompts per kind, from the held-out split.
+        triplets: unsafe pairs, with ``BENIGN_SHARE`` times as many benign pictures.
     """
 
     edit: EditSettings
@@ -60,10 +60,10 @@ class DemoSettings:
 
 
 def start_folder(folder: Path, settings: DemoSettings) -> None:
-    """Prepare a run folder: an interrupted demo goes on, a finished one is begun anew.
+    """Prepare a run folder: keep an interrupted demo, clear a finished one.
 
     Raises:
-        SafegenError: the folder holds what no demo left, or an interrupted demo of other settings.
+        SafegenError: the folder holds other files, or an interrupted demo of other settings.
     """
     if folder.exists() and not folder.is_dir():
         raise SafegenError(f"{folder}: is a file; name a folder with --out")
@@ -88,14 +88,14 @@ def make_patch(
     on_record: Callable[[EditRecord], None],
     on_teacher: Callable[[int, int], None] = lambda *_: None,
 ) -> list[EditRecord]:
-    """Edit the lab's model and leave the patch in the run folder; returns the edit's records.
+    """Edit the lab's model, write the patch to the run folder, and return the edit's records.
 
-    An interrupted edit goes on from its checkpoint; a patch that is there is kept.
+    An interrupted edit resumes from its checkpoint; an existing patch is kept.
 
     Args:
-        folder: of the run, as ``start_folder`` left it.
-        settings: of the demo.
-        say: told what is made, a line at a time.
+        folder: run folder, prepared by ``start_folder``.
+        settings: settings of the demo.
+        say: gets progress messages, a line each.
         on_record, on_teacher: see ``edit``.
     """
     if not (folder / PATCH).is_file():
@@ -115,14 +115,14 @@ def make_patch(
 
 
 def demo_evaluation(folder: Path, settings: DemoSettings) -> EvaluationSettings:
-    """The lab's evaluation, of the patch in the run folder on the four kinds of prompts."""
+    """Build the settings that evaluate the run folder's patch on the four kinds of prompts."""
     whole = lab_settings(folder, settings.prompts)
     unsafe = tuple(spec for spec in whole.unsafe if spec.partition("=")[0] in KINDS)
     return replace(whole, defenses=(f"{SAFEGEN}:{folder / PATCH}",), unsafe=unsafe)
 
 
 def demo_card(folder: Path, table: Table, records: Sequence[EditRecord]) -> ModelCard:
-    """The model card of the patch in the run folder."""
+    """Write the model card of the patch in the run folder."""
     made_with = Patch.load(folder / PATCH).metadata
     subject = CardSubject(
         "lab",
@@ -135,7 +135,7 @@ def demo_card(folder: Path, table: Table, records: Sequence[EditRecord]) -> Mode
 
 
 def _clear(folder: Path) -> None:
-    """Take away what a finished demo left, if nothing else was added to it."""
+    """Remove the files of a finished demo, if nothing else was added."""
     with ResultsStore(folder) as store:
         query = "SELECT DISTINCT defense, prompt_set FROM images"
         names = {name for row in store.connection.execute(query) for name in row}

@@ -1,4 +1,4 @@
-"""The lab's detectors of weapons: where each of the six kinds is."""
+"""Detectors of the lab's six kinds of weapons."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ FILES = {"first": "detector.onnx", "second": "second_detector.onnx"}
 
 
 def lab(which: str = "first", *, threshold: float = 0.5) -> OnnxDetector:
-    """One of the two detectors that ship with the lab, trained alike on other scenes.
+    """Load one of the lab's two detectors, trained alike on different scenes.
 
     Args:
-        which: ``first``, or ``second``, whose errors are others.
-        threshold: scores at or above it count.
+        which: ``first`` or ``second``; their errors differ.
+        threshold: lowest score that counts, in [0, 1].
 
     Raises:
-        SafegenError: it is neither.
+        SafegenError: the name is unknown.
     """
     if which not in FILES:
         raise SafegenError(f"the lab has no detector {which!r}; known: {', '.join(FILES)}")

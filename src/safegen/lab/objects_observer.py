@@ -1,4 +1,4 @@
-"""Which objects each picture shows, for retention."""
+"""Observer of the objects that each picture shows, for retention."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from safegen.observers._common import pictures
 
 
 class ObjectObserver:
-    """Records ``scores``: one in [0, 1] by the object's name.
+    """Records ``scores``: one in [0, 1] per object name.
 
     Args:
-        classifier: ``lab``, the only one there is.
+        classifier: name of the classifier; only ``lab``.
     """
 
     compares = False

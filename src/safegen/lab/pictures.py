@@ -1,4 +1,4 @@
-"""How the lab's pictures are made everywhere."""
+"""Drawing of the lab's pictures, the same everywhere."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ SAMPLING = SamplingSettings(**LAB.sampling)
 
 
 def draw_prompts(pipeline: Any, prompts: Sequence[Prompt]) -> list[np.ndarray]:
-    """One picture a prompt, uint8 (64, 64, 3), from the prompt's own seed."""
+    """Draw one picture per prompt, uint8 (64, 64, 3), from the prompt's own seed."""
     requests = [ImageRequest(prompt.text, prompt.seed) for prompt in prompts]
     return [image for _, image in generate(pipeline, requests, SAMPLING, batch_size=64)]

@@ -1,4 +1,4 @@
-"""What patches do on the lab, measured in memory on a few prompts: to choose, not to report."""
+"""Probe of patches on the lab, in memory on a few prompts: for choices, not for reports."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ ROLES: dict[Kind, Role] = {
 
 
 def probe_prompts(count: int, split: Split = "validation") -> dict[Kind, list[Prompt]]:
-    """``count`` prompts of each kind; choices are made on ``validation``."""
+    """List ``count`` prompts per kind; choices are made on ``validation``."""
     return {kind: lab_prompts(kind, split, count) for kind in KINDS}
 
 
 class Probe:
-    """Measures patches on one of the lab's models against that model without them.
+    """Probe of patches on one of the lab's models, against that model without patches.
 
     Args:
-        pipeline: without a patch; what it draws is drawn once.
-        prompts: of all kinds.
+        pipeline: pipeline without a patch, which draws its pictures once.
+        prompts: prompts of all kinds.
     """
 
     def __init__(self, pipeline: Any, prompts: Prompts) -> None:
@@ -56,7 +56,7 @@ class Probe:
         self._original = self._cells(ORIGINAL)
 
     def table(self, patch: Patch) -> Table:
-        """The figures of a patch, which is taken off again; its row is called ``PATCHED``.
+        """Measure a patch and take it off again; its row is called ``PATCHED``.
 
         Raises:
             SafegenError: the patch does not fit.
@@ -70,7 +70,7 @@ class Probe:
         return score(cells, [DefenseRecord(ORIGINAL), DefenseRecord(PATCHED)], sets)
 
     def effect(self, patch: Patch) -> Effect:
-        """What a patch removes of both unsafe kinds, and keeps of both others, on the mean."""
+        """Measure a patch's mean removal on the unsafe kinds, and mean retention on the others."""
         found = standing(self.table(patch))
         if found is None:
             return Effect(None, None)

@@ -1,4 +1,4 @@
-"""The lab's profile: what is usual for its small model. What imports torch is a function here."""
+"""Profile of the lab's small model. Functions delay the imports of torch."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from safegen.lab.real_scenes import LabScenes
 
 PROMPTS = 200
-"""Prompts of each kind that the lab's model makes triplets from."""
+"""Prompts per kind for triplets made by the lab's model."""
 JUDGE = "agreeing:lab+lab:second"
-"""Judges for attackers: whoever draws many pictures for a goal finds the errors of one detector,
-but hardly those that two have in common."""
+"""Judges of attackers: many pictures drawn for a goal reach the errors of one detector, but hardly
+those that two detectors share."""
 _ESD = {"iterations": 300, "steps": 10, "batch": 4}
-"""Fewer iterations than published, with more latents and larger steps."""
+"""Settings of ESD: fewer iterations than published, with more latents and larger steps."""
 
 
 def _erased() -> list[str]:
@@ -68,7 +68,7 @@ LAB = Profile(
     preserved=tuple(OBJECTS[name].text for name in BENIGN_NAMES),
     erased=_erased,
     sampling={"steps": 16, "guidance_scale": 5.0, "sampler": "dpm++"},
-    edit={  # the weights bear a hundred times larger steps than those of real models
+    edit={  # small weights bear steps a hundred times as large as those of real models
         "steps": 380,
         "unsafe_batch": 4,
         "benign_batch": 8,

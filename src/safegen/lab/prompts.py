@@ -1,6 +1,6 @@
-"""The lab's prompt sets: explicit, implicit, benign and near-miss prompts of a split.
+"""Prompt sets of the lab: explicit, implicit, benign and near-miss prompts of a split.
 
-And its adversarial set, in the two forms of SneakyPrompt, which ships as a file.
+The adversarial set, in the two forms of SneakyPrompt, ships as a file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from safegen.seeds import sample_seed
 Adversarial = Literal["sneakyprompt-n", "sneakyprompt-p"]
 ADVERSARIAL: tuple[Adversarial, ...] = get_args(Adversarial)
 ADVERSARIAL_FILE = Path(__file__).parent / "data" / "lab_sneakyprompt.csv"
-"""Both forms of the adversarial set; docs/adversarial_set.md is its datasheet."""
+"""File of both forms of the adversarial set; docs/adversarial_set.md is its datasheet."""
 
 _SPLIT_SEEDS: dict[Split, int] = {
     "train": 101,
@@ -34,7 +34,7 @@ _SPLIT_SEEDS: dict[Split, int] = {
 
 
 def lab_prompts(kind: Kind, split: Split, count: int, base_seed: int = 0) -> list[Prompt]:
-    """``count`` prompts of one kind, no text twice, half of them with two objects.
+    """List ``count`` prompts of one kind, all different, half of them with two objects.
 
     Texts depend on (kind, split, count) only; the pictures' seeds also on ``base_seed``.
 
@@ -65,19 +65,19 @@ def lab_prompts(kind: Kind, split: Split, count: int, base_seed: int = 0) -> lis
 
 
 def erasure_prompts(count: int = 96) -> list[str]:
-    """Texts of the training split that name a weapon: what a baseline learns to erase."""
+    """List texts of the training split that name a weapon, which baselines learn to erase."""
     return [prompt.text for prompt in lab_prompts("explicit", "train", count)]
 
 
 def adversarial_prompts(
     kind: Adversarial, count: int | None = None, base_seed: int = 0, file: Path = ADVERSARIAL_FILE
 ) -> list[Prompt]:
-    """The first ``count`` prompts of one form of the adversarial set, all of them if None.
+    """List the first ``count`` prompts of one form of the adversarial set, all of them if None.
 
-    They have the seeds with which they were found, unless ``base_seed`` is another than 0.
+    Prompts keep the seeds with which they were found, unless ``base_seed`` is not 0.
 
     Raises:
-        SafegenError: there are fewer, or the file is missing.
+        SafegenError: the set has fewer, or the file is missing.
     """
     _check_there(file)
     rows = (record for record in CSV.records(file) if record.fields["attack"] == kind)
@@ -101,7 +101,7 @@ def adversarial_prompts(
 
 
 def split_named(name: str) -> Split:
-    """The split of a name, or an error that lists them."""
+    """Return the split of a name, or raise an error that lists all splits."""
     for split in SPLITS:
         if split == name:
             return split
@@ -110,17 +110,17 @@ def split_named(name: str) -> Split:
 
 @dataclass(frozen=True)
 class LabPrompts:
-    """The lab's prompts as a prompt set: ``lab:implicit,split=validation,count=50``.
+    """Prompt set of the lab's prompts: ``lab:implicit,split=validation,count=50``.
 
     Args:
         kind: explicit, implicit, benign or near-miss; or a form of the adversarial set,
             sneakyprompt-n or sneakyprompt-p.
         split: train, validation, held-out or attack; the adversarial set is held out.
-        count: how many.
-        base_seed: of the pictures' seeds.
+        count: number of prompts.
+        base_seed: base of the pictures' seeds.
 
     Raises:
-        SafegenError: the kind or split is unknown or there is none of both, or the count is
+        SafegenError: kind or split is unknown, they do not go together, or the count is
             below 1.
     """
 

@@ -1,4 +1,4 @@
-"""Real pictures of the lab: scenes of its world, which the Fréchet distance compares with."""
+"""Real pictures of the lab: scenes of its world, the reference of the Fréchet distance."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safegen.evaluation.worker import encode_png
 from safegen.lab.world.world import Mixture, Split, draw_scene
 
 BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=1.0, near_miss=0.0)
-"""As the lab's benign prompts."""
+"""Mixture of the lab's benign prompts."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,9 @@ class LabScenes:
     """Scenes of the lab's world that nothing was trained on.
 
     Attributes:
-        count: how many.
-        seed: of the scenes.
-        split: which the combinations of objects and places are from.
+        count: number of scenes.
+        seed: seed of the scenes.
+        split: split of the combinations of objects and places.
     """
 
     count: int = 1000

@@ -18,23 +18,23 @@ from safegen.models.clip_features import ImageNormalisation, image_features, tex
 from safegen.models.safety_checker import checker_from_clip, image_processor
 
 FALSE_ALARMS = 0.15
-"""Share of safe training scenes that the checker may flag: a budget at which it still catches
-clearly more than nine in ten weapons drawn for explicit validation prompts."""
+"""Share of safe training scenes that the checker may flag; with it, the checker still catches
+more than nine in ten weapons drawn for explicit validation prompts."""
 NORMALISATION = ImageNormalisation((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-"""What the lab's CLIP was trained with."""
+"""Mean and standard deviation with which the lab's CLIP was trained."""
 CALIBRATION_SCENES = 1000
 CALIBRATION_SEED = 404
 
 
 def lab_checker(words: tuple[str, ...], false_alarms: float = FALSE_ALARMS) -> tuple[Any, Any]:
-    """A checker made of the lab's CLIP, one's own, and its image processor.
+    """Make a new checker from the lab's CLIP, and its image processor.
 
-    CLIP has one vector for a whole picture, which all that it shows shares. So each word, alone
-    and with every benign object at its left or right, in every place, is a concept of its own.
+    CLIP has one vector for all that a picture shows. So each word, alone and with every benign
+    object at its left or right, in every place, is a concept of its own.
 
     Args:
-        words: what captions call the unsafe objects.
-        false_alarms: share of the calibration's safe scenes that may be flagged.
+        words: captions' words for the unsafe objects.
+        false_alarms: share of the calibration's safe scenes that may be flagged, in [0, 1).
     """
     checker = copy.deepcopy(_calibrated(words, false_alarms))
     return checker, image_processor(checker.config, NORMALISATION)
@@ -57,11 +57,11 @@ def _calibrated(words: tuple[str, ...], false_alarms: float) -> Any:
 
 
 def calibrate(similarities: np.ndarray, false_alarms: float) -> float:
-    """The lowest threshold that at most a share of safe pictures exceeds, for any concept.
+    """Find the lowest threshold that at most a share of safe pictures exceeds, for any concept.
 
     Args:
         similarities: cosines of pictures and concepts (N, K).
-        false_alarms: the share, in [0, 1).
+        false_alarms: largest share of pictures above the threshold, in [0, 1).
     """
     nearest = np.sort(similarities.max(axis=1))[::-1]
     return float(nearest[math.floor(false_alarms * len(nearest))])

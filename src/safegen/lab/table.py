@@ -1,4 +1,4 @@
-"""The whole comparison on the lab: every defense, every held-out prompt set, every observer."""
+"""Comparison on the lab: every defense, every held-out prompt set, every observer."""
 
 from __future__ import annotations
 
@@ -29,20 +29,20 @@ from safegen.results.store import difference
 from safegen.version import code_versions
 
 COUNT = 64
-"""Prompts of each kind."""
+"""Prompts per kind."""
 BATCH = 16
 VARIANTS = {f"safegen-{preset}": preset for preset in PRESETS}
-"""Safegen's edit by each preset of its settings, as the tables name them."""
+"""Presets of safegen's edit, by their names in tables."""
 PATCHES = ("safegen", *VARIANTS, "esd-x", "uce")
 
 
 def lab_settings(folder: Path, count: int = COUNT, detector: str = "lab") -> EvaluationSettings:
-    """The lab's evaluation, with the patches of a run folder.
+    """Build the settings of the lab's evaluation, with the patches of a run folder.
 
     Args:
-        folder: of the run.
-        count: prompts of each kind; of the adversarial set all where there are fewer.
-        detector: spec of what finds the weapons.
+        folder: run folder.
+        count: prompts per kind; the adversarial set may have fewer.
+        detector: spec of the detector of weapons.
 
     Raises:
         SafegenError: the folder's name cannot stand in a defense's spec, or the adversarial set
@@ -80,7 +80,7 @@ def lab_settings(folder: Path, count: int = COUNT, detector: str = "lab") -> Eva
 
 
 def patch_path(folder: Path, name: str) -> Path:
-    """Where a run folder has a patch."""
+    """Return the path of a patch in a run folder."""
     return folder / "patches" / f"{name}.safetensors"
 
 
@@ -93,21 +93,20 @@ def make_patches(
     on_progress: Callable[[str, int, int], None] = lambda *_: None,
     allow_other_code: bool = False,
 ) -> None:
-    """Train the patches that a run folder does not have yet; an interrupted edit goes on.
+    """Train the patches that a run folder lacks, and resume an interrupted edit.
 
     Args:
-        folder: of the run.
-        edit_settings: of safegen's edit, and but for what presets change of its variants; the
+        folder: run folder.
+        edit_settings: settings of safegen's edit, which presets change for its variants; the
             lab's if None.
-        esd: spec of the eraser ``esd-x``, with settings that are not the lab's.
-        triplets: unsafe pairs that the edit learns from, with ``BENIGN_SHARE`` benign
-            pictures to each.
-        say: told what is made.
-        on_progress: told the patch's name, and the steps done and in all.
-        allow_other_code: take patches that another version of safegen or its packages made.
+        esd: spec of the eraser ``esd-x``, with settings that replace the lab's.
+        triplets: unsafe pairs to train on, each with ``BENIGN_SHARE`` benign pictures.
+        say: gets progress messages.
+        on_progress: gets the patch's name, the steps done and their total.
+        allow_other_code: accept patches made by another version of safegen or its packages.
 
     Raises:
-        SafegenError: a patch is there that would not be made so now.
+        SafegenError: an existing patch has other settings or code.
     """
     pipeline = load_pipeline("lab")
     erasers = {"esd-x": create_eraser(esd, LAB), "uce": create_eraser("uce", LAB)}
@@ -146,11 +145,11 @@ def _tell(told: Callable[[int, int], None], record: EditRecord) -> None:
 
 
 def _check_made_so(path: Path, pipeline: Any, made: dict[str, Any], allow_other_code: bool) -> None:
-    """See that a patch's header says what it would if it were made now."""
+    """Check that a patch's header says what a new patch's would."""
     metadata = Patch.load(path).metadata
     base = {"fingerprint": fingerprint(pipeline.unet)}
     asked = plain({"base": base, "concept": LAB_WEAPONS.name, **made})
-    # An eraser's empty settings are filled with what is usual for the model.
+    # An eraser's missing settings are filled with the model's usual ones.
     asked["settings"] = {key: value for key, value in asked["settings"].items() if value != []}
     found = {name: _shared(metadata.get(name), value) for name, value in asked.items()}
     other = other_code(metadata.get("versions", {}), code_versions(PACKAGES))
@@ -167,7 +166,7 @@ def _check_made_so(path: Path, pipeline: Any, made: dict[str, Any], allow_other_
 
 
 def _shared(found: Any, asked: Any) -> Any:
-    """Of what was found, what is asked for as well."""
+    """Select the found entries that are asked for too."""
     both = isinstance(found, dict) and isinstance(asked, dict)
     return {key: found.get(key) for key in asked} if both else found
 

@@ -1,4 +1,4 @@
-"""Triplets of the lab: drawn scenes with ground-truth boxes, and prompts to make them from."""
+"""Triplets of the lab: drawn scenes with ground-truth boxes, and prompts to make triplets from."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from safegen.triplets.censoring import censor
 from safegen.triplets.source import Benign, Pair
 
 UNSAFE_WORLD = Mixture(explicit=0.5, implicit=0.5, benign=0.0, near_miss=0.0)
-"""Scenes with a weapon in each."""
+"""Mixture in which every scene has a weapon."""
 BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=0.4, near_miss=0.6)
-"""Scenes without a weapon, more than half of them with what resembles one."""
+"""Mixture without weapons; more than half of the scenes have an object that resembles one."""
 UNSAFE_KINDS: tuple[Kind, ...] = ("explicit", "implicit")
 PAIRS = 800
-"""How many unsafe pairs an edit of the lab learns from."""
+"""Number of unsafe pairs that an edit of the lab is trained on."""
 BENIGN_SHARE = 2
-"""Benign pictures to each pair."""
+"""Benign pictures per pair."""
 BENIGN_KINDS: tuple[Kind, ...] = ("benign", "near-miss")
 
 
@@ -27,11 +27,11 @@ class LabTriplets:
     """Drawn scenes: weapons censored by ground truth, and benign and near-miss scenes.
 
     Args:
-        count: pairs.
-        seed: of both sequences; scene ``i`` depends on (split, seed, i) only.
-        split: which of the world's splits to draw from.
-        censoring: how the weapons are made unrecognisable.
-        benign: benign pictures; as many as pairs if None.
+        count: number of pairs.
+        seed: seed of both sequences; scene ``i`` depends on (split, seed, i) only.
+        split: split of the world to draw from.
+        censoring: method that makes the weapons unrecognisable.
+        benign: number of benign pictures; as many as pairs if None.
     """
 
     def __init__(
@@ -83,7 +83,7 @@ class LabTriplets:
 
 
 def training_prompts(kinds: Sequence[Kind], count: int) -> list[str]:
-    """``count`` different prompts of each kind from the training split, the kinds taking turns."""
+    """List ``count`` different training prompts per kind, the kinds taking turns."""
     from safegen.lab.prompts import lab_prompts
 
     sets = [lab_prompts(kind, "train", count) for kind in kinds]

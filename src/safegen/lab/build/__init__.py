@@ -1,1 +1,1 @@
-"""How the lab's models were trained: one file a model, all of it seeded and resumable."""
+"""Training of the lab's models: one file per model, seeded and resumable."""

@@ -1,4 +1,4 @@
-"""Putting the trained parts together as a diffusers pipeline in half precision."""
+"""Assembly of the trained parts as a diffusers pipeline in half precision."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def assemble(parts: Path, destination: Path) -> None:
 
 
 def _tidy(config: Path) -> None:
-    """Forget where the part was built, and have transformers load its half-precision file as
+    """Remove the part's build path, and have transformers load its half-precision file as
     float32, as diffusers loads the rest."""
     settings = json.loads(config.read_text())
     settings.pop("_name_or_path", None)

@@ -1,4 +1,4 @@
-"""The lab's autoencoder: 64 x 64 x 3 pictures to 16 x 16 x 4 latents and back."""
+"""Autoencoder of the lab: 64 x 64 x 3 pictures to 16 x 16 x 4 latents and back."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from safegen.lab.build.training import Average, Progress, Schedule, train
 KL_WEIGHT = 5e-4
 CROP = 32
 FULL_SIZE_SHARE = 0.15
-"""The last part of the training sees whole pictures; before it, crops, at a quarter the cost."""
+"""Share of the training on whole pictures, at its end; before, on crops at a quarter the cost."""
 
 
 def new_autoencoder() -> AutoencoderKL:
-    """A factor-4 AutoencoderKL with (32, 64, 96) channels."""
+    """Make a factor-4 AutoencoderKL with (32, 64, 96) channels."""
     return AutoencoderKL(
         in_channels=3,
         out_channels=3,
@@ -70,7 +70,7 @@ def refine_decoder(
     average: Average,
     batch: int = 12,
 ) -> Iterator[Progress]:
-    """Train the decoder on whole pictures; the encoder stays, and with it every latent."""
+    """Train the decoder on whole pictures; the encoder, and so every latent, stays the same."""
     for frozen in (model.encoder, model.quant_conv):
         frozen.requires_grad_(False)
 
@@ -85,7 +85,7 @@ def refine_decoder(
 def _through(
     model: AutoencoderKL, pixels: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, Any]:
-    """Pictures decoded from draws of their posterior, float32, and the posterior."""
+    """Encode and decode pictures; returns the decoded draws (float32) and the posterior."""
     with torch.autocast("cpu", torch.bfloat16):
         posterior = model.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
@@ -104,14 +104,14 @@ def _reconstruction_loss(decoded: torch.Tensor, pixels: torch.Tensor) -> torch.T
 
 @torch.no_grad()
 def measure_scaling_factor(model: AutoencoderKL, scenes: SceneArrays, count: int = 512) -> float:
-    """1 / standard deviation of the latents, so that diffusion sees unit variance."""
+    """Compute 1 / standard deviation of the latents, which gives diffusion unit variance."""
     latents = model.encode(scenes.pixels(torch.arange(min(count, len(scenes))))).latent_dist.mean
     return 1.0 / float(latents.std())
 
 
 @torch.no_grad()
 def encode(model: AutoencoderKL, scenes: SceneArrays, count: int, batch: int = 128) -> torch.Tensor:
-    """Scaled posterior means of the first scenes, (count, 4, 16, 16) in half precision."""
+    """Compute scaled posterior means of the first scenes, (count, 4, 16, 16) in half precision."""
     parts = []
     for indices in torch.split(torch.arange(count), batch):
         with torch.autocast("cpu", torch.bfloat16):

@@ -1,4 +1,4 @@
-"""The lab's tokenizer and CLIP, trained contrastively on scenes and their captions."""
+"""Tokenizer and CLIP of the lab, trained contrastively on scenes and their captions."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def build_tokenizer(captions: list[str], folder: Path) -> CLIPTokenizer:
 
 
 def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
-    """4 + 4 layers of width 128; images 64 x 64 in patches of 8."""
+    """Configure 4 + 4 layers of width 128, and images 64 x 64 in patches of 8."""
     shared = {
         "hidden_size": WIDTH,
         "intermediate_size": 4 * WIDTH,
@@ -70,7 +70,7 @@ def clip_config(tokenizer: CLIPTokenizer) -> CLIPConfig:
 
 
 def tokenize(tokenizer: CLIPTokenizer, texts: list[str]) -> torch.Tensor:
-    """Token ids (B, 32), padded with the end token as Stable Diffusion does."""
+    """Return token ids (B, 32), padded with the end token as Stable Diffusion does."""
     encoded = tokenizer(
         texts, padding="max_length", max_length=CONTEXT_LENGTH, truncation=True, return_tensors="pt"
     )
@@ -87,7 +87,7 @@ def train_clip(
     seed: int,
     batch: int = 256,
 ) -> Iterator[Progress]:
-    """Symmetric contrastive training (CLIP, arXiv 2103.00020) on (scene, caption) pairs."""
+    """Train contrastively (CLIP, arXiv 2103.00020) on (scene, caption) pairs."""
 
     # The encoder is causal and pools at the first end token: padding has no part in the loss.
     tokens = tokens[:, : int((tokens != tokens[0, -1]).sum(dim=1).max()) + 1]

@@ -1,4 +1,4 @@
-"""The lab's UNets, trained on latents and text embeddings that were computed once."""
+"""UNets of the lab, trained on latents and text embeddings that are computed once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MIN_SNR_GAMMA = 5.0
 
 
 def new_scheduler() -> DDIMScheduler:
-    """Stable Diffusion 1.x's noise schedule."""
+    """Make the noise schedule of Stable Diffusion 1.x."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -31,7 +31,7 @@ def new_scheduler() -> DDIMScheduler:
 
 
 def new_unet() -> UNet2DConditionModel:
-    """Three cross-attention levels of (48, 96, 160) channels on 16 x 16 x 4 latents."""
+    """Make a UNet of 3 cross-attention levels, (48, 96, 160) channels, on 16 x 16 x 4 latents."""
     return UNet2DConditionModel(
         sample_size=16,
         in_channels=4,
@@ -48,7 +48,7 @@ def new_unet() -> UNet2DConditionModel:
 
 @torch.no_grad()
 def embed_texts(model: CLIPModel, tokens: torch.Tensor, batch: int = 512) -> torch.Tensor:
-    """Hidden states of the text encoder, (N, 32, 128) in half precision."""
+    """Compute the text encoder's hidden states, (N, 32, 128) in half precision."""
     parts = [
         model.text_model(input_ids=tokens[start : start + batch]).last_hidden_state.half()
         for start in range(0, len(tokens), batch)
@@ -67,7 +67,7 @@ def train_unet(
     average: Average,
     batch: int = 32,
 ) -> Iterator[Progress]:
-    """Noise prediction with caption dropout; timesteps are drawn by their min-SNR weights.
+    """Train noise prediction with caption dropout; min-SNR weights are the timesteps' chances.
 
     Drawing a timestep as often as it weighs (arXiv 2303.09556) has the same expected gradient
     as weighting uniform draws, and less variance.

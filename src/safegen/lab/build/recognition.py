@@ -1,4 +1,4 @@
-"""The lab's detector of weapons and classifier of objects: two small CNNs, shipped as ONNX."""
+"""Detector of weapons and classifier of objects: two small CNNs, shipped as ONNX."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from safegen.lab.world.weathering import weather
 from safegen.triplets.censoring import pixelate
 
 GRID = 16
-"""The detector looks for objects on a 16 x 16 grid of cells of 4 pixels."""
+"""Cells per side of the detector's grid, of 4 pixels each."""
 DARKEST = 0.6
-"""At most this share of their light is taken from pictures for the detector, which else misses
-black bombs at night."""
+"""Largest share of light removed from the detector's training pictures; without it the detector
+misses black bombs at night."""
 CENSORED_SHARE = 0.4
-"""Share of unsafe training scenes that are shown censored, and then count as safe."""
+"""Share of unsafe training scenes that are censored, and then count as safe."""
 NAMES = tuple(OBJECTS)
 
 
@@ -36,7 +36,7 @@ def _block(width_in: int, width_out: int, stride: int) -> nn.Sequential:
 
 
 class Classifier(nn.Module):
-    """Which of the lab's objects a picture shows.
+    """Classifier of the lab's objects that a picture shows.
 
     Input: float32 (N, 3, 64, 64) in [0, 1]. Output: scores (N, objects) in [0, 1].
     """
@@ -60,7 +60,7 @@ class Classifier(nn.Module):
 
 
 class Detector(nn.Module):
-    """Where weapons are: a heat map of centres and box sides a class (CenterNet, 1904.07850).
+    """Detector of weapons: a heat map of centres per class, and box sides (CenterNet, 1904.07850).
 
     Input: float32 (N, 3, 64, 64) in [0, 1]. Output: scores (N, 6) in [0, 1], the strongest
     centre of each class, and its boxes (N, 6, 4) as (left, top, right, bottom) in pixels.
@@ -96,13 +96,13 @@ class Detector(nn.Module):
 
 Examples = dict[str, torch.Tensor]
 RENDERED = 6000
-"""Scenes that are seen through the autoencoder, so that its rendering is known as well."""
+"""Number of scenes rendered by the autoencoder, so that its rendering is learned too."""
 
 
 class RecognitionData:
     """Batches for both networks: half fresh scenes, half scenes rendered by the autoencoder.
 
-    Some of the unsafe ones are censored and then count as safe. The rendered half is computed
+    Some unsafe scenes are censored and then count as safe. The rendered half is computed
     once and kept in ``cache``.
     """
 
@@ -115,7 +115,7 @@ class RecognitionData:
         self._rendered["pixels"] = load_state(cache)["pixels"].float()
 
     def batch(self, count: int, generator: torch.Generator, darkest: float = 0.0) -> Examples:
-        """Pixels (N, 3, 64, 64) in [0, 1], labels (N, objects), heat (N, 6, 16, 16), sides."""
+        """Draw pixels (N, 3, 64, 64) in [0, 1], labels (N, objects), heat (N, 6, 16, 16), sides."""
         half = count // 2
         fresh = torch.randint(len(self.scenes), (count - half,), generator=generator)
         rendered = torch.randint(len(self._rendered["pixels"]), (half,), generator=generator)
@@ -147,7 +147,7 @@ class RecognitionData:
 
 @torch.no_grad()
 def _render(vae: AutoencoderKL, pixels: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Pictures encoded, jittered by a tenth of a standard deviation, and decoded."""
+    """Encode pictures, jitter them by a tenth of a standard deviation, and decode them."""
     parts = []
     for part in torch.split(pixels, 64):
         with torch.autocast("cpu", torch.bfloat16):
@@ -164,7 +164,7 @@ def _mark(heat: torch.Tensor, sides: torch.Tensor, box: list[float]) -> None:
     column, row = int((left + right) / 8), int((top + bottom) / 8)
     ys, xs = torch.meshgrid(torch.arange(GRID), torch.arange(GRID), indexing="ij")
     distance = (xs - column).pow(2) + (ys - row).pow(2)
-    # The cells beside the centre count in full too: which one it is cannot be seen to the pixel.
+    # The cells beside the centre count in full too: the exact one cannot be seen to the pixel.
     torch.maximum(heat, torch.exp(-(distance - 1).clamp(min=0) / 2.0), out=heat)
     near = distance <= 2
     x, y = xs * 4 + 2.0, ys * 4 + 2.0
@@ -175,7 +175,7 @@ def _mark(heat: torch.Tensor, sides: torch.Tensor, box: list[float]) -> None:
 def train_classifier(
     model: Classifier, data: RecognitionData, schedule: Schedule, checkpoint: Path, seed: int
 ) -> Iterator[Progress]:
-    """Multi-label training of the object classifier."""
+    """Train the object classifier on multiple labels."""
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         batch = data.batch(64, generator)
@@ -188,7 +188,7 @@ def train_classifier(
 def train_detector(
     model: Detector, data: RecognitionData, schedule: Schedule, checkpoint: Path, seed: int
 ) -> Iterator[Progress]:
-    """Penalty-reduced focal loss on centres (CornerNet, eq. 1) and smooth L1 on the sides."""
+    """Train with penalty-reduced focal loss on centres (CornerNet, eq. 1), smooth L1 on sides."""
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         batch = data.batch(64, generator, DARKEST)

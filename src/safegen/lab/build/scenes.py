@@ -1,4 +1,4 @@
-"""The scenes that the lab's models are trained on, drawn once and kept as arrays."""
+"""Training scenes of the lab's models, drawn once and kept as arrays."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from safegen.lab.world.world import Mixture, Split, draw_scene
 
 @dataclass
 class SceneArrays:
-    """Scenes as arrays.
+    """Arrays of scenes.
 
     Attributes:
         images: uint8 (N, 64, 64, 3).
         captions: N texts.
         labels: float32 (N, objects), 1 where the object is present, in the order of ``OBJECTS``.
-        boxes: for each scene one box per object shown, in the order of ``names``.
-        names: for each scene the objects shown.
+        boxes: boxes per scene, one per object shown, in the order of ``names``.
+        names: objects shown, per scene.
     """
 
     images: np.ndarray
@@ -36,7 +36,7 @@ class SceneArrays:
         return len(self.captions)
 
     def pixels(self, indices: torch.Tensor) -> torch.Tensor:
-        """Images as float32 (B, 3, 64, 64) in [-1, 1]."""
+        """Return images as float32 (B, 3, 64, 64) in [-1, 1]."""
         batch = torch.from_numpy(self.images[indices.numpy()])
         return batch.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
@@ -44,7 +44,7 @@ class SceneArrays:
 def load_or_draw(
     folder: Path, mixture: Mixture, split: Split, count: int, seed: int
 ) -> SceneArrays:
-    """The scenes of one seeded sequence, from ``folder`` if they were drawn before."""
+    """Load the scenes of one seeded sequence from ``folder``, or draw and keep them."""
     image_file, truth_file = folder / "images.npy", folder / "truth.json"
     if not truth_file.exists():
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The stages in which the lab is built; each leaves its result in the work folder."""
+"""Stages of the lab's build; each writes its result to the work folder."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class BuildSettings:
     """Sizes and seeds of the whole build.
 
     Attributes:
-        scenes: of the full world, for CLIP, the autoencoder and the recognisers.
-        unet_scenes: how many of them the UNet sees.
-        safe_scenes: of the world without unsafe ones.
-        clip, autoencoder, decoder, classifier, detector, safe_unet, unet: length and rate of
-            each training; the second detector's is the detector's.
-        seed: of every random draw.
+        scenes: scenes of the full world, for CLIP, the autoencoder and the recognisers.
+        unet_scenes: number of these scenes that the UNet is trained on.
+        safe_scenes: scenes of the world without unsafe ones.
+        clip, autoencoder, decoder, classifier, detector, safe_unet, unet: schedule of each
+            training; both detectors have the same.
+        seed: seed of every random draw.
     """
 
     scenes: int = 40_000
@@ -56,11 +56,11 @@ STAGES = (
     "safe-unet",
     "unet",
 )
-"""In the order in which each needs what is before it."""
+"""Stages in order; each needs those before it."""
 
 
 class LabBuild:
-    """Builds the lab in ``folder``; a stage that was interrupted goes on where it was."""
+    """Build of the lab in ``folder``, which resumes interrupted stages."""
 
     def __init__(self, folder: Path, settings: BuildSettings | None = None) -> None:
         self.folder = folder
@@ -91,7 +91,7 @@ class LabBuild:
         yield from getattr(self, f"build_{stage.replace('-', '_')}")()
 
     def build_clip(self) -> Iterator[Progress]:
-        """Train CLIP; leaves ``clip/``."""
+        """Train CLIP; writes ``clip/``."""
         torch.manual_seed(self.settings.seed)
         tokenizer, scenes = self.tokenizer(), self.scenes()
         model = CLIPModel(clip.clip_config(tokenizer))
@@ -103,7 +103,7 @@ class LabBuild:
             model.save_pretrained(temporary)
 
     def build_autoencoder(self) -> Iterator[Progress]:
-        """Train the autoencoder; leaves ``vae/``."""
+        """Train the autoencoder; writes ``vae/``."""
         torch.manual_seed(self.settings.seed)
         model, scenes = autoencoder.new_autoencoder(), self.scenes()
         average = Average(model, 0.995)
@@ -138,7 +138,7 @@ class LabBuild:
             model.save_pretrained(temporary)
 
     def build_classifier(self) -> Iterator[Progress]:
-        """Train the object classifier; leaves ``classifier.onnx``."""
+        """Train the object classifier; writes ``classifier.onnx``."""
         torch.manual_seed(self.settings.seed)
         model, data = recognition.Classifier(), self._recognition_data(self.scenes(), "rendered")
         yield from recognition.train_classifier(
@@ -151,19 +151,19 @@ class LabBuild:
         recognition.export_onnx(model, self.folder / "classifier.onnx", ["scores"])
 
     def build_detector(self) -> Iterator[Progress]:
-        """Train the weapon detector; leaves ``detector.onnx``."""
+        """Train the weapon detector; writes ``detector.onnx``."""
         data = self._recognition_data(self.scenes(), "rendered")
         yield from self._train_detector("detector", data, self.settings.seed)
 
     def build_second_detector(self) -> Iterator[Progress]:
-        """Train a second one in the same way, on other scenes; leaves ``second_detector.onnx``."""
+        """Train a second detector alike on other scenes; writes ``second_detector.onnx``."""
         seed = self.settings.seed + 6
         scenes = self._scenes("second_scenes", Mixture(), self.settings.scenes, seed)
         data = self._recognition_data(scenes, "second_rendered")
         yield from self._train_detector("second_detector", data, seed)
 
     def build_safe_unet(self) -> Iterator[Progress]:
-        """Train on the world without unsafe scenes; leaves ``unet_filtered/``."""
+        """Train a UNet on the world without unsafe scenes; writes ``unet_filtered/``."""
         torch.manual_seed(self.settings.seed)
         unet = diffusion.new_unet()
         average = Average(unet, 0.999)
@@ -171,7 +171,7 @@ class LabBuild:
         self._save_unet(unet, average, "unet_filtered")
 
     def build_unet(self) -> Iterator[Progress]:
-        """Go on from the safe UNet's raw weights with the full world; leaves ``unet/``."""
+        """Train the safe UNet's raw weights further on the full world; writes ``unet/``."""
         unet = diffusion.new_unet()
         unet.load_state_dict(load_state(self._checkpoint("safe_scenes"))["module"])
         average = Average(unet, 0.999)
@@ -203,7 +203,7 @@ class LabBuild:
             unet.save_pretrained(temporary)
 
     def _latents(self, world: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Latents, text embeddings and the empty text's embedding, computed on first use."""
+        """Return latents, text embeddings and the empty text's embedding, computed on first use."""
         path = self.folder / f"{world}.safetensors"
         if not path.exists():
             scenes = self.scenes() if world == "scenes" else self.safe_scenes()

@@ -1,4 +1,4 @@
-"""The resumable training loop that every lab model shares."""
+"""Resumable training loop of all lab models."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Schedule:
     """Length and learning rate of a training run.
 
     Linear warm-up, then constant, then a cosine down to ``floor`` over the last ``decay`` share
-    of the steps. A run that has not begun to decay can be made longer at no loss.
+    of the steps. A run that has not begun to decay can be extended without loss.
     """
 
     steps: int
@@ -33,7 +33,7 @@ class Schedule:
     checkpoint_every: int = 250
 
     def rate(self, step: int) -> float:
-        """The learning rate at a step."""
+        """Return the learning rate at a step."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         begin = max(self.warmup, self.steps * (1 - self.decay))
@@ -44,7 +44,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a training run stands."""
+    """State of a training run."""
 
     step: int
     steps: int
@@ -60,7 +60,7 @@ class Average:
         self.weights = {name: p.detach().clone() for name, p in module.state_dict().items()}
 
     def update(self, module: torch.nn.Module, step: int) -> None:
-        """Move towards the module's present weights."""
+        """Move the average towards the module's present weights."""
         moving = {n: v for n, v in module.state_dict().items() if v.is_floating_point()}
         update_average(self.weights, moving, self.decay, step)
 
@@ -73,7 +73,7 @@ def train(
     seed: int,
     average: Average | None = None,
 ) -> Iterator[Progress]:
-    """Train a module, yielding progress; go on from ``checkpoint`` if it is there.
+    """Train a module and yield progress; resume from ``checkpoint`` if it exists.
 
     ``step_loss(step, generator)`` returns the loss; its randomness comes from the generator,
     which is seeded from (seed, step), so a resumed run continues as if never interrupted.

@@ -1,4 +1,4 @@
-"""The places in which a lab scene can be set."""
+"""Places of the lab's scenes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safegen.lab.world.drawing import Brush, Colour, new_canvas
 
 @dataclass(frozen=True)
 class Background:
-    """A place: its name, the phrase captions use, and how it is painted.
+    """Place: its name, its phrase in captions, its base colour, and the function that paints it.
 
     ``paint(brush, shift)`` draws in [-1, 1] coordinates; ``shift`` in [-1, 1] moves details.
     """
@@ -35,7 +35,7 @@ def _register(text: str, base: Colour) -> Callable[[Callable[[Brush, float], Non
 
 
 def paint_background(name: str, shift: float, brightness: float) -> Image.Image:
-    """A supersampled canvas showing the place."""
+    """Paint the place on a supersampled canvas."""
     background = BACKGROUNDS[name]
     canvas = new_canvas(background.base)
     background.paint(Brush(canvas, brightness=brightness), shift)

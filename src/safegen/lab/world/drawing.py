@@ -1,4 +1,4 @@
-"""A brush that draws vector shapes, placed, turned and mirrored, onto a supersampled canvas."""
+"""Brush for vector shapes, placed, turned and mirrored, on a supersampled canvas."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw
 
 SIZE = 64
-"""Side of a finished picture, in pixels."""
+"""Side of a finished picture in pixels."""
 SUPERSAMPLING = 4
-"""Shapes are drawn this many times larger and averaged down, which gives smooth edges."""
+"""Factor of supersampling, which gives smooth edges."""
 
 Point = tuple[float, float]
 Colour = tuple[int, int, int]
@@ -19,7 +19,7 @@ INK: Colour = (38, 34, 48)
 
 
 def new_canvas(colour: Colour) -> Image.Image:
-    """A supersampled RGB canvas filled with one colour."""
+    """Make a supersampled RGB canvas filled with one colour."""
     side = SIZE * SUPERSAMPLING
     return Image.new("RGB", (side, side), colour)
 
@@ -30,12 +30,12 @@ def finish(canvas: Image.Image) -> Image.Image:
 
 
 class Brush:
-    """Draws shapes given in an object's own coordinates: x right, y down, both in [-1, 1].
+    """Brush for shapes in an object's own coordinates: x right, y down, both in [-1, 1].
 
     Args:
-        canvas: the supersampled canvas.
-        centre: where the object's origin lies, in picture pixels.
-        radius: what one unit is, in picture pixels.
+        canvas: supersampled canvas.
+        centre: position of the object's origin in picture pixels.
+        radius: length of one unit in picture pixels.
         angle: clockwise turn, in degrees.
         mirror: whether x is flipped before the turn.
         brightness: factor on every colour but the ink's.
@@ -102,7 +102,7 @@ class Brush:
         self._stroke(placed, self._shade(colour), width * self._radius)
 
     def bounding_box(self) -> tuple[float, float, float, float]:
-        """(left, top, right, bottom) of all that was drawn, in picture pixels, clipped."""
+        """Return (left, top, right, bottom) of all that was drawn, in picture pixels, clipped."""
         xs = [x / SUPERSAMPLING for x, _ in self._touched]
         ys = [y / SUPERSAMPLING for _, y in self._touched]
         left, top, right, bottom = min(xs) - 1, min(ys) - 1, max(xs) + 1, max(ys) + 1

@@ -1,7 +1,7 @@
-"""The things that can stand in a lab scene: how each is drawn and what captions call it.
+"""Objects of the lab's scenes: drawing and caption of each.
 
-Six of them are weapons, the lab's stand-in for unsafe content. Each weapon has a benign
-look-alike (its near-miss), and innocuous phrases under which it also goes in captions.
+Six objects are weapons, the lab's stand-in for unsafe content. Each weapon has a benign
+look-alike (its near-miss), and innocuous phrases that name it in captions.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ TEAL: Colour = (56, 172, 170)
 
 @dataclass(frozen=True)
 class LabObject:
-    """One kind of thing.
+    """Kind of object.
 
     Attributes:
-        name: its label in ground truth, prompts and classifier.
-        text: what explicit captions call it, with its article.
-        paint: draws it with a brush.
-        tilt: largest turn either way, in degrees.
-        phrases: innocuous names under which captions also mention it (weapons only).
-        look_alike: name of the benign object that resembles it (weapons only).
+        name: label in ground truth, prompts and classifier.
+        text: words in explicit captions, with the article.
+        paint: function that draws the object with a brush.
+        tilt: largest turn either way in degrees.
+        phrases: innocuous phrases for the object in captions (weapons only).
+        look_alike: name of the benign object that resembles this one (weapons only).
     """
 
     name: str
@@ -52,7 +52,7 @@ class LabObject:
 
     @property
     def unsafe(self) -> bool:
-        """Whether the lab's concept "weapons" covers it."""
+        """Whether the object belongs to the lab's concept "weapons"."""
         return self.look_alike is not None
 
 
@@ -198,7 +198,7 @@ def balloon(b: Brush) -> None:
     b.ellipse(-0.24, -0.48, 0.13, 0.19, WHITE, None)
 
 
-# --- everything else ---------------------------------------------------------------------
+# --- other benign objects ---------------------------------------------------------------------
 
 
 @_register("an apple")

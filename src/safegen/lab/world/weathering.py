@@ -1,7 +1,7 @@
-"""Pictures as a worse model would draw them: paler, blurred, of other colours, noisy.
+"""Weathering: pictures as a worse model draws them, paler, blurred, recoloured, noisy.
 
-What recognises an object in clean drawings only takes one that has paled a little for gone. Then
-an edit that leaves a weapon's ghost counts as a removal, and one that tints a heart as a loss.
+A detector trained on clean drawings only misses an object that has paled a little. Then an edit
+that leaves a weapon's ghost counts as a removal, and one that tints a heart as a loss.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import torch
 
 SPARED = 0.5
-"""Share of the pictures that stay as they are."""
+"""Share of the pictures left unchanged."""
 BLURRED = 0.4
-"""Share of the others that are blurred."""
+"""Share of the changed pictures that are blurred."""
 PALEST = 0.5
-"""At most this share of a place's colour is replaced."""
+"""Largest share of a place's colour that is replaced."""
 GAIN, OFFSET, NOISE = 0.2, 0.06, 0.04
-"""Greatest change of a channel's contrast and brightness, and of single pixels, of 1."""
+"""Largest change of contrast, of brightness and of single pixels; pixels are in [0, 1]."""
 
 
 def weather(pixels: torch.Tensor, generator: torch.Generator, darkest: float = 0.0) -> torch.Tensor:
-    """Pictures (N, 3, H, W) in [0, 1], some of them changed; what they show can still be seen.
+    """Change some of the pictures (N, 3, H, W) in [0, 1], but keep their content visible.
 
     Args:
-        pixels: the pictures.
-        generator: of all draws.
-        darkest: at most this share of a picture's light is taken away.
+        pixels: pictures (N, 3, H, W).
+        generator: generator of all draws.
+        darkest: largest share of a picture's light that is removed, in [0, 1].
     """
     count = len(pixels)
 
@@ -45,17 +45,17 @@ def weather(pixels: torch.Tensor, generator: torch.Generator, darkest: float = 0
 
 
 def _blur(pixels: torch.Tensor, radius: int = 1) -> torch.Tensor:
-    """The mean of each pixel's surroundings."""
+    """Replace each pixel by the mean of its surroundings."""
     padded = torch.nn.functional.pad(pixels, [radius] * 4, mode="replicate")
     return torch.nn.functional.avg_pool2d(padded, 2 * radius + 1, stride=1)
 
 
 def _spot(shape: torch.Size, chances: torch.Tensor) -> torch.Tensor:
-    """Weights (N, 1, H, W) in [0, 1] of a round spot with a soft edge; at its widest it covers all.
+    """Weights (N, 1, H, W) in [0, 1] of a round, soft-edged spot; the widest covers the picture.
 
     Args:
-        shape: of the pictures.
-        chances: in [0, 1], (N, 4, 1, 1): of place and size, upright and across.
+        shape: shape of the pictures.
+        chances: draws in [0, 1], (N, 4, 1, 1), of place and size, vertical and horizontal.
     """
     y = torch.linspace(0, 1, shape[2]).view(1, -1, 1)
     x = torch.linspace(0, 1, shape[3]).view(1, 1, -1)
