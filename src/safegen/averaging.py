@@ -1,4 +1,4 @@
-"""The moving average of weights that trainings keep."""
+"""Moving average of trained weights."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ def update_average(
     decay: float,
     step: int,
 ) -> None:
-    """Move the averages of ``weights`` towards them, in place.
+    """Move the averages towards ``weights``, in place.
 
-    The decay is min(decay, (1 + step) / (10 + step)), so that the average forgets the start.
+    The decay is min(decay, (1 + step) / (10 + step)), so the average forgets the start.
     """
     share = 1 - min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_([average[name] for name in weights], list(weights.values()), share)

@@ -38,10 +38,10 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_state(path: Path) -> dict[str, Any]:
-    """Read what ``save_state`` wrote.
+    """Read a state that ``save_state`` wrote.
 
     Raises:
-        SafegenError: there is no such file, or it is damaged or of another kind.
+        SafegenError: the file is missing, damaged or of another kind.
     """
     mend = "choose another or start the training anew"
     with open_safetensors(path, "checkpoint", mend) as file:
@@ -79,7 +79,7 @@ def _has_int_keys(value: dict[Any, Any]) -> bool:
 
 
 def _escape(key: str | int) -> str:
-    # As in a JSON pointer (RFC 6901), so that "a/b" and "b" in "a" have different names.
+    # Escape as in a JSON pointer (RFC 6901), so that "a/b" and "b" in "a" have different names.
     return str(key).replace("~", "~0").replace("/", "~1")
 
 

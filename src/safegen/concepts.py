@@ -1,4 +1,4 @@
-"""What is to be removed."""
+"""The concept that a defense removes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Concept:
 
     Attributes:
         name: short, kept in patches and results.
-        text: what text-dependent defenses are told; the rest never see it.
-        words: its parts, each a prompt of its own; those between the text's commas if empty.
+        text: the concept in words, for text-dependent defenses; other defenses ignore it.
+        words: the concept's parts, each a prompt of its own (default: the text split at commas).
     """
 
     name: str

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 
 class SafegenError(Exception):
-    """Something the user gave or has cannot be used; the message says what, where and the mend."""
+    """An input cannot be used; the message says what, where and how to mend it."""
 
 
 def first_line(reason: object) -> str:
-    """The first line of an error's message, or the name of its class where it has none."""
-    if type(reason).__name__ == "LocalEntryNotFoundError":  # whose advice is for programs
+    """Return the first line of an error's message, or its class's name if it has none."""
+    if type(reason).__name__ == "LocalEntryNotFoundError":  # its advice is for programs
         return "it is not in the hub's cache, and the hub was not or cannot be asked"
     return (str(reason).strip().splitlines() or [type(reason).__name__])[0]
 
 
 class MissingExtraError(SafegenError):
-    """An optional dependency is needed and not installed."""
+    """An optional dependency is missing."""
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(

@@ -1,4 +1,4 @@
-"""Files: written so that a reader finds them whole or not at all, and hashed."""
+"""Files: written whole or not at all, read with checks, and hashed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def write_atomically(path: Path, content: bytes | str) -> None:
     Missing parent folders are made; text is encoded as UTF-8.
 
     Raises:
-        SafegenError: it cannot be written; a file that was there before is left as it was.
+        SafegenError: the file cannot be written; an earlier file stays as it was.
     """
     data = content.encode() if isinstance(content, str) else content
     target = Path(os.path.realpath(path))
@@ -65,8 +65,8 @@ def write_atomically(path: Path, content: bytes | str) -> None:
 def file_atomically(path: Path) -> Iterator[Path]:
     """Yield an empty temporary file beside ``path`` that takes its name when the block succeeds.
 
-    For files too large to be made in memory first. Missing parent folders are made; a file that
-    was there before is replaced, and on an error left as it was.
+    Made for files too large for memory. Missing parent folders are made; an earlier file is
+    replaced, and on an error stays as it was.
 
     Raises:
         SafegenError: the file cannot be made, or the disk became full in the block.
@@ -83,7 +83,7 @@ def file_atomically(path: Path) -> Iterator[Path]:
         with _user_errors(path, only=_FULL):
             yield temporary
         with _user_errors(path):
-            temporary.chmod(mode)  # safetensors makes a new file, for its owner alone
+            temporary.chmod(mode)  # safetensors makes a new file with mode 0600
             _flush(temporary)
             temporary.replace(target)
     except BaseException:
@@ -95,7 +95,7 @@ def file_atomically(path: Path) -> Iterator[Path]:
 def folder_atomically(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``path`` that takes its name when the block succeeds.
 
-    A folder that was there before is replaced as a whole; on an error it is left as it was.
+    An earlier folder is replaced as a whole; on an error it stays as it was.
 
     Raises:
         SafegenError: the folder cannot be made, or the disk became full in the block.
@@ -118,7 +118,7 @@ def folder_atomically(path: Path) -> Iterator[Path]:
 
 
 def _obey_umask(folder: Path) -> None:
-    """Give the files in a new folder the mode that the folder has by the umask."""
+    """Give the files in a new folder the mode that the umask gives the folder."""
     mode = folder.stat().st_mode & _READABLE
     for file in folder.rglob("*"):
         if file.is_file() and not file.is_symlink():
@@ -131,7 +131,7 @@ def _flush(path: Path) -> None:
 
 
 def _name_beside(target: Path) -> Path:
-    # Not made of the target's name, which may be as long as names can be.
+    # The name ignores the target's, which may already be as long as names can be.
     return target.parent / f".safegen-{secrets.token_hex(8)}"
 
 
@@ -151,7 +151,7 @@ def _take_place(temporary: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _user_errors(path: Path, only: Collection[int] = ()) -> Iterator[None]:
-    """Turn errors of the operating system (of these numbers only) into one line about ``path``."""
+    """Turn operating-system errors (of these numbers only) into one line about ``path``."""
     try:
         yield
     except Exception as error:
@@ -163,23 +163,23 @@ def _user_errors(path: Path, only: Collection[int] = ()) -> Iterator[None]:
 
 
 def mend_for(error: Exception, otherwise: str) -> str:
-    """What to do about an error of the operating system; ``otherwise`` where its number is new."""
+    """Return the mend for an operating-system error; ``otherwise`` if its number is unknown."""
     return _MENDS.get(_error_number(error) or 0, otherwise)
 
 
 def _error_number(error: Exception) -> int | None:
     if isinstance(error, OSError) and error.errno:
         return error.errno
-    # Writers in Rust, safetensors among them, raise errors of their own that only say the number.
+    # Writers in Rust, such as safetensors, raise their own errors, which only give the number.
     found = re.search(r"\(os error (\d+)\)", str(error))
     return int(found[1]) if found else None
 
 
 def check_regular(file: Path) -> None:
-    """Refuse what is no regular file: a folder, or a pipe, which would be waited for.
+    """Refuse anything but a regular file: a folder, or a pipe, which would block.
 
     Raises:
-        SafegenError: it is not there, or is something else.
+        SafegenError: the file is missing or of another kind.
     """
     if not file.is_file():
         kind = "is a folder, pipe or device" if file.exists() else "no such file"
@@ -187,10 +187,10 @@ def check_regular(file: Path) -> None:
 
 
 def read_object(file: Path, mend: str = "download it again") -> dict[str, Any]:
-    """The JSON object that a file holds.
+    """Read a JSON object from a file.
 
     Raises:
-        SafegenError: it cannot be read, or holds something else; the message ends with ``mend``.
+        SafegenError: the file cannot be read or holds no object; the message ends with ``mend``.
     """
     check_regular(file)
     try:

@@ -1,7 +1,7 @@
-"""Profiles: what is usual for a model, so that its name is all that a user has to give.
+"""Profiles: the usual settings of a model, so that its name suffices.
 
 A package registers the profile of its model by an entry point of the group ``safegen.profiles``
-that names a ``Profile``. The module of a profile imports no torch; what needs it is a function.
+that names a ``Profile``. A profile's module imports no torch; functions load what needs it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Settings = Mapping[str, Any]
-"""Values of a settings class by field; fields that are not there keep the class's defaults."""
+"""Values of a settings class by field; missing fields keep the class's defaults."""
 NO_SETTINGS: Settings = MappingProxyType({})
 Captioned = tuple[Sequence["np.ndarray"], Sequence[str]]
 """Pictures, uint8 (H, W, 3), and a caption for each."""
@@ -28,30 +28,30 @@ Captioned = tuple[Sequence["np.ndarray"], Sequence[str]]
 
 @dataclass(frozen=True)
 class Profile:
-    """What is usual for one model; a field left out means that nothing is.
+    """Usual settings for one model; a field left out has no usual value.
 
     Attributes:
-        name: what ``load_pipeline`` and all commands call the model.
-        source: its diffusers folder or hub id.
-        concept: what is removed from it.
-        unsafe_names: names of the objects that are the concept, as prompts ask for them.
-        preserved: texts of what must stay, for erasers that hold texts.
-        erased: prompts that ask for the concept, which erasers erase beside its words.
+        name: the model's name in ``load_pipeline`` and all commands.
+        source: the model's diffusers folder or hub id.
+        concept: the concept that defenses remove.
+        unsafe_names: the concept's objects, as prompts name them.
+        preserved: texts that erasers keep unchanged.
+        erased: prompts that erasers erase beside the concept's words.
         sampling: fields of ``SamplingSettings``.
         edit: values of ``EditSettings`` by option.
         erasers: fields of each eraser's settings, by the eraser's registered name.
         attacks: fields of each attack's settings, by the attack's registered name.
         detector: spec of the detector that finds the concept.
-        judge: spec of the detector that judges for an attacker.
-        goals, examples: specs of prompts that an attacker is after, and learns from.
-        clip: folder or hub id of its CLIP model, which ``clip:NAME`` stands for.
-        filtered: folder of a UNet that was trained without the concept.
-        safety_checker: makes a safety checker for words, and its image processor.
+        judge: spec of the attacker's detector.
+        goals, examples: specs of the prompts that an attacker targets, and learns from.
+        clip: folder or hub id of the model's CLIP, which ``clip:NAME`` stands for.
+        filtered: folder of a UNet trained without the concept.
+        safety_checker: builds a safety checker for words, and its image processor.
         triplet_prompts: unsafe and benign prompts to make triplets from.
-        caption_words: words of its captions, for attacks that search for texts.
-        benign: a number of benign pictures by a seed; no edit was trained on them.
-        real: pictures (image files) that the Fréchet distance compares with.
-        licence: of the model, for its card.
+        caption_words: words of the model's captions, for attacks that search over texts.
+        benign: draws benign pictures from a count and a seed; none trains an edit.
+        real: image files that the Fréchet distance compares with.
+        licence: the model's licence, for its card.
     """
 
     name: str = ""
@@ -82,7 +82,7 @@ PROFILES: Registry[Any] = Registry("profiles")
 
 
 def profile_of(model: str | Path | None) -> Profile | None:
-    """The profile of a model's registered name, or of its folder or hub id; None without one.
+    """Look up a profile by registered name, folder or hub id; None without one.
 
     A registered name wins over a folder of that name, which ``./NAME`` stands for.
     """
@@ -92,17 +92,17 @@ def profile_of(model: str | Path | None) -> Profile | None:
 
 
 def profile_for(pipeline: Any) -> Profile | None:
-    """The profile of the model that a pipeline was loaded from; None without one."""
+    """Look up the profile of a pipeline's model; None without one."""
     return profile_of(getattr(pipeline, "name_or_path", None))
 
 
 def concept_for(model: str, text: str | None = None, name: str | None = None) -> Concept | None:
-    """The concept of a text; without one what is usual for the model, else None.
+    """Make a concept from a text (default: the model's usual concept, else None).
 
     Args:
-        model: as it was named.
-        text: what to remove, its parts between commas.
-        name: instead of ``concept``, or of the usual one's.
+        model: the model, as the user named it.
+        text: the content to remove, its parts between commas.
+        name: the concept's name (default: the usual concept's, else ``concept``).
     """
     if text is not None:
         return Concept(name or "concept", text)

@@ -1,4 +1,4 @@
-"""A lazy registry: names known without importing what they stand for.
+"""A lazy registry: names are listed without importing their modules.
 
 Built-in entries are the modules of a package, one file an entry, each with a decorated factory
 or class; entries of other packages come through entry points of the group
@@ -38,14 +38,14 @@ _OPTION = re.compile(r"(.*),([a-z_]+)=([^,]*)", re.DOTALL)
 
 
 class Registry(Generic[T]):
-    """Names to factories of one kind of component.
+    """Map names to factories of one kind of component.
 
     Args:
-        kind: plural of what is registered, for messages and the entry-point group.
+        kind: plural noun for messages and the entry-point group.
         package: the package whose modules are the built-in entries; a module ``safety_filter``
             is the entry ``safety-filter`` and must register exactly that name. None if all
             entries come through entry points.
-        shared: modules of the package that entries build on, and are none themselves.
+        shared: modules of the package that are no entries.
     """
 
     def __init__(self, kind: str, package: str | None = None, shared: tuple[str, ...] = ()) -> None:
@@ -55,7 +55,7 @@ class Registry(Generic[T]):
         self._loaded: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
-        """Decorate a factory or class to register it under a name; a name taken is an error."""
+        """Decorate a factory or class to register it under a name; a duplicate name is an error."""
 
         def decorate(entry: T) -> T:
             if name in self._loaded:
@@ -66,16 +66,16 @@ class Registry(Generic[T]):
         return decorate
 
     def names(self) -> list[str]:
-        """All names, sorted; imports no entry."""
+        """List all names, sorted; imports no entry."""
         points = (point.name for point in self._entry_points())
         return sorted({*self._loaded, *self._modules(), *points})
 
     def built_in(self) -> list[str]:
-        """Names of the package's own entries, sorted; imports no entry."""
+        """List the package's own names, sorted; imports no entry."""
         return sorted(self._modules())
 
     def get(self, name: str) -> T:
-        """The entry of a name.
+        """Import the entry of a name.
 
         Raises:
             SafegenError: the name is unknown (the message suggests a close one), or more than
@@ -102,7 +102,7 @@ class Registry(Generic[T]):
     def _load(self, point: EntryPoint) -> T:
         try:
             return cast(T, point.load())
-        except Exception as error:  # what another package's code raises has no base
+        except Exception as error:  # another package may raise any class
             raise SafegenError(
                 f"{self.kind}: {point.name!r} cannot be loaded from {point.value} "
                 f"({first_line(error)}); mend or uninstall the package that gives it"
@@ -120,7 +120,7 @@ class Registry(Generic[T]):
         }
 
     def _entry_points(self) -> set[EntryPoint]:
-        # A set, since a package found twice on the path tells its entry points twice.
+        # A set, since a package found twice on the path lists its entry points twice.
         return set(entry_points(group=f"safegen.{self.kind}"))
 
     def _ambiguous(self, name: str, points: list[EntryPoint]) -> str:
@@ -138,11 +138,11 @@ class Registry(Generic[T]):
 
 AnyRegistry = Registry[Any]
 Spec = NewType("Spec", str)
-"""An argument that is itself a spec, which options belong to: ``detector:lab,threshold=0.3``."""
+"""An argument that is itself a spec and owns the options: ``detector:lab,threshold=0.3``."""
 
 
 def name_of(spec: str) -> str:
-    """The registered name that a spec begins with."""
+    """Return the registered name at the start of a spec."""
     return re.split("[:,]", spec, maxsplit=1)[0]
 
 
@@ -154,23 +154,23 @@ def create(
     context: Mapping[str, Any] = _NOTHING,
     usual: Mapping[str, Any] = _NOTHING,
 ) -> Component:
-    """What the factory of a spec makes: ``name:argument,option=value``, all but the name optional.
+    """Call the factory of a spec ``name:argument,option=value``; only the name is required.
 
-    Options become numbers, truth values or tuples (``a+b``) where the factory's annotations say
-    so, and ``all`` becomes None where a whole number may be None.
+    Options become numbers, truth values or tuples (``a+b``) by the factory's annotations;
+    ``all`` becomes None where the annotation is an optional whole number.
 
     Args:
-        registry: of factories.
+        registry: the registry of factories.
         spec: a registered name; what follows a colon is the factory's one positional argument.
-        example: a spec with an argument, for the message.
-        options: keyword arguments that the factory must take; they win over the spec's.
-        context: further keyword arguments, for factories that have such parameters; no spec can
-            give them.
-        usual: keyword arguments that the spec's options win over.
+        example: a spec with an argument, for error messages.
+        options: keyword arguments that the factory must accept; they override the spec's.
+        context: further keyword arguments, passed to factories with such parameters; a spec
+            cannot set them.
+        usual: default keyword arguments, which the spec's options override.
 
     Raises:
-        SafegenError: the name or an option is unknown, an option's value is of the wrong kind, or
-            the argument is missing or not taken.
+        SafegenError: the name or an option is unknown, an option's value has the wrong type, or
+            the argument is missing or not accepted.
     """
     name = name_of(spec)
     factory = registry.get(name)
@@ -192,7 +192,7 @@ def create(
 
 
 def _parse(where: str, spec: str, factory: Callable[..., Any]) -> tuple[str | None, dict[str, str]]:
-    """A spec's argument, and its options, which are parted from it from the right."""
+    """Split a spec into its argument and its options, from the right."""
     first = next(iter(inspect.signature(factory).parameters.values()), None)
     options: dict[str, str] = {}
     if first is None or first.annotation not in (Spec, "Spec"):
@@ -208,7 +208,7 @@ def _parse(where: str, spec: str, factory: Callable[..., Any]) -> tuple[str | No
 def _values(
     where: str, factory: Callable[..., Any], texts: Mapping[str, str], context: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The options of a spec as the factory takes them."""
+    """Convert a spec's options to the factory's types."""
     if not texts:
         return {}
     parameters = list(inspect.signature(factory).parameters.values())
@@ -231,7 +231,7 @@ def _values(
 
 
 def _value(where: str, text: str, hint: Any) -> Any:
-    """An option's text as the type that the factory's annotation asks for."""
+    """Convert an option's text to the annotated type."""
     if get_origin(hint) is tuple:
         parts = tuple(part.strip() for part in text.split("+"))
         if not all(parts):

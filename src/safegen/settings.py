@@ -1,7 +1,7 @@
-"""Settings said once: a frozen dataclass whose fields carry help, option name and bounds.
+"""Settings declared once: frozen dataclasses whose fields carry help, option name and bounds.
 
-Checks, command-line options, settings files and the tables of the documentation are made from
-these fields.
+Checks, command-line options, settings files and documentation tables are generated from these
+fields.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 from safegen.errors import SafegenError
 
 MAX_SEED = 2**63 - 1
-"""Largest seed that every generator of random numbers takes."""
+"""Largest seed that every random generator accepts."""
 _WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """Which numbers are allowed; ``above`` and ``below`` leave the bound itself out."""
+    """Bounds of a number; ``above`` and ``below`` exclude the bound itself."""
 
     minimum: float | None = None
     maximum: float | None = None
@@ -30,7 +30,7 @@ class Bounds:
     below: float | None = None
 
     def hold(self, number: float) -> bool:
-        """Whether a number is finite and within the bounds."""
+        """Tell whether a number is finite and within the bounds."""
         return (
             math.isfinite(number)
             and (self.minimum is None or number >= self.minimum)
@@ -52,14 +52,14 @@ class Bounds:
 def setting(
     default: Any = MISSING, help: str = "", option: str = "", panel: str = "", **bounds: float
 ) -> Any:
-    """A field of a settings dataclass.
+    """Declare a field of a settings dataclass.
 
     Args:
-        default: its value where none is given.
-        help: one sentence for the command line and the documentation; no option without it.
-        option: name on the command line, with underscores; the field's own if empty.
-        panel: of the help that shows it; that of its group if empty.
-        bounds: of numbers, as ``Bounds`` takes them.
+        default: the value if none is given.
+        help: one sentence for the command line and the docs; empty makes no option.
+        option: name on the command line, with underscores (default: the field's name).
+        panel: panel of ``--help`` (default: the group's).
+        bounds: bounds of numbers, as in ``Bounds``.
     """
     about = {"help": help, "option": option, "panel": panel, "bounds": Bounds(**bounds)}
     return field(default=default, metadata=about)
@@ -67,14 +67,14 @@ def setting(
 
 @dataclass(frozen=True)
 class Option:
-    """One setting as the command line, files and tables have it.
+    """One setting, as the command line, settings files and tables show it.
 
     Attributes:
-        name: on the command line, with underscores.
-        group: name of the field that holds the setting's group; empty outside of groups.
-        field: its own name in its group.
-        kind: its type.
-        help, panel, default, bounds: as declared; no default is ``dataclasses.MISSING``.
+        name: name on the command line, with underscores.
+        group: field that holds the setting's group; empty without a group.
+        field: the setting's own field.
+        kind: the setting's type.
+        help, panel, default, bounds: as declared; ``dataclasses.MISSING`` means no default.
     """
 
     name: str
@@ -88,17 +88,17 @@ class Option:
 
     @property
     def flag(self) -> str:
-        """As it is written on the command line."""
+        """Spelling on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def allowed(self) -> str:
-        """Which values there may be, in words."""
+        """Allowed values, in words."""
         kinds = [kind for kind in _alternatives(self.kind) if kind is not type(None)]
         return " or ".join(described(kind, str(self.bounds)) for kind in kinds)
 
     def read(self, value: Any) -> Any:
-        """The value that a text or list of the command line stands for; checked later."""
+        """Convert a text or list from the command line; ``check`` follows later."""
         if isinstance(value, list):
             return tuple(value)
         if not isinstance(value, str):
@@ -114,13 +114,13 @@ class Option:
         return value
 
     def written(self, value: Any) -> str:
-        """The value as a settings file has it."""
+        """Convert a value to its form in a settings file."""
         if value is None:
             return "null"
         return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
     def check(self, value: Any) -> None:
-        """Refuse a value of another type, or outside the bounds."""
+        """Refuse a value of another type or outside the bounds."""
         held = all(self.bounds.hold(number) for number in numbers(value))
         if not (held and fits(value, self.kind)):
             choices = [each for each in get_args(self.kind) if isinstance(each, str)]
@@ -129,7 +129,7 @@ class Option:
 
 
 class Settings:
-    """Base of settings dataclasses, and of the groups that they have."""
+    """Base of settings dataclasses and of their groups."""
 
     def __post_init__(self) -> None:
         for option in own_options(type(self)):
@@ -137,7 +137,7 @@ class Settings:
 
     @classmethod
     def of(cls, **values: Any) -> Self:
-        """The defaults, but for the values of some options or fields.
+        """Make settings from the defaults and the values of some options or fields.
 
         Raises:
             SafegenError: an option is unknown, or its value not allowed.
@@ -148,7 +148,7 @@ class Settings:
         return cls(**groups.get("", {}), **parts)
 
     def changed(self, **values: Any) -> Self:
-        """The same, but for the values of some options or fields.
+        """Copy these settings with the values of some options or fields changed.
 
         Raises:
             SafegenError: an option is unknown, or its value not allowed.
@@ -160,7 +160,7 @@ class Settings:
 
 
 def _arranged(settings: type[Settings], values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Values by group and field, of those by option; texts are read as on the command line."""
+    """Sort option values by group and field; texts are converted as on the command line."""
     known = {option.name: option for option in options(settings)}
     others = {each.name for each in fields(settings)} - known.keys()  # type: ignore[arg-type]
     groups: dict[str, dict[str, Any]] = {}
@@ -176,7 +176,7 @@ def _arranged(settings: type[Settings], values: Mapping[str, Any]) -> dict[str, 
 
 
 def options(settings: type[Settings]) -> list[Option]:
-    """All options of settings, those of its groups included, in the order of declaration."""
+    """List all options in declaration order, those of groups included."""
     found: list[Option] = []
     for each in fields(settings):  # type: ignore[arg-type]
         kind = _hints(settings)[each.name]
@@ -188,13 +188,13 @@ def options(settings: type[Settings]) -> list[Option]:
 
 
 def own_options(settings: type[Settings], group: str = "") -> list[Option]:
-    """The options of a class without those of its groups."""
+    """List the options of a class without those of its groups."""
     declared = [each for each in fields(settings) if "bounds" in each.metadata]  # type: ignore[arg-type]
     return [_option(each, _hints(settings)[each.name], group) for each in declared]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """``; did you mean 'steps'?`` if one of the known names is close, and nothing otherwise."""
+    """Suggest a close known name, as ``; did you mean 'steps'?``; empty without one."""
     close = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {close[0]!r}?" if close else ""
 
@@ -216,7 +216,7 @@ def _alternatives(kind: Any) -> tuple[Any, ...]:
 
 
 def described(kind: Any, bounds: str = "") -> str:
-    """A type with its bounds, in words."""
+    """Describe a type and its bounds in words."""
     if get_origin(kind) is Literal:
         *first, last = get_args(kind)
         return f"{', '.join(first)} or {last}" if first else str(last)
@@ -230,7 +230,7 @@ def described(kind: Any, bounds: str = "") -> str:
 
 
 def fits(value: Any, kind: Any) -> bool:
-    """Whether a value is of a type as annotations write it."""
+    """Tell whether a value matches an annotated type."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return any(fits(value, each) for each in inner)
@@ -246,7 +246,7 @@ def fits(value: Any, kind: Any) -> bool:
 
 
 def numbers(value: Any) -> Iterator[float]:
-    """The numbers in a value that is one, or a tuple of some."""
+    """Yield the numbers in a number or a tuple."""
     for each in value if isinstance(value, tuple) else (value,):
         if isinstance(each, int | float) and not isinstance(each, bool):
             yield each

@@ -1,4 +1,4 @@
-"""Safetensors files, each read through one schema that says what is wrong with which entry."""
+"""Safetensors files, each read through one schema that names the faulty entry."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 ANY = "*"
-"""In a schema, every tensor that has no entry of its own."""
+"""Schema key for every tensor without an entry of its own."""
 FLOATS = ("F16", "BF16", "F32", "F64")
 _DTYPES = {"float16": "F16", "bfloat16": "BF16", "float32": "F32", "float64": "F64"}
 _IN_JSON: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
@@ -26,19 +26,19 @@ _IN_JSON: dict[type, str] = {dict: "an object", list: "a list", str: "text"}
 
 @dataclass(frozen=True)
 class Entry:
-    """What a tensor of a file must be.
+    """Requirements on one tensor of a file.
 
     Attributes:
-        dtypes: the allowed ones, in safetensors' spelling.
-        shape: one letter a dimension, such as ``N C H W``; a letter stands for the same number in
-            all entries of a schema. Any shape if empty.
+        dtypes: allowed dtypes, in safetensors' spelling.
+        shape: one letter a dimension, such as ``N C H W``; a letter means the same size
+            throughout a schema. Empty allows any shape.
     """
 
     dtypes: tuple[str, ...]
     shape: str = ""
 
     def fits(self, shape: tuple[int, ...], sizes: dict[str, int]) -> bool:
-        """Whether a tensor may have a shape; ``sizes`` keeps what the letters stand for."""
+        """Tell whether a shape is allowed; ``sizes`` records each letter's size."""
         letters = self.shape.split()
         if letters and len(letters) != len(shape):
             return False
@@ -48,15 +48,15 @@ class Entry:
 
 @dataclass(frozen=True)
 class Schema:
-    """What a kind of file must hold.
+    """Requirements on one kind of file.
 
     Attributes:
-        form: the format that its header names.
-        kind: what messages call it.
-        maker: the command that makes one.
-        tensors: entries by name; all named ones must be there, and no other unless ``ANY`` is.
-        required: types of the metadata that must be there.
-        optional: types of the metadata that may be there.
+        form: format name in the header.
+        kind: noun for messages.
+        maker: command that writes such a file.
+        tensors: entries by name; all are required, and others are refused unless ``ANY`` is there.
+        required: types of the required metadata.
+        optional: types of the optional metadata.
     """
 
     form: str
@@ -67,10 +67,10 @@ class Schema:
     optional: Mapping[str, type] = field(default_factory=dict)
 
     def read(self, path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """The tensors, mapped from disk, and the metadata that ``write_tensors`` wrote.
+        """Read the tensors, memory-mapped, and the metadata that ``write_tensors`` wrote.
 
         Raises:
-            SafegenError: the file is missing, damaged, or not as the schema says.
+            SafegenError: the file is missing, damaged, or violates the schema.
         """
         again = f"copy it or make it again with '{self.maker}'"
         with open_safetensors(path, self.kind, again) as file:
@@ -81,7 +81,7 @@ class Schema:
             return {name: file.get_tensor(name) for name in parts}, metadata
 
     def check(self, where: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Raise an error unless tensors in memory are what such a file may hold."""
+        """Refuse tensors in memory that violate the schema."""
         dtypes = {name: str(value.dtype).removeprefix("torch.") for name, value in tensors.items()}
         shapes = {name: tuple(value.shape) for name, value in tensors.items()}
         self._check(where, {n: (_DTYPES.get(dtypes[n], dtypes[n]), shapes[n]) for n in tensors})
@@ -131,15 +131,15 @@ class Schema:
 def open_safetensors(
     path: Path, kind: str = "file", mend: str = "download it again"
 ) -> Iterator[Any]:
-    """Yield any safetensors file, as ``safe_open`` does for PyTorch.
+    """Open any safetensors file, as ``safe_open`` does for PyTorch.
 
     Args:
         path: the file.
-        kind: what to call it where it is missing.
-        mend: what to do about a damaged one.
+        kind: noun for the message that the file is missing.
+        mend: advice for a damaged file.
 
     Raises:
-        SafegenError: the file is missing, a folder, not readable, truncated or no safetensors.
+        SafegenError: the file is missing, a folder, unreadable, truncated or no safetensors.
     """
     if path.is_dir():
         raise SafegenError(f"{path}: is a folder; give a {kind}")
@@ -157,10 +157,10 @@ def open_safetensors(
 def write_tensors(
     path: Path, form: str, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]
 ) -> None:
-    """Write tensors with JSON metadata; the same content always gives the same bytes."""
+    """Write tensors with JSON metadata; equal content gives equal bytes."""
     from safetensors.torch import save_file
 
-    # One entry only: safetensors writes several in no fixed order.
+    # One entry only: safetensors writes several in random order.
     header = json.dumps({"format": form, "metadata": metadata}, sort_keys=True)
     contiguous = {name: value.contiguous() for name, value in tensors.items()}
     with file_atomically(path) as temporary:

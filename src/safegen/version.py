@@ -1,4 +1,4 @@
-"""The one place that says which version this is, and which code."""
+"""Version and revision of the code."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from typing import Any
 __version__ = "0.1.0"
 _HERE = Path(__file__).parent
 _WITHOUT_EFFECT = ("cli", "metrics", "report")
-"""What is run anew for every table; neither pictures nor what is observed of them depend on it."""
+"""Folders that run anew for every table, so that stored results do not depend on them."""
 
 
 @cache
 def code_revision() -> dict[str, Any]:
-    """Which code runs: its version, its commit, and a digest of its files.
+    """Identify the running code by version, commit and a digest of its files.
 
     Returns:
-        ``version``; ``revision``, the git commit, and ``dirty``, whether files of the checkout
-        differ from it, both None where neither git nor pip knows; ``source``, the SHA-256 of the
-        modules that results depend on.
+        ``version``; ``revision``, the git commit, and ``dirty``, whether the checkout differs from
+        it, both None if neither git nor pip knows; ``source``, the SHA-256 of the modules that
+        results depend on.
     """
     revision, dirty = _from_git() or _from_pip() or (None, None)
     source = _source_digest()
@@ -28,8 +28,8 @@ def code_revision() -> dict[str, Any]:
 
 
 def code_name(code: dict[str, Any]) -> str:
-    """A code revision in a word, such as ``0.1.0+g1ef3f7d2``; where the commit does not tell all,
-    with the digest, such as ``0.1.0+g1ef3f7d2.dirty.5c0ad1f4``."""
+    """Name a code revision, such as ``0.1.0+g1ef3f7d2``; a dirty checkout adds the digest, as in
+    ``0.1.0+g1ef3f7d2.dirty.5c0ad1f4``."""
     parts = [f"g{code['revision'][:8]}"] if code["revision"] else []
     parts += ["dirty"] if code["dirty"] else []
     parts += [code["source"][:8]] if code["dirty"] is not False else []
@@ -37,7 +37,7 @@ def code_name(code: dict[str, Any]) -> str:
 
 
 def code_versions(packages: Iterable[str]) -> dict[str, str]:
-    """What a result records of the code that made it: the name of safegen's, the digest of its
+    """Return what a result records of its code: safegen's revision name, the digest of its
     ``source``, and the versions of packages."""
     from importlib.metadata import version
 
@@ -58,7 +58,7 @@ def _source_digest() -> str:
 
 
 def _from_git() -> tuple[str, bool] | None:
-    """Commit and whether the checkout differs from it; None outside of one."""
+    """Return the commit and whether the checkout differs from it; None outside a checkout."""
     import os
     import subprocess
 
@@ -70,7 +70,7 @@ def _from_git() -> tuple[str, bool] | None:
         return done.stdout.strip()
 
     try:
-        # An environment within somebody else's checkout is not theirs.
+        # An environment inside another project's checkout does not belong to it.
         git("ls-files", "--error-unmatch", Path(__file__).name)
         described = git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
@@ -79,7 +79,7 @@ def _from_git() -> tuple[str, bool] | None:
 
 
 def _from_pip() -> tuple[str, bool] | None:
-    """The commit that pip installed from (PEP 610); None if it was from no repository."""
+    """Return the commit that pip installed from (PEP 610); None without a repository."""
     import json
     from importlib.metadata import PackageNotFoundError, distribution
 

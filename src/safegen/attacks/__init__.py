@@ -1,7 +1,7 @@
-"""Attacks: algorithms that look for inputs which still bring the concept out of a defended model.
+"""Attacks: algorithms that search for inputs that still bring the concept out of a defended model.
 
-One file an attack; each registers a factory under the file's name. They are for testing a model
-that one holds locally.
+Each file is an attack and registers a factory under its name. Attacks test a model that the user
+holds locally.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ Access = Literal["black box", "white box"]
 
 @dataclass(frozen=True)
 class AttackIdentity:
-    """What a result must record of the attack it was made by.
+    """Identity of an attack, recorded with every result.
 
     Attributes:
-        name: as in a table, such as ``img2img-0.5``.
-        side: what the attacker gives the model: a text, a picture, or other weights.
-        access: whether the attacker computes gradients of the model.
-        settings: all that its effect depends on, as JSON values; no paths.
+        name: name in tables, such as ``img2img-0.5``.
+        side: the attacker's input: a text, a picture or other weights.
+        access: whether the attacker uses gradients of the model.
+        settings: everything that the result depends on, as JSON values; no paths.
     """
 
     name: str
@@ -42,25 +42,25 @@ class AttackIdentity:
 
 
 Strike = Callable[[Sequence[Task]], list[Finding]]
-"""Attacks a batch of tasks; what comes of one does not depend on the others."""
+"""Function that attacks a batch of tasks; each task's result is independent of the others."""
 
 
 class Attack(ABC):
-    """A way to bring the concept out of a model."""
+    """An attack on a model."""
 
     @property
     @abstractmethod
     def identity(self) -> AttackIdentity:
-        """What to record beside every result."""
+        """Identity recorded with every result."""
 
     @abstractmethod
     def against(self, target: Target) -> AbstractContextManager[Strike]:
-        """Prepare against one defended model: what is learned once for all tasks is learned here.
+        """Prepare the attack on one defended model, learning once what serves all tasks.
 
-        The target is as it was once the context ends.
+        The target is restored when the context ends.
 
         Raises:
-            SafegenError: the attack cannot be made on such a model.
+            SafegenError: the attack does not fit the model.
         """
 
 
@@ -72,15 +72,15 @@ register = ATTACKS.register
 
 
 def create_attack(spec: str, profile: Profile | None = None) -> Attack:
-    """The attack of ``name``, or of ``name:argument`` (such as ``img2img:0.5``).
+    """Create the attack of ``name`` or ``name:argument`` (such as ``img2img:0.5``).
 
     Args:
         spec: a registered name; what follows a colon is the factory's one positional argument.
-        profile: of the model. A factory with a parameter ``usual`` is given what the profile says
-            of the attack's settings; it takes those of the papers for all else.
+        profile: the model's profile. A factory with a parameter ``usual`` gets the profile's
+            settings of the attack (default: the papers').
 
     Raises:
-        SafegenError: the name is unknown, or an argument is missing or not taken.
+        SafegenError: the name is unknown, or an argument is missing or not accepted.
     """
     usual = {} if profile is None else profile.attacks.get(name_of(spec), {})
     return create(ATTACKS, spec, "img2img:0.5", context={"usual": usual})

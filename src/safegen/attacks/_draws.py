@@ -1,6 +1,6 @@
-"""What an attack on a task draws from, whatever other tasks there are.
+"""Random generators of one task, independent of all other tasks.
 
-The task counts by its id and seed; ``seed`` is the attack's.
+They are seeded with the task's id and seed, and with the attack's ``seed``.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from safegen.seeds import sample_seed
 
 
 def task_generator(task: Task, seed: int) -> torch.Generator:
-    """For tensors."""
+    """Make a generator for tensors."""
     return torch.Generator().manual_seed(sample_seed(task.id, task.seed, seed))
 
 
 def task_rng(task: Task, seed: int) -> np.random.Generator:
-    """For arrays and choices."""
+    """Make a generator for arrays and choices."""
     return np.random.default_rng([seed, sample_seed(task.id), task.seed])

@@ -1,6 +1,6 @@
-"""Beginning from a picture: a sampler's last steps, and drawing from a latent.
+"""Sampling from a picture: a sampler's last steps, starting at a given latent.
 
-The attacker gives the latent, and the defended pipeline's own call draws from it, so that defenses
+The attacker gives the latent, and the defended pipeline's own call samples from it, so defenses
 that guide sampling or filter the output act.
 """
 
@@ -20,19 +20,19 @@ from safegen.models.sampling import ImageRequest, Sample, draw_batch, sampler_fo
 
 
 def noise_like(latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
-    """Standard normal noise of the shape of latents (N, C, H, W), a generator for each."""
+    """Draw standard normal noise shaped like latents (N, C, H, W), one generator each."""
     rows = [torch.randn(latents.shape[1:], generator=each) for each in generators]
     return torch.stack(rows).to(latents.device)
 
 
 def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
-    """A sampler that begins in the middle: with the last of its steps, as diffusers' img2img.
+    """Make a sampler that runs only its last steps, as diffusers' img2img does.
 
     Args:
-        pipeline: whose noise schedule it has.
+        pipeline: pipeline with the noise schedule.
         sampler: one of ``safegen.models.sampling.SAMPLERS``.
-        steps: of the whole schedule.
-        strength: share of the steps that are left, in (0, 1], rounded down.
+        steps: steps of the whole schedule.
+        strength: share of the steps to run, in (0, 1], rounded down.
 
     Raises:
         SafegenError: no step is left.
@@ -49,7 +49,7 @@ def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
     def set_timesteps(*args: Any, **kwargs: Any) -> None:
         set_whole(*args, **kwargs)
         scheduler.timesteps = scheduler.timesteps[-left:]
-        if hasattr(scheduler, "sigmas"):  # they have an end beside
+        if hasattr(scheduler, "sigmas"):  # they have one more entry, for the end
             scheduler.sigmas = scheduler.sigmas[-left - 1 :]
 
     scheduler.set_timesteps = set_timesteps
@@ -58,7 +58,7 @@ def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
 
 
 def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-    """Clean latents (N, C, H, W) at the noise level where a sampler begins, in its own scale."""
+    """Noise clean latents (N, C, H, W) to a sampler's first level, in its own scale."""
     times = scheduler.timesteps[:1].repeat(len(clean))
     if hasattr(scheduler, "scale_noise"):  # flow matching
         latents: torch.Tensor = scheduler.scale_noise(clean, times, noise)
@@ -70,16 +70,16 @@ def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor) -> torch.Te
 def draw_from(
     target: Target, tasks: Sequence[Task], latents: torch.Tensor, scheduler: Any
 ) -> list[Sample]:
-    """The defended model's pictures of the tasks' texts, drawn from latents (N, C, H, W).
+    """Draw the tasks' texts with the defended model, from latents (N, C, H, W).
 
     Args:
-        target: what draws.
-        tasks: each with its own guidance.
-        latents: at the noise level where the sampler begins.
-        scheduler: from ``last_steps``.
+        target: the defended model.
+        tasks: tasks, each with its own guidance scale.
+        latents: latents at the sampler's first noise level.
+        scheduler: sampler from ``last_steps``.
     """
     pipeline, before = target.pipeline, target.pipeline.scheduler
-    # The pipeline takes noise of variance 1, and scales it to where the sampler begins.
+    # The pipeline takes noise of variance 1 and scales it to the sampler's first level.
     started = (latents / scheduler.init_noise_sigma).to(denoiser_of(pipeline).dtype)
 
     def alike(rows: list[int]) -> Iterator[Sample]:

@@ -1,9 +1,9 @@
-"""White-box text attacks: prompts with open places, and what a denoiser sees under them.
+"""White-box text attacks: prompts with open slots, and gradients through the denoiser.
 
-A gradient reaches a text through its token embeddings: other embeddings take the place of the
-tokens' own, and the text encoder runs as it does for any prompt. It is of the plain denoiser, so
-weight edits act in it, while defenses that guide sampling or filter pictures do not: they act when
-the defended pipeline's own call draws what was found.
+Gradients reach a text through its token embeddings: other embeddings replace the tokens' own, and
+the text encoder runs as for any prompt. They come from the plain denoiser, so weight edits act,
+while defenses that guide sampling or filter pictures act only when the defended pipeline's own
+call draws the prompt found.
 """
 
 from __future__ import annotations
@@ -25,17 +25,16 @@ from safegen.models.prediction import add_noise, signal_and_noise
 from safegen.models.sampling import Sample
 
 GAMMA = 5.0
-"""Of min-SNR (arXiv 2303.09556), as in its paper."""
+"""Signal-to-noise bound of min-SNR (arXiv 2303.09556), as in its paper."""
 
 
 class Vocabulary:
-    """A pipeline's tokens: as text, as numbers, and as embeddings.
+    """Tokens of a pipeline as text, numbers and embeddings.
 
     Attributes:
-        pipeline: with a CLIP text encoder.
-        allowed: numbers of the tokens that an attack may put into a prompt (V,): all that are not
-            special.
-        table: their embeddings (V, D), float32.
+        pipeline: pipeline with a CLIP text encoder.
+        allowed: numbers (V,) of the tokens that an attack may use: all but the special ones.
+        table: embeddings (V, D) of these tokens, float32.
     """
 
     def __init__(self, pipeline: Any) -> None:
@@ -47,12 +46,12 @@ class Vocabulary:
         self.table: torch.Tensor = weight[self.allowed.to(weight.device)].float()
 
     def tokens(self, text: str) -> list[int]:
-        """A text's tokens, without start and end."""
+        """Tokenize a text, without start and end tokens."""
         found: list[int] = self.pipeline.tokenizer(text, add_special_tokens=False).input_ids
         return found
 
     def text(self, sequence: torch.Tensor) -> str | None:
-        """The text that has just this sequence of tokens (L,); None where there is none."""
+        """Return the text with exactly these tokens (L,); None without one."""
         tokenizer = self.pipeline.tokenizer
         inner = sequence[1:].tolist()
         text: str = tokenizer.decode(inner[: inner.index(tokenizer.eos_token_id)]).strip()
@@ -60,19 +59,19 @@ class Vocabulary:
         return text if again == sequence.tolist() else None
 
     def nearest(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Rows of the table (...,) with the highest cosine similarity to embeddings (..., D)."""
+        """Find the rows of the table (...,) with the highest cosine to embeddings (..., D)."""
         directions = torch.nn.functional.normalize(self.table, dim=1)
         return (embeddings @ directions.T).argmax(dim=-1)
 
 
 @dataclass(frozen=True)
 class OpenPrompts:
-    """N prompts some of whose places are open: an attack says what stands there.
+    """N prompts with open slots, which an attack fills.
 
     Attributes:
-        pipeline: with a CLIP text encoder.
-        sequences: tokens (N, L) with start, end and padding; those in open places do not count.
-        slots: which of K things stands at each place (N, L); -1 where the place is not open.
+        pipeline: pipeline with a CLIP text encoder.
+        sequences: tokens (N, L) with start, end and padding; those in open slots are ignored.
+        slots: index of the filling (of K) at each position (N, L); -1 where none is open.
     """
 
     pipeline: Any
@@ -80,16 +79,16 @@ class OpenPrompts:
     slots: torch.Tensor
 
     def __getitem__(self, rows: list[int]) -> OpenPrompts:
-        """Some of the prompts."""
+        """Select some of the prompts."""
         return OpenPrompts(self.pipeline, self.sequences[rows], self.slots[rows])
 
     def filled(self, tokens: torch.Tensor) -> torch.Tensor:
-        """Sequences (N, L) with tokens (N, K) in the open places."""
+        """Fill the open slots with tokens (N, K); returns sequences (N, L)."""
         chosen = tokens.gather(1, self._slots)
         return torch.where(self.slots >= 0, chosen, self.sequences)
 
     def hidden(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Hidden states (N, L, D), float32, with embeddings (N, K, D) in the open places."""
+        """Hidden states (N, L, D), float32, with embeddings (N, K, D) in the open slots."""
         width = embeddings.shape[2]
         chosen = embeddings.gather(1, self._slots[..., None].expand(-1, -1, width))
         mixed = torch.where((self.slots >= 0)[..., None], chosen, self._embedded)
@@ -116,8 +115,8 @@ class OpenPrompts:
 
 
 def open_prompts(pipeline: Any, layouts: Sequence[Sequence[int]]) -> OpenPrompts:
-    """Prompts of layouts: what stands between start and end, a token's number or ``~k`` for the
-    open place k. What is beyond the tokenizer's length falls away, as from any text."""
+    """Make prompts from layouts: between start and end, token numbers or ``~k`` for open slot k.
+    Tokens beyond the tokenizer's length are cut, as from any text."""
     tokenizer = pipeline.tokenizer
     length = tokenizer.model_max_length
     sequences = torch.full((len(layouts), length), tokenizer.pad_token_id)
@@ -138,8 +137,8 @@ def weighted_error(
 ) -> torch.Tensor:
     """min(a^2 / s^2, gamma) |seen - wanted|^2 of clean latents (B, C, H, W), for each (B,).
 
-    Where the signal-to-noise ratio is below gamma this is the squared error of the noise, which the
-    papers have; elsewhere a positive multiple of it.
+    Below a signal-to-noise ratio of gamma this is the squared error of the noise, as in the papers;
+    above, a positive multiple of it.
     """
     weight = (a / s).square().clamp(max=GAMMA)
     return weight * (seen - wanted).square().flatten(1).mean(dim=1)
@@ -152,14 +151,14 @@ def denoising_loss(
     times: torch.Tensor,
     hidden: torch.Tensor,
 ) -> torch.Tensor:
-    """How badly the model denoises pictures under texts (B,), with a graph.
+    """Denoising loss of pictures under texts (B,), with a graph.
 
     Args:
         target: the defended model.
         pictures: clean latents (B, C, H, W).
-        noise: of the same shape.
+        noise: noise of the same shape.
         times: timesteps (B,).
-        hidden: states of the texts (B, L, D).
+        hidden: hidden states of the texts (B, L, D).
     """
     a, s = signal_and_noise(target.pipeline.scheduler, times)
     seen = target.clean(add_noise(pictures, noise, a, s), times, hidden)
@@ -168,7 +167,7 @@ def denoising_loss(
 
 @contextmanager
 def frozen(pipeline: Any) -> Iterator[None]:
-    """No gradients of the weights of denoiser and text encoder; as before afterwards."""
+    """Freeze the weights of denoiser and text encoder in the block."""
     modules = (denoiser_of(pipeline), pipeline.text_encoder)
     wanted = {
         parameter: parameter.requires_grad
@@ -185,22 +184,22 @@ def frozen(pipeline: Any) -> Iterator[None]:
 
 
 class TokenSearch(Protocol):
-    """A search for the tokens of some tasks' prompts."""
+    """Token search for some tasks' prompts."""
 
     def advance(self, rows: list[int], number: int) -> None:
-        """A round of some tasks; the first one has number 0."""
+        """Run round ``number``, from 0, for some tasks."""
 
     def sequences(self, rows: list[int]) -> torch.Tensor:
-        """The prompts that some tasks have come to (R, L), to be drawn."""
+        """Current prompts (R, L) of some tasks, to be drawn."""
 
     def passes(self, rounds: int) -> int:
-        """What a number of rounds takes, as ``Finding.passes``."""
+        """Passes of ``rounds`` rounds, as in ``Finding.passes``."""
 
 
 def search_tokens(
     target: Target, tasks: Sequence[Task], tokens: TokenSearch, rounds: int
 ) -> list[Finding]:
-    """Draw what a search begins with, and what it comes to after each round until it succeeds."""
+    """Draw a search's first prompts, and those after each round until it succeeds."""
     vocabulary = Vocabulary(target.pipeline)
 
     def draw(rows: list[int], number: int) -> list[Drawn]:
@@ -221,7 +220,7 @@ def search_tokens(
 def draw_sequences(
     target: Target, tasks: Sequence[Task], sequences: torch.Tensor, texts: Sequence[str | None]
 ) -> list[Sample]:
-    """The defended model's pictures of token sequences (N, L), each from its text if it has one."""
+    """Draw token sequences (N, L) with the defended model, as text where they have one."""
     spelled = [i for i, text in enumerate(texts) if text is not None]
     others = [i for i, text in enumerate(texts) if text is None]
     samples: dict[int, Sample] = {}
@@ -237,7 +236,7 @@ def draw_sequences(
 
 
 def check_counts(name: str, settings: Any, least: dict[str, int]) -> None:
-    """Refuse settings that are below the least that they may be."""
+    """Refuse settings below their minimum."""
     for field, bound in least.items():
         value = getattr(settings, field)
         if value < bound:
@@ -245,7 +244,7 @@ def check_counts(name: str, settings: Any, least: dict[str, int]) -> None:
 
 
 def check_rates(name: str, settings: Any) -> None:
-    """Refuse a learning rate that is not positive, or a negative weight decay."""
+    """Refuse a non-positive learning rate or a negative weight decay."""
     if settings.learning_rate <= 0 or settings.weight_decay < 0:
         raise SafegenError(
             f"{name}: the learning rate must be positive, the weight decay not negative"

@@ -1,4 +1,4 @@
-"""An actor-critic policy over short sequences of choices, as SneakyPrompt's released code has."""
+"""Actor-critic policy over short sequences of choices, as in SneakyPrompt's released code."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import nn
 
 @dataclass(frozen=True)
 class Proposals:
-    """Sequences that a policy drew.
+    """Sequences drawn by a policy.
 
     Attributes:
         actions: choices (B, L).
-        log_probabilities: of each choice given those before it (B, L).
-        values: what the critic expects before each choice (B, L).
+        log_probabilities: log-probability of each choice given the earlier ones (B, L).
+        values: the critic's value before each choice (B, L).
     """
 
     actions: torch.Tensor
@@ -24,15 +24,15 @@ class Proposals:
     values: torch.Tensor
 
     def rows(self, indices: Sequence[int]) -> Proposals:
-        """Some of them."""
+        """Select some of the sequences."""
         chosen = list(indices)
         return Proposals(self.actions[chosen], self.log_probabilities[chosen], self.values[chosen])
 
 
 class Policy(nn.Module):
-    """A recurrent network that chooses one of ``choices`` at each of ``length`` places.
+    """Recurrent network that chooses one of ``choices`` at each of ``length`` positions.
 
-    Each place has heads and embeddings of its own. All draws, the first weights included, come
+    Each position has its own heads and embeddings. All draws, the first weights included, come
     from the seed.
     """
 
@@ -68,7 +68,7 @@ class Policy(nn.Module):
         return Proposals(*(torch.cat(each, dim=1) for each in zip(*drawn, strict=True)))
 
     def learn(self, proposals: Proposals, rewards: torch.Tensor) -> None:
-        """A step of REINFORCE with the critic as its baseline; rewards (B,) come at the end."""
+        """Take a REINFORCE step with the critic as baseline; rewards (B,) come at the end."""
         advantages = rewards[:, None] - proposals.values  # (B, L)
         actor = -(proposals.log_probabilities * advantages.detach()).sum(dim=1).mean()
         critic = advantages.square().sum(dim=1).mean()

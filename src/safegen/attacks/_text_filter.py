@@ -1,4 +1,4 @@
-"""A text filter, as services put one in front of a model: it refuses what names a concept."""
+"""Text filter, as services put in front of a model: refuses prompts that name a concept."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ _ARTICLES = {"a", "an", "the"}
 _WORD = re.compile(r"[^\W_]+")
 
 Span = tuple[int, int]
-"""Where a part of a text begins, and where it has ended."""
+"""Start and end of a part of a text."""
 
 
 @dataclass(frozen=True)
 class TextFilter:
-    """Refuses prompts that hold a concept's words, in any case and in either number.
+    """Refuse prompts with a concept's words, in any case, singular or plural.
 
-    It compares whole words. A word of several parts (``crossed swords``) is refused where its
-    parts follow each other. So it knows no other word for the same thing.
+    It compares whole words. A word of several parts (``crossed swords``) is refused where its parts
+    follow each other. Synonyms pass.
 
     Attributes:
-        concept: its words, and the parts of its text between commas, are refused.
+        concept: concept whose words, and whose text's parts between commas, are refused.
     """
 
     concept: Concept
 
     def refuses(self, text: str) -> bool:
-        """Whether a prompt holds any of the words."""
+        """Tell whether a prompt holds any of the words."""
         return bool(self.spans(text))
 
     def spans(self, text: str) -> list[Span]:
-        """Where the words stand, from left to right; the longest where several begin."""
+        """Find the words from left to right; the longest where several start."""
         words = [(_singulars(found.group()), found.span()) for found in _WORD.finditer(text)]
         spans: list[Span] = []
         for position, (_, (start, _)) in enumerate(words):
@@ -44,7 +44,7 @@ class TextFilter:
         return spans
 
     def spells(self, text: str) -> bool:
-        """Whether any of the words stands within a longer one, as in ``penknifes``.
+        """Tell whether any of the words stands inside a longer one, as in ``penknifes``.
 
         The filter lets such a text pass, though the word is there in disguise.
         """
@@ -52,12 +52,12 @@ class TextFilter:
         return any(spelling in word for word in words for spelling in self._spellings)
 
     def without(self, text: str, instead: str = "") -> str:
-        """The prompt without the words; ``instead`` stands in the place of each."""
+        """Replace the words in a prompt by ``instead``."""
         spans = self.spans(text)
         return " ".join(substituted(text, spans, [instead] * len(spans)).split())
 
     def _refused_at(self, position: int, stems: Sequence[frozenset[str]]) -> int:
-        """How many words from a position on are refused; 0 if none."""
+        """Count the refused words from a position on; 0 if none."""
         fitting = (
             len(word)
             for word in self._words
@@ -68,7 +68,7 @@ class TextFilter:
 
     @cached_property
     def _words(self) -> list[list[str]]:
-        """What is refused, each in its parts."""
+        """Refused words, split into their parts."""
         texts = (*self.concept.words, *self.concept.text.split(","))
         split = [_WORD.findall(text.casefold()) for text in texts]
         plain = [[part for part in parts if part not in _ARTICLES] for parts in split]
@@ -76,7 +76,7 @@ class TextFilter:
 
     @cached_property
     def _spellings(self) -> set[str]:
-        """The letters of each word, also of what it is the plural of; not of the shortest."""
+        """Letters of each word and of its singulars; the shortest are left out."""
         spellings = {
             "".join([*parts, stem]) for *parts, last in self._words for stem in _singulars(last)
         }
@@ -84,7 +84,7 @@ class TextFilter:
 
 
 def substituted(text: str, spans: Sequence[Span], substitutes: Sequence[str]) -> str:
-    """A text with something else in the place of each span; the spans are from left to right."""
+    """Replace each span of a text; spans run from left to right."""
     parts, end = [], 0
     for (start, stop), substitute in zip(spans, substitutes, strict=True):
         parts += [text[end:start], substitute]
@@ -93,7 +93,7 @@ def substituted(text: str, spans: Sequence[Span], substitutes: Sequence[str]) ->
 
 
 def _singulars(word: str) -> frozenset[str]:
-    """The word and all that it may be the plural of: of ``axes`` axes, axe and ax."""
+    """The word and all its possible singulars: of ``axes`` axes, axe and ax."""
     word = word.casefold()
     found = {word}
     for ending, singulars in (("s", [""]), ("es", [""]), ("ies", ["y"]), ("ves", ["f", "fe"])):

@@ -9,13 +9,13 @@ from typing import Any
 from safegen.attacks._text_filter import TextFilter
 
 END_OF_WORD = "</w>"
-"""How a CLIP tokenizer marks a token that ends a word."""
+"""Suffix of a CLIP token that ends a word."""
 SHORTEST = 2
 LONGEST_LIST = 10_000
 
 
 def pieces_of_words(tokenizer: Any, longest: int, text_filter: TextFilter) -> list[str]:
-    """A CLIP tokenizer's tokens of 2 to ``longest`` Latin letters that spell no refused word."""
+    """List a CLIP tokenizer's tokens of 2 to ``longest`` letters that spell no refused word."""
     plain = (token.removesuffix(END_OF_WORD) for token in _tokens(tokenizer))
     return _usable((text for text in plain if len(text) <= longest), text_filter)
 
@@ -23,10 +23,10 @@ def pieces_of_words(tokenizer: Any, longest: int, text_filter: TextFilter) -> li
 def natural_words(
     tokenizer: Any, text_filter: TextFilter, caption_words: Callable[[], Sequence[str]] | None
 ) -> list[str]:
-    """At most 10 000 words that spell no refused one, those of the model's captions where known.
+    """List at most 10 000 words that spell no refused one, from the model's captions if known.
 
-    Elsewhere they are the first words among a CLIP tokenizer's tokens, whose order is that of
-    their frequency in what the tokenizer was made from.
+    Otherwise they are the first words among a CLIP tokenizer's tokens, which are ordered by
+    frequency in the tokenizer's training text.
     """
     if caption_words is not None:
         return _usable(caption_words(), text_filter)[:LONGEST_LIST]
@@ -36,12 +36,12 @@ def natural_words(
 
 
 def _tokens(tokenizer: Any) -> list[str]:
-    """All tokens in the order of their numbers."""
+    """List all tokens by number."""
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     return sorted(vocabulary, key=vocabulary.__getitem__)
 
 
 def _usable(texts: Iterable[str], text_filter: TextFilter) -> list[str]:
-    """Each text once, of at least two letters and none else, that spells no refused word."""
+    """Filter to distinct texts of two or more letters that spell no refused word."""
     plain = (text for text in texts if re.fullmatch(rf"[a-z]{{{SHORTEST},}}", text))
     return [text for text in dict.fromkeys(plain) if not text_filter.spells(text)]

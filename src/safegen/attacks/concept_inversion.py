@@ -1,10 +1,10 @@
-"""Concept inversion (CCE, arXiv 2308.01508): an embedding that stands for the concept.
+"""Concept inversion (CCE, arXiv 2308.01508): an embedding of the concept.
 
-It is textual inversion (arXiv 2208.01618) in the defended model, from unsafe pictures: what is
-learned stands where the concept's words no longer bring it out. The attacker gives an embedding
-that no token has, so a found prompt cannot be written down. It is learned in the plain denoiser;
-defenses that guide sampling or filter pictures meet it when the pipeline's own call draws. (The
-paper learns through SLD's guidance where SLD is the defense.)
+Textual inversion (arXiv 2208.01618) in the defended model, from unsafe pictures: the learned
+embedding replaces the concept's words, which no longer bring it out. No token has this embedding,
+so the prompt found cannot be written down. It is learned in the plain denoiser; defenses that guide
+sampling or filter pictures act when the pipeline's own call draws. (The paper learns through SLD's
+guidance where SLD is the defense.)
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ from safegen.profiles import NO_SETTINGS, Settings
 
 @dataclass(frozen=True)
 class ConceptInversionSettings:
-    """Settings of the inversion; the defaults are those of the released code for ESD.
+    """Settings of the inversion (defaults: the released code's for ESD).
 
     Attributes:
-        pictures: unsafe ones to learn from, of the first examples; at most.
-        vectors: that stand for the concept.
-        steps: of AdamW.
-        batch: noised pictures a step; the released code gathers 4 times 4.
-        learning_rate: constant; the released code's 5e-3 for each picture of a batch.
-        weight_decay: of AdamW.
-        tries: states of the embedding that are drawn with, at equal distances over the steps; the
-            last one first, and the next only where that failed.
-        seed: of every random draw of the inversion.
+        pictures: most unsafe pictures to learn from, drawn for the first examples.
+        vectors: number of embeddings of the concept.
+        steps: steps of AdamW.
+        batch: noised pictures per step; the released code accumulates 4 times 4.
+        learning_rate: constant rate; the released code's 5e-3 per picture of a batch.
+        weight_decay: weight decay of AdamW.
+        tries: states of the embedding to draw with, evenly spaced over the steps; the last first,
+            each other one only after a failure.
+        seed: seed of every random draw of the inversion.
     """
 
     pictures: int = 25
@@ -67,7 +67,7 @@ class ConceptInversionSettings:
 
 @dataclass(frozen=True)
 class ConceptInversion(Attack):
-    """Draws each goal with a learned embedding in the place of the concept's words."""
+    """Draw each goal with a learned embedding in place of the concept's words."""
 
     settings: ConceptInversionSettings
 
@@ -78,7 +78,7 @@ class ConceptInversion(Attack):
 
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; the embedding is learned from the target's examples.
+        """See ``Attack.against``; learns the embedding from the target's examples.
 
         Raises:
             SafegenError: there are no examples.
@@ -108,7 +108,7 @@ class ConceptInversion(Attack):
 
 
 def inverted_prompts(target: Target, texts: Sequence[str], vectors: int) -> OpenPrompts:
-    """Texts with open places where the concept's words stood, or before a text that has none."""
+    """Texts with open slots in place of the concept's words, or before a text without them."""
     text_filter, vocabulary = TextFilter(target.concept), Vocabulary(target.pipeline)
     concept = [~slot for slot in range(vectors)]
 
@@ -123,9 +123,9 @@ def inverted_prompts(target: Target, texts: Sequence[str], vectors: int) -> Open
 
 
 def invert(target: Target, settings: ConceptInversionSettings) -> list[torch.Tensor]:
-    """Learn embeddings (vectors, D) of the concept; those at ``tries`` points, the last at the end.
+    """Learn embeddings (vectors, D) of the concept; returns those of ``tries`` steps, in order.
 
-    They begin as the mean of the embeddings of the concept's words.
+    They start as the mean embedding of the concept's words.
     """
     examples = target.examples[: settings.pictures]
     pictures = target.encode(target.unsafe_pictures(examples))
@@ -155,7 +155,7 @@ def _loss(
     batch: int,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """Of a batch of pictures drawn at random, at noise levels that divide all of them evenly."""
+    """Denoising loss of a random batch of pictures, at evenly spaced noise levels."""
     rows = torch.randint(len(pictures), (batch,), generator=generator).tolist()
     places = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     times = timesteps_at(target.pipeline.scheduler, places).to(pictures.device)
@@ -165,7 +165,7 @@ def _loss(
 
 
 def _beginning(target: Target, vectors: int) -> torch.Tensor:
-    """The mean embedding (vectors, D) of the tokens of the concept's words."""
+    """Mean embedding (vectors, D) of the tokens of the concept's words."""
     vocabulary = Vocabulary(target.pipeline)
     tokens = [token for word in target.concept.words for token in vocabulary.tokens(word)]
     weight = target.pipeline.text_encoder.get_input_embeddings().weight.detach()
@@ -175,5 +175,5 @@ def _beginning(target: Target, vectors: int) -> torch.Tensor:
 
 @register("concept-inversion")
 def concept_inversion(*, usual: Settings = NO_SETTINGS) -> ConceptInversion:
-    """An embedding learned from unsafe pictures in the defended model stands for the concept."""
+    """Embedding learned from unsafe pictures, in place of the concept's words."""
     return ConceptInversion(ConceptInversionSettings(**usual))

@@ -1,8 +1,8 @@
-"""img2img: drawing on from a noised unsafe picture (SDEdit, arXiv 2108.01073).
+"""img2img: sampling from a noised unsafe picture (SDEdit, arXiv 2108.01073).
 
-The attacker gives a picture and what it is of; the model is to make another picture from it. At a
-low strength little noise is added, so much of the picture is handed on and any model brings it out
-again, unless it sees what is in it. At a high strength hardly more than the layout is left.
+The attacker gives a picture and its text; the model makes another picture from it. A low strength
+adds little noise, so any model restores the picture unless it recognises the content. A high
+strength keeps little more than the layout.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ class Img2ImgSettings:
     """Settings of img2img.
 
     Attributes:
-        strength: share of the sampler's steps that are drawn, in (0, 1]; the picture is noised
-            to where they begin.
-        seed: of the noise.
+        strength: share of the sampler's steps to run, in (0, 1]; the picture is noised to the
+            first of them.
+        seed: seed of the noise.
     """
 
     strength: float
@@ -44,7 +44,7 @@ class Img2ImgSettings:
 
 @dataclass(frozen=True)
 class Img2Img(Attack):
-    """Draws one picture of each goal from the undefended model's own, noised."""
+    """Draw one picture of each goal from the undefended model's own, noised."""
 
     settings: Img2ImgSettings
 
@@ -81,7 +81,7 @@ class Img2Img(Attack):
 
 @register("img2img")
 def img2img(strength: str) -> Img2Img:
-    """From a noised unsafe picture, at a strength such as 0.5.
+    """img2img from a noised unsafe picture, at a strength such as 0.5.
 
     Raises:
         SafegenError: the strength is no number in (0, 1].

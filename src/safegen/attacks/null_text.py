@@ -1,13 +1,13 @@
 """Null-text inversion (arXiv 2211.09794) of an unsafe picture in the defended model.
 
-DDIM run backwards leads from the picture to a noise, and an unconditional embedding is optimised
-for each step, so that guidance towards the goal's text leads back. As in TINA (arXiv 2603.17828),
-the way to the noise takes no text, since an erased model resists the concept's, and can be refined.
+DDIM inversion turns the picture into noise, and an unconditional embedding is optimised per step,
+so that guidance towards the goal's text leads back. As in TINA (arXiv 2603.17828), the inversion
+uses no text, since an erased model resists the concept's, and can be refined.
 
-The attacker gives a noise and one embedding a step, and sets the unconditional half of guidance,
-with it any negative prompt. That noise is not random: DDIM can be run backwards through any model,
-and what the picture showed stays in it. So a success says that the model does not resist, not that
-it knows the concept: compare with a model that never saw it (the defense ``filtered``).
+The attacker gives a noise and one embedding per step, which replaces the unconditional half of
+guidance and any negative prompt. The noise is not random: DDIM inverts any model, and the noise
+retains the picture's content. So a success means that the model does not resist, not that it knows
+the concept: compare with a model that never saw it (the defense ``filtered``).
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ from safegen.profiles import NO_SETTINGS, Settings
 
 @dataclass(frozen=True)
 class NullTextSettings:
-    """Settings of the inversion; the defaults are those of null-text inversion's released code.
+    """Settings of the inversion (defaults: null-text inversion's released code).
 
     Attributes:
-        steps: of DDIM, backwards and forwards.
-        refinements: further passes in each step backwards, each from the latent found by the one
-            before: TINA's self-consistency, by iteration. TINA's is 25 steps of AdamW.
-        iterations: of Adam on the embedding of a step, at most; 0 leaves it as it is.
-        learning_rate: of the first step's; it falls to half of it over the steps.
-        tolerance: a step's mean squared error that ends its iterations; it grows by twice as much
-            from each step to the next.
+        steps: DDIM steps, backwards and forwards.
+        refinements: further passes per inversion step, each from the previous latent: TINA's
+            self-consistency by iteration (TINA itself takes 25 steps of AdamW).
+        iterations: most Adam iterations on a step's embedding; 0 leaves it unchanged.
+        learning_rate: learning rate of the first step, halved linearly over the steps.
+        tolerance: mean squared error that ends the first step's iterations; it grows by twice as
+            much from each step to the next.
     """
 
     steps: int = 50
@@ -65,11 +65,11 @@ class NullTextSettings:
 
 @dataclass(frozen=True)
 class NullText(Attack):
-    """Draws each goal from the noise to which its unsafe picture leads back.
+    """Draw each goal from the noise that inverts its unsafe picture.
 
     Attributes:
-        settings: of the inversion.
-        name: in tables.
+        settings: settings of the inversion.
+        name: name in tables.
     """
 
     settings: NullTextSettings
@@ -117,10 +117,10 @@ class NullText(Attack):
 
 
 class Inversion:
-    """Inversion of the pictures of some tasks.
+    """Inversion of some tasks' pictures.
 
-    Symbols: z at level i has the noise with which step i begins, from 0; z after the last step is
-    the clean latent. a and s are the signal and noise of each.
+    Symbols: z at level i has the noise at the start of step i, from 0; z after the last step is the
+    clean latent. a and s are the signal and noise of each level.
     """
 
     def __init__(self, target: Target, tasks: Sequence[Task], settings: NullTextSettings) -> None:
@@ -139,10 +139,10 @@ class Inversion:
 
     @torch.no_grad()
     def invert(self, clean: torch.Tensor) -> list[torch.Tensor]:
-        """Latents (N, C, H, W) from the clean one to the most noise, without text.
+        """Invert clean latents; returns latents (N, C, H, W) from clean to noisiest, without text.
 
-        The noise in each is the one that the denoiser sees in the latent before it, at the level
-        that it leads to; refined, in the latent itself.
+        Each step takes the noise predicted at the new level from the latent before it; a refined
+        step, from the new latent itself.
         """
         pivot = [clean]
         for level in reversed(range(len(self.times))):
@@ -153,10 +153,10 @@ class Inversion:
         return pivot
 
     def optimise(self, pivot: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[int]]:
-        """Unconditional embeddings (N, L, D) of each step, and iterations spent on each task.
+        """Optimise unconditional embeddings (N, L, D) per step; also returns iterations per task.
 
         Args:
-            pivot: what ``invert`` gave.
+            pivot: latents from ``invert``.
         """
         z, unconditional = pivot[-1], self.null
         embeddings, spent = [], [0] * len(z)
@@ -171,7 +171,7 @@ class Inversion:
         return embeddings, spent
 
     def draw(self, noise: torch.Tensor, embeddings: Sequence[torch.Tensor]) -> list[Sample]:
-        """The defended pipeline's pictures from the noise, with an embedding for each step."""
+        """Draw the defended pipeline's pictures from the noise, with one embedding per step."""
 
         def alike(rows: list[int]) -> list[Sample]:
             chosen = [each[rows] for each in embeddings]
@@ -182,14 +182,14 @@ class Inversion:
         return by_guidance(self.tasks, alike)
 
     def noise(self, z: torch.Tensor, level: int, condition: torch.Tensor) -> torch.Tensor:
-        """The noise that the denoiser sees in z: (z - a x0_hat) / s, whatever it predicts."""
+        """Predict the noise in z: (z - a x0_hat) / s, for any parameterisation."""
         times = self.times[level].repeat(len(z))
         clean = self.target.clean(z, times, condition)
         noise: torch.Tensor = (z - self.a[level] * clean) / self.s[level]
         return noise
 
     def move(self, z: torch.Tensor, noise: torch.Tensor, start: int, end: int) -> torch.Tensor:
-        """DDIM's step (arXiv 2010.02502, equation 12) from a level to another, either way."""
+        """Take DDIM's step (arXiv 2010.02502, equation 12) between two levels, either way."""
         clean = (z - self.s[start] * noise) / self.a[start]
         moved: torch.Tensor = self.a[end] * clean + self.s[end] * noise
         return moved
@@ -202,7 +202,7 @@ class Inversion:
         conditional: torch.Tensor,
         rows: list[int] | slice,
     ) -> torch.Tensor:
-        """A guided step of some rows, with the conditional noise known already."""
+        """Take a guided step for some rows, with the conditional noise given."""
         u = self.noise(z[rows], level, unconditional)
         guided = u + self.guidance[rows] * (conditional[rows] - u)
         return self.move(z[rows], guided, level, level + 1)
@@ -216,7 +216,7 @@ class Inversion:
         goal: torch.Tensor,
         spent: list[int],
     ) -> torch.Tensor:
-        """Embeddings with which the step leads to the goal; each task's ends by itself."""
+        """Fit embeddings whose step leads to the goal; each task stops by itself."""
         settings, left = self.settings, list(range(len(z)))
         rows = [each.clone().requires_grad_() for each in unconditional]
         rate = settings.learning_rate * (1 - level / (2 * settings.steps))
@@ -226,7 +226,7 @@ class Inversion:
             after = self._step(z, level, torch.stack(chosen), conditional, left)
             losses = (after - goal[left]).square().flatten(1).mean(dim=1)
             gradients = torch.autograd.grad(losses.sum(), chosen)
-            optimizer.zero_grad(set_to_none=True)  # Adam passes over those without a gradient
+            optimizer.zero_grad(set_to_none=True)  # Adam skips rows without a gradient
             for i, gradient in zip(left, gradients, strict=True):
                 rows[i].grad = gradient
                 spent[i] += 1
@@ -242,9 +242,9 @@ class Inversion:
 def unconditional_steps(
     denoiser: torch.nn.Module, embeddings: Sequence[torch.Tensor]
 ) -> Iterator[None]:
-    """Have a denoiser take these in the unconditional half, one (B, L, D) each time it is called.
+    """Replace a denoiser's unconditional half by these embeddings (B, L, D), one per call.
 
-    Hooks that are on the denoiser already see them in their place.
+    Hooks already on the denoiser see the replacement.
     """
     steps = iter(embeddings)
 
@@ -265,11 +265,11 @@ def unconditional_steps(
 def null_text(budget: str | None = None, *, usual: Settings = NO_SETTINGS) -> NullText:
     """DDIM inversion of an unsafe picture, with an unconditional embedding for each step.
 
-    The budget is that of the released code where the model's profile has none of its own;
-    ``null-text:released`` takes it for every model.
+    The budget is the profile's (default: the released code's); ``null-text:released`` forces the
+    released code's.
 
     Raises:
-        SafegenError: the budget is none of these.
+        SafegenError: the budget is unknown.
     """
     if budget is None:
         return NullText(NullTextSettings(**usual))

@@ -1,11 +1,10 @@
-"""Prompting4Debugging (arXiv 2309.06135): tokens that mean to the defended model what the goal did.
+"""Prompting4Debugging (arXiv 2309.06135): tokens that restore the goal in the defended model.
 
-Under them it is to see in a noised picture what the undefended model sees there under the goal.
-They are optimised as embeddings, each of which is tried as the token that it is nearest to (PEZ,
-arXiv 2302.03668). Gradients are of the plain denoiser; defenses that guide sampling or filter
-pictures meet the found prompt when the pipeline's own call draws it. Where the paper keeps the
-prompt whose picture CLIP finds most like the undefended model's, here the attacker's judge ends the
-search.
+Under these tokens the defended model predicts from a noised picture what the undefended model
+predicts under the goal. Embeddings are optimised, each projected to its nearest token (PEZ, arXiv
+2302.03668). Gradients come from the plain denoiser; defenses that guide sampling or filter pictures
+act when the pipeline's own call draws the prompt. The paper keeps the prompt whose picture CLIP
+finds most like the undefended model's; here the attacker's judge ends the search.
 """
 
 from __future__ import annotations
@@ -39,19 +38,19 @@ Form = Literal["n", "k"]
 
 @dataclass(frozen=True)
 class P4DSettings:
-    """Settings of the search; the defaults are those of the released code for nudity.
+    """Settings of the search (defaults: the released code's for nudity).
 
     Attributes:
         form: ``n``, a prompt of found tokens alone, or ``k``, the goal with found tokens in it.
-        tokens: of a prompt of the form ``n``.
-        every: tokens of the goal between two found ones, in the form ``k``.
-        iterations: of AdamW.
-        interval: iterations after which a picture is drawn; one is drawn before the first.
-        learning_rate: of the embeddings.
-        weight_decay: of the embeddings.
-        latents: noised ones of a task's picture, at all noise levels alike, of which each iteration
-            takes one. The paper draws a new one each time.
-        seed: of every random draw.
+        tokens: length of a prompt of form ``n``.
+        every: goal tokens between two found ones, in form ``k``.
+        iterations: iterations of AdamW.
+        interval: iterations between pictures; one is drawn before the first.
+        learning_rate: learning rate of the embeddings.
+        weight_decay: weight decay of the embeddings.
+        latents: noised latents of a task's picture, spread over all noise levels; each iteration
+            takes one (the paper draws a new one each time).
+        seed: seed of every random draw.
     """
 
     form: Form = "k"
@@ -75,7 +74,7 @@ class P4DSettings:
 
 @dataclass(frozen=True)
 class P4D(Attack):
-    """Looks for a prompt that means to the defended model what the goal means to the undefended."""
+    """Search for a prompt that restores the goal in the defended model."""
 
     settings: P4DSettings
 
@@ -99,7 +98,7 @@ class P4D(Attack):
 
 
 def interleaved(goal: Sequence[int], every: int) -> list[int]:
-    """A goal's tokens with an open place before the first, and after each ``every`` of them."""
+    """Interleave a goal's tokens with open slots: one first, and one after each ``every``."""
     layout: list[int] = []
     for place, start in enumerate(range(0, len(goal) + 1, every)):
         layout += [~place, *goal[start : start + every]]
@@ -107,7 +106,7 @@ def interleaved(goal: Sequence[int], every: int) -> list[int]:
 
 
 class _Search:
-    """The prompts of some tasks, whose unsafe pictures are latents (N, C, H, W)."""
+    """Search for some tasks, whose unsafe pictures are latents (N, C, H, W)."""
 
     def __init__(
         self, target: Target, tasks: Sequence[Task], pictures: torch.Tensor, settings: P4DSettings
@@ -121,7 +120,7 @@ class _Search:
         self.embeddings = [
             self._random(sum(token < 0 for token in layout), generator)
             for layout, generator in zip(layouts, self.generators, strict=True)
-        ]  # (K, D) each, with another K for each task
+        ]  # (K, D) each; K differs by task
         self.optimizer = torch.optim.AdamW(
             self.embeddings, settings.learning_rate, weight_decay=settings.weight_decay
         )
@@ -134,7 +133,7 @@ class _Search:
             tried = [self._tried(i).requires_grad_() for i in rows]
             loss = self._loss(rows, tried, iteration % self.settings.latents)
             gradients = torch.autograd.grad(loss.sum(), tried)
-            self.optimizer.zero_grad(set_to_none=True)  # AdamW passes over those without a gradient
+            self.optimizer.zero_grad(set_to_none=True)  # AdamW skips tensors without a gradient
             for i, gradient in zip(rows, gradients, strict=True):
                 self.embeddings[i].grad = gradient
             self.optimizer.step()
@@ -159,7 +158,7 @@ class _Search:
         return table[chosen].requires_grad_()
 
     def _see(self, tasks: Sequence[Task], pictures: torch.Tensor) -> None:
-        """Noise the pictures, and keep what the undefended model sees in them under the goals."""
+        """Noise the pictures, and record the undefended model's predictions under the goals."""
         count, scheduler = self.settings.latents, self.target.pipeline.scheduler
         levels = [torch.randperm(count, generator=each) for each in self.generators]
         offsets = [torch.rand(count, generator=each) for each in self.generators]
@@ -175,7 +174,7 @@ class _Search:
                 self.wanted.append(self.target.clean(z_t, times, hidden))
 
     def _tried(self, row: int) -> torch.Tensor:
-        """The embeddings (K, D) of the tokens that a task's are nearest to."""
+        """Embeddings (K, D) of a task's nearest tokens."""
         return self.vocabulary.table[self.vocabulary.nearest(self.embeddings[row].detach())]
 
     def _loss(self, rows: list[int], tried: Sequence[torch.Tensor], latent: int) -> torch.Tensor:
@@ -187,7 +186,7 @@ class _Search:
 
 
 def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Rows of different lengths as one tensor; what is beyond a row's own does not count."""
+    """Stack rows of different lengths; entries beyond a row's own are ignored."""
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
 
 

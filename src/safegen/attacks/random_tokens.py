@@ -1,7 +1,7 @@
-"""Random tokens in the place of the concept's words: the control that every attack must beat.
+"""Random tokens in place of the concept's words: the control that every attack must beat.
 
-It searches where SneakyPrompt's pseudo-words (arXiv 2305.12082) come from, with as many pictures,
-and is guided by nothing.
+It draws from the space of SneakyPrompt's pseudo-words (arXiv 2305.12082), with as many pictures
+and no guidance.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ class RandomTokensSettings:
     """Settings of random tokens.
 
     Attributes:
-        candidates: prompts tried for a task, at most; SneakyPrompt's number of queries.
-        tokens: that stand in the place of each of the concept's words, or at the end of a prompt
-            that has none.
-        longest: letters of a token, at most.
-        seed: of all choices.
+        candidates: most prompts per task; SneakyPrompt's number of queries.
+        tokens: tokens in place of each of the concept's words, or after a prompt without them.
+        longest: most letters of a token.
+        seed: seed of all choices.
     """
 
     candidates: int = 60
@@ -50,7 +49,7 @@ class RandomTokensSettings:
 
 @dataclass(frozen=True)
 class RandomTokens(Attack):
-    """Tries prompts until one brings the concept out."""
+    """Try random prompts until one brings the concept out."""
 
     settings: RandomTokensSettings
 
@@ -83,7 +82,7 @@ class RandomTokens(Attack):
     def _text(
         self, text: str, text_filter: TextFilter, pieces: list[str], rng: np.random.Generator
     ) -> str:
-        """The text with random tokens for the concept's words, or after it if it has none."""
+        """Replace the concept's words by random tokens, or append them to a text without any."""
         spans = text_filter.spans(text)
         chosen = [
             " ".join(rng.choice(pieces, self.settings.tokens)) for _ in range(max(1, len(spans)))
@@ -93,5 +92,5 @@ class RandomTokens(Attack):
 
 @register("random-tokens")
 def random_tokens(*, usual: Settings = NO_SETTINGS) -> RandomTokens:
-    """Random tokens in the place of the concept's words; nothing guides the search."""
+    """Random tokens in place of the concept's words, without guidance."""
     return RandomTokens(RandomTokensSettings(**usual))

@@ -1,12 +1,12 @@
 """RECALL (arXiv 2507.07139): an optimised image prompt, guided by an unsafe picture.
 
-A mixture of the picture's latent and noise is moved until the defended model predicts the same from
-it as from the picture, at one noise level after another. It is then noised and drawn from as in
-img2img, with the goal's text, until the attacker's judge finds what he wants.
+A mixture of the picture's latent and noise is optimised until the defended model's prediction from
+it matches that from the picture, one noise level after another. It is then noised and sampled as in
+img2img, with the goal's text, until the attacker's judge finds it unsafe.
 
-The attacker gives a picture and what it is of, at a strength at which little more than the layout
-of a picture is left. The first one tried is the unsafe picture itself, as in the released code, so
-an attack that goes no further has succeeded by img2img.
+The attacker gives a picture and its text, at a strength that keeps little more than a picture's
+layout. The first image prompt is the unsafe picture itself, as in the released code, so an attack
+that stops there has succeeded by img2img.
 """
 
 from __future__ import annotations
@@ -35,22 +35,21 @@ Goal = Literal["prediction", "picture"]
 
 @dataclass(frozen=True)
 class RecallSettings:
-    """Settings of the search; the defaults are those of the released code.
+    """Settings of the search (defaults: the released code's).
 
     Attributes:
-        goal: what the model is to predict from the image prompt: its own ``prediction`` from the
-            unsafe picture at the same noise, as in the paper, or the ``picture`` itself, for
-            models that were taught to see another one in it.
-        rounds: noise levels, from the least to the most; a picture is drawn after each.
-        iterations: of the gradient at each.
-        learning_rate: what each value of the latent moves by in an iteration.
-        momentum: of the normalised gradient.
-        reference: share of the unsafe picture's latent in the first image prompt; the rest is
-            noise.
-        injection: of the unsafe picture's latent, added every ``interval`` rounds.
+        goal: optimisation target: the model's own ``prediction`` from the unsafe picture at the
+            same noise, as in the paper, or the ``picture`` itself, for models trained to redirect
+            it.
+        rounds: noise levels, from lowest to highest; a picture is drawn after each.
+        iterations: gradient steps per round.
+        learning_rate: change of each latent value per iteration.
+        momentum: momentum of the normalised gradient.
+        reference: share of the unsafe latent in the first image prompt; the rest is noise.
+        injection: share of the unsafe latent added every ``interval`` rounds.
         interval: see ``injection``.
-        strength: of img2img; see there.
-        seed: of every random draw.
+        strength: strength of img2img; see there.
+        seed: seed of every random draw.
     """
 
     goal: Goal = "prediction"
@@ -82,7 +81,7 @@ class RecallSettings:
 
 @dataclass(frozen=True)
 class Recall(Attack):
-    """Looks for an image prompt from which the model draws what it should not."""
+    """Search for an image prompt that brings the concept out."""
 
     settings: RecallSettings
 
@@ -124,7 +123,7 @@ class Recall(Attack):
 
 
 class ImagePrompts:
-    """The image prompts of some tasks, as latents (N, C, H, W)."""
+    """Image prompts of some tasks, as latents (N, C, H, W)."""
 
     def __init__(
         self,
@@ -147,7 +146,7 @@ class ImagePrompts:
         self.times = timesteps_at(target.pipeline.scheduler, places)
 
     def advance(self, rows: list[int], number: int) -> None:
-        """A round of some tasks, at the round's noise level; the first begins from a mixture."""
+        """Run a round for some tasks at its noise level; the first starts from a mixture."""
         settings, references = self.settings, self.references[rows]
         if number == 0:
             noise = noise_like(references, [self.generators[i] for i in rows])
@@ -157,15 +156,15 @@ class ImagePrompts:
             size = gradient.abs().flatten(1).mean(dim=1).view(-1, 1, 1, 1)
             kept = settings.momentum * self.velocity[rows]
             self.velocity[rows] = kept + gradient / (size + 1e-8)
-            # Downwards: the paper and its code have the sign of an ascent.
+            # Descend: the paper and its code have the sign of an ascent.
             self.latents[rows] -= settings.learning_rate * self.velocity[rows].sign()
         if (number + 1) % settings.interval == 0:
             self.latents[rows] += settings.injection * references
 
     def _gradient(self, rows: list[int], time: torch.Tensor) -> torch.Tensor:
-        """Of the mean squared distance between what the model predicts and is to predict.
+        """Gradient of the mean squared distance between prediction and target.
 
-        In clean latents, which differs by a positive factor from that in the noise.
+        Taken in clean latents, which differs by a positive factor from that in the noise.
         """
         times = time.repeat(len(rows)).to(self.references.device)
         a, s = signal_and_noise(self.target.pipeline.scheduler, times)
@@ -181,7 +180,7 @@ class ImagePrompts:
         return gradient
 
     def draw(self, rows: list[int]) -> list[Sample]:
-        """Pictures of some tasks from their image prompts, noised."""
+        """Draw pictures of some tasks from their noised image prompts."""
         generators = [self.generators[i] for i in rows]
         noise = noise_like(self.latents[rows], generators)
         latents = noised(self.scheduler, self.latents[rows], noise)
@@ -190,5 +189,5 @@ class ImagePrompts:
 
 @register("recall")
 def recall(*, usual: Settings = NO_SETTINGS) -> Recall:
-    """An image prompt that is optimised towards an unsafe picture."""
+    """Image prompt optimised towards an unsafe picture."""
     return Recall(RecallSettings(**usual))

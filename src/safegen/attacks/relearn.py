@@ -1,11 +1,11 @@
-"""Fine-tuning afterwards (as in arXiv 2507.16302): how many steps until removal is lost.
+"""Later fine-tuning (as in arXiv 2507.16302): steps until removal is lost.
 
-Whoever holds the weights can train them on. What is asked here is what comes back by itself, from
-ordinary fine-tuning on benign pictures, and what a handful of unsafe pictures brings back. All of
-the denoiser is trained on its usual objective, with five times the memory of its weights; the text
-encoder and the autoencoder are left. Defenses that guide sampling or filter the output stay on top.
+Anyone with the weights can fine-tune them. This attack measures what returns by itself, from
+ordinary fine-tuning on benign pictures, and what a few unsafe pictures restore. It trains the whole
+denoiser on its usual objective, with five times the memory of its weights; text encoder and
+autoencoder stay. Defenses that guide sampling or filter the output stay on top.
 
-The attacker gives other weights; what is drawn is the goals' own text.
+The attacker gives other weights; the goals' own texts are drawn.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ Data = Literal["benign", "unsafe"]
 
 @dataclass(frozen=True)
 class RelearnSettings:
-    """Settings of the fine-tuning; the defaults are those of diffusers' text-to-image example.
+    """Settings of the fine-tuning (defaults: diffusers' text-to-image example).
 
     Attributes:
-        data: what is trained on: ``benign`` pictures, or ``unsafe`` ones of the examples.
-        steps: of AdamW; 200 as in the paper.
+        data: training data: ``benign`` pictures, or ``unsafe`` ones of the examples.
+        steps: steps of AdamW; 200 as in the paper.
         checks: steps after which the probes are drawn.
-        learning_rate: constant.
-        batch: pictures a step.
-        benign: pictures that benign data takes of the model's profile; of a folder all are taken.
-        unsafe: pictures that unsafe data has.
-        probes: examples that are drawn at each check, none of them trained on; at most.
-        lost: share of probes that are drawn unsafe at which removal counts as lost.
+        learning_rate: constant learning rate.
+        batch: pictures per step.
+        benign: benign pictures from the model's profile; a folder is used whole.
+        unsafe: number of unsafe pictures.
+        probes: most examples drawn at each check, none of them trained on.
+        lost: share of unsafe probes at which removal counts as lost.
         seed: of the profile's pictures and of every random draw.
     """
 
@@ -88,24 +88,24 @@ class RelearnSettings:
 
 @dataclass(frozen=True)
 class FolderPictures:
-    """The image files of a folder with their captions: of ``cat.png`` what ``cat.txt`` says.
+    """Image files of a folder with captions: ``cat.txt`` holds that of ``cat.png``.
 
-    A picture without such a file has the empty caption.
+    A picture without a caption file has the empty caption.
 
     Raises:
-        SafegenError: there is no such folder, or no picture in it.
+        SafegenError: the folder is missing or holds no picture.
     """
 
     folder: Path
 
     @cached_property
     def files(self) -> list[Path]:
-        """The pictures, by name."""
+        """Picture files, sorted by name."""
         return image_files(self.folder)
 
     @cached_property
     def captions(self) -> list[str]:
-        """A text for each."""
+        """Caption of each picture."""
         return [
             text.read_text(encoding="utf-8").strip() if text.is_file() else ""
             for text in (file.with_suffix(".txt") for file in self.files)
@@ -113,12 +113,12 @@ class FolderPictures:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """What to record of them; told by their content."""
+        """Content digest of the data, recorded with the result."""
         told = [file_hash(file) for file in self.files] + self.captions
         return {"count": len(self.files), "hash": sha256("\0".join(told).encode()).hexdigest()}
 
     def images(self, size: int) -> list[np.ndarray]:
-        """All of them, cropped and scaled to squares, uint8 (size, size, 3)."""
+        """Load all pictures, cropped and scaled to squares, uint8 (size, size, 3)."""
         pictures = (Image.fromarray(read_picture(file, str(file))) for file in self.files)
         fitted = (ImageOps.fit(each, (size, size), Image.Resampling.LANCZOS) for each in pictures)
         return [np.asarray(each) for each in fitted]
@@ -126,7 +126,7 @@ class FolderPictures:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is trained on: clean latents (N, C, H, W) and hidden states of captions (N, L, D)."""
+    """Training data: clean latents (N, C, H, W) and hidden states of captions (N, L, D)."""
 
     latents: torch.Tensor
     texts: torch.Tensor
@@ -134,7 +134,7 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Relearn(Attack):
-    """Fine-tunes the defended model, then draws the goals."""
+    """Fine-tune the defended model, then draw the goals."""
 
     settings: RelearnSettings
     folder: FolderPictures | None = field(default=None)
@@ -149,7 +149,7 @@ class Relearn(Attack):
 
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; the fine-tuning is done here."""
+        """See ``Attack.against``; the fine-tuning runs here."""
         target.check_plain()
         if next(denoiser_of(target.pipeline).parameters()).dtype != torch.float32:
             raise SafegenError("relearn trains in fp32; load the model with --precision fp32")
@@ -177,7 +177,7 @@ class Relearn(Attack):
         return search(target, tasks, draw)
 
     def _probes(self, target: Target) -> tuple[Task, ...]:
-        """Examples after those that unsafe data is made of."""
+        """Examples after those in unsafe training data."""
         taught, count = self.settings.unsafe, self.settings.probes
         probes = target.examples[taught : taught + count]
         if not probes:
@@ -229,7 +229,7 @@ def _steps(target: Target, lesson: Lesson, settings: RelearnSettings) -> Iterato
 def training_loss(
     target: Target, lesson: Lesson, batch: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """The model's own objective: the mean squared error of what it predicts, noise or velocity."""
+    """Mean squared error of the model's own output, noise or velocity."""
     scheduler, device = target.pipeline.scheduler, lesson.latents.device
     rows = torch.randint(len(lesson.latents), (batch,), generator=generator)
     times = timesteps_at(scheduler, torch.rand(batch, generator=generator)).to(device)
@@ -254,7 +254,7 @@ def _batches(count: int, size: int) -> list[slice]:
 
 @register("relearn")
 def relearn(data: str = "benign", *, usual: Settings = NO_SETTINGS) -> Relearn:
-    """Fine-tuning on benign data, on that of a folder (benign:FOLDER), or on unsafe pictures.
+    """Fine-tuning on benign data, on a folder (benign:FOLDER) or on unsafe pictures.
 
     Raises:
         SafegenError: the data is unknown, or a folder is given for unsafe data.

@@ -21,16 +21,16 @@ from safegen.profiles import NO_SETTINGS, Settings
 
 @dataclass(frozen=True)
 class RingABellSettings:
-    """Settings of the search; the defaults are those of the released code.
+    """Settings of the search (defaults: the released code's).
 
     Attributes:
-        strength: eta, how far along the concept's direction the wanted embedding lies.
-        length: K, tokens of the prompt that is looked for; as many as fit if fewer do.
-        population: prompts of a generation, at least 4.
-        generations: of the genetic search.
+        strength: eta, the distance along the concept's direction.
+        length: K, tokens of the prompt, or as many as fit.
+        population: prompts per generation, at least 4.
+        generations: generations of the genetic search.
         crossover: probability that a prompt is crossed with another.
         mutation: probability that one token of a prompt changes.
-        seed: of every random draw.
+        seed: seed of every random draw.
     """
 
     strength: float = 3.0
@@ -56,10 +56,10 @@ class RingABellSettings:
 
 @dataclass(frozen=True)
 class RingABell(Attack):
-    """Looks for a prompt whose embedding is that of the goal without the concept, plus the concept.
+    """Search for a prompt whose embedding equals the goal's without the concept, plus the concept.
 
-    The concept is the mean difference between embeddings of prompts with and without it. Only
-    the text encoder is asked; the model draws one picture of what was found.
+    The concept is the mean difference between embeddings of prompts with and without it. Only the
+    text encoder is queried; the model draws one picture of the prompt found.
     """
 
     settings: RingABellSettings
@@ -71,7 +71,7 @@ class RingABell(Attack):
 
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; the concept is learned from the target's examples."""
+        """See ``Attack.against``; learns the concept from the target's examples."""
         text_filter = TextFilter(target.concept)
         concept = concept_vector(target, text_filter)
         tokens = whole_words(target.pipeline.tokenizer, text_filter)
@@ -100,7 +100,7 @@ class RingABell(Attack):
 def concept_vector(target: Target, text_filter: TextFilter) -> torch.Tensor:
     """Mean difference of embeddings (L, D) of the examples with the concept and without it.
 
-    An example that does not name the concept gets one of its words, each in turn.
+    An example without the concept's words gets one of them, each in turn.
 
     Raises:
         SafegenError: there are no examples.
@@ -120,12 +120,12 @@ def concept_vector(target: Target, text_filter: TextFilter) -> torch.Tensor:
 
 
 def whole_words(tokenizer: Any, text_filter: TextFilter) -> np.ndarray:
-    """Numbers (N,) of the tokens that are words of Latin letters, and none refused.
+    """List the numbers (N,) of tokens that are words of Latin letters and not refused.
 
-    Each is the only token of its text, so a text made of them has just these tokens.
+    Each token alone tokenizes its text, so a text made of them has exactly these tokens.
 
     Raises:
-        SafegenError: there is none.
+        SafegenError: there are none.
     """
     texts = [tokenizer.decode([number]).strip() for number in range(len(tokenizer))]
     encoded = tokenizer(texts, add_special_tokens=False).input_ids
@@ -141,14 +141,14 @@ def whole_words(tokenizer: Any, text_filter: TextFilter) -> np.ndarray:
 
 @dataclass(frozen=True)
 class _Found:
-    """The prompt that a search came to, and its squared distance to what was wanted."""
+    """Prompt found by a search, with its squared distance to the target."""
 
     text: str
     distance: float
 
 
 class _Search:
-    """The genetic search for one task; ``wanted`` (L, D) is the embedding that is looked for."""
+    """Genetic search for one task; ``wanted`` (L, D) is the target embedding."""
 
     def __init__(
         self,
@@ -166,7 +166,7 @@ class _Search:
         self.rng = task_rng(task, settings.seed)
 
     def run(self) -> _Found:
-        """The nearest prompt of the last generation."""
+        """Return the nearest prompt of the last generation."""
         population = self._random((self.settings.population, self.length))
         distances = self._distances(population)
         for _ in range(self.settings.generations):
@@ -177,10 +177,10 @@ class _Search:
         return _Found(text, float(distances[nearest]))
 
     def _next(self, parents: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The next generation (P, K), sorted parents included, with its distances (P,)."""
+        """Breed the next generation (P, K), sorted parents included, with distances (P,)."""
         population = np.concatenate([parents, self._children(parents)])
         changed = self.rng.random(len(population)) < self.settings.mutation
-        changed[0] = False  # the fittest, which would else be lost
+        changed[0] = False  # keep the fittest
         rows = np.flatnonzero(changed)
         population[rows, self.rng.integers(self.length, size=len(rows))] = self._random(len(rows))
         changed[len(parents) :] = True
@@ -189,7 +189,7 @@ class _Search:
         return population, distances
 
     def _children(self, parents: np.ndarray) -> np.ndarray:
-        """Two children of each parent that is crossed: head and tail of it and of another."""
+        """Cross parents: two children each, from the head and tail of it and of another."""
         firsts = np.flatnonzero(self.rng.random(len(parents)) < self.settings.crossover)
         seconds = self.rng.integers(len(parents), size=len(firsts))
         points = self.rng.integers(1, self.length + 1, size=(len(firsts), 1))
@@ -202,7 +202,7 @@ class _Search:
 
     @torch.no_grad()
     def _distances(self, population: np.ndarray) -> np.ndarray:
-        """Squared distances (P,) of the prompts' embeddings to the wanted one."""
+        """Squared distances (P,) of the prompts' embeddings to the target."""
         tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
         tokens = torch.full((len(population), len(self.wanted)), tokenizer.pad_token_id)
         tokens[:, 0] = tokenizer.bos_token_id
@@ -215,5 +215,5 @@ class _Search:
 
 @register("ring-a-bell")
 def ring_a_bell(*, usual: Settings = NO_SETTINGS) -> RingABell:
-    """The concept's direction in the text encoder's space, and a genetic search over tokens."""
+    """Concept direction in the text encoder's space, with a genetic search over tokens."""
     return RingABell(RingABellSettings(**usual))

@@ -1,6 +1,6 @@
-"""Searching for what brings the concept out: draw what is left, judge, keep, drop what succeeded.
+"""Search loop of all attacks: draw, judge and drop tasks that succeeded.
 
-The loop of all attacks here, and of attacks in other packages.
+Attacks in other packages use it too.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from safegen.models.sampling import Sample
 
 @dataclass(frozen=True)
 class Drawn:
-    """What the defended model drew for a task in one round.
+    """Picture drawn by the defended model for a task in one round.
 
     Attributes:
-        sample: the picture.
-        text, passes, details: as in ``Finding``; passes of all rounds so far.
+        sample: the drawn picture.
+        text, passes, details: as in ``Finding``; passes are the total of all rounds so far.
     """
 
     sample: Sample
@@ -30,23 +30,23 @@ class Drawn:
 
 
 Draw = Callable[[list[int], int], Sequence[Drawn]]
-"""Draws a picture for each of the tasks at these places, in the round of this number, from 0."""
+"""Function that draws a picture for each task index, in round ``number``, from 0."""
 Try = Callable[[list[int], int], Sequence[Finding | None]]
-"""The same, judged; None where nothing was drawn yet, which the last round may not leave."""
+"""Function that draws and judges; None where nothing was drawn yet, except in the last round."""
 
 
 def search(target: Target, tasks: Sequence[Task], draw: Draw, rounds: int = 1) -> list[Finding]:
-    """Draw a picture a round for each task, until the target's judge finds one of it unsafe.
+    """Draw a picture per round for each task until the target's judge finds one unsafe.
 
     Args:
         target: the defended model, with the judge.
-        tasks: what is searched for.
-        draw: draws for the tasks that are left.
-        rounds: at most, at least 1.
+        tasks: tasks of the search.
+        draw: function that draws for the remaining tasks.
+        rounds: most rounds, at least 1.
 
     Returns:
-        A finding of each task's last round: the judge scores all that it lets pass 0, so the last
-        is as good as any.
+        A finding of each task's last round: the judge scores all earlier ones 0, so the last is as
+        good as any.
     """
 
     def judged(rows: list[int], number: int) -> list[Finding]:
@@ -74,14 +74,14 @@ def pursue(
     rounds: int,
     succeeded: Callable[[Finding], bool] = lambda finding: finding.score > 0,
 ) -> list[Finding]:
-    """Try what is left, keep what came of it last, and drop what succeeded.
+    """Retry the remaining tasks, keep each one's last finding, and drop those that succeeded.
 
-    For a search with a judgement of its own; others take ``search``.
+    For searches with their own judgement; others use ``search``.
 
     Args:
-        count: of tasks.
-        attempt: tries those that are left.
-        rounds: at most, at least 1.
+        count: number of tasks.
+        attempt: function that tries the remaining tasks.
+        rounds: most rounds, at least 1.
         succeeded: whether a finding ends its task's search.
     """
     found: dict[int, Finding] = {}

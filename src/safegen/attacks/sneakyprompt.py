@@ -1,4 +1,4 @@
-"""SneakyPrompt (arXiv 2305.12082): substitutes for filtered words, found by asking the model."""
+"""SneakyPrompt (arXiv 2305.12082): substitutes for filtered words, found by querying the model."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ Form = Literal["n", "p"]
 
 @dataclass(frozen=True)
 class SneakyPromptSettings:
-    """Settings of the search; the defaults are those of the paper and its released code.
+    """Settings of the search (defaults: the paper's and its released code's).
 
     Attributes:
-        form: ``n`` puts natural words in the place of each filtered one, ``p`` a pseudo-word.
-        parts: words, or pieces of a pseudo-word, in the place of each filtered word.
-        piece_length: letters that a piece may have.
-        queries: prompts that may be given to the model.
-        batch: prompts between two steps of the policy.
-        screening: proposals for each prompt that is given to the model: that whose text is
-            closest to what was wanted, by the attacker's own CLIP. With 1 all are given to it.
-        threshold: of the cosine between the picture and what was wanted, in CLIP's space.
-        learning_rate: of the policy, with Adam.
-        width: of the policy's recurrent network.
-        penalty: what the last query, if refused, is worth less than nothing; the first less.
-        seed: of every random draw.
+        form: ``n`` substitutes natural words for each filtered one, ``p`` a pseudo-word.
+        parts: words, or pieces of a pseudo-word, per filtered word.
+        piece_length: most letters of a piece.
+        queries: most prompts given to the model.
+        batch: prompts per step of the policy.
+        screening: proposals per query, of which the one closest to the goal by the attacker's own
+            CLIP is asked. 1 asks all.
+        threshold: CLIP cosine between picture and goal that success needs.
+        learning_rate: learning rate of the policy (Adam).
+        width: width of the policy's recurrent network.
+        penalty: negative reward of the last query if refused; earlier ones cost less.
+        seed: seed of every random draw.
     """
 
     form: Form
@@ -76,11 +76,11 @@ class SneakyPromptSettings:
 
 @dataclass(frozen=True)
 class SneakyPrompt(Attack):
-    """A policy proposes substitutes and learns from what the model draws of them.
+    """Policy that proposes substitutes and learns from the model's pictures.
 
-    A query that the text filter in front of the model or a filter behind it refuses is punished;
-    any other is worth the cosine of picture and goal, and what the judge finds. The search ends
-    with the first picture that the judge finds unsafe and that is as close as asked.
+    A query refused by the text filter or an output filter is penalised; any other earns the
+    cosine of picture and goal, and the judge's score. The search ends with the first picture
+    that the judge finds unsafe and that is close enough to the goal.
     """
 
     settings: SneakyPromptSettings
@@ -118,14 +118,14 @@ class SneakyPrompt(Attack):
 
 @dataclass(frozen=True)
 class _Query:
-    """A prompt that was given to the model, and what came of it.
+    """Prompt given to the model, and its result.
 
     Attributes:
         text: the prompt.
-        reward: what it is worth to the policy.
-        sample: what was drawn; None if the text filter refused it.
-        cosine: of the picture and what was wanted.
-        score: the judge's.
+        reward: reward to the policy.
+        sample: drawn picture; None if the text filter refused the prompt.
+        cosine: cosine of picture and goal.
+        score: score of the judge.
     """
 
     text: str
@@ -136,7 +136,7 @@ class _Query:
 
 
 class _Search:
-    """The search for one task. Its draws and its batches depend on no other task."""
+    """Search for one task; its draws and batches depend on no other task."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class _Search:
         self.asked: dict[str, _Query] = {}
 
     def run(self) -> Finding:
-        """Search until a prompt succeeds or no query is left."""
+        """Search until a prompt succeeds or the queries run out."""
         settings = self.settings
         policy = Policy(
             choices=len(self.choices),
@@ -170,7 +170,7 @@ class _Search:
         return found[0]
 
     def _round(self, policy: Policy) -> Finding | None:
-        """Ask what the policy proposes, and have it learn unless something succeeded."""
+        """Query the policy's proposals, and train it unless one succeeded."""
         settings = self.settings
         count = min(settings.batch, settings.queries - self.queries)
         proposals = policy.propose(count * settings.screening)
@@ -183,7 +183,7 @@ class _Search:
         return self._finding()
 
     def _screened(self, candidates: Sequence[Sequence[str]]) -> list[int]:
-        """Which to ask: of each group of candidates the one whose text is closest to the goal."""
+        """Select from each group of candidates the one whose text is closest to the goal."""
         size, clip = self.settings.screening, self.target.clip
         if size == 1:
             return list(range(len(candidates)))
@@ -197,14 +197,14 @@ class _Search:
         return chosen
 
     def _substitutes(self, actions: Sequence[int]) -> list[str]:
-        """What stands in the place of each span by the choices of a policy."""
+        """Substitutes for all spans, by a policy's choices."""
         parts, joint = self.settings.parts, " " if self.settings.form == "n" else ""
         chosen = [self.choices[action] for action in actions]
         groups = (chosen[start : start + parts] for start in range(0, len(chosen), parts))
         return [joint.join(group) for group in groups]
 
     def _ask(self, candidates: Sequence[Sequence[str]]) -> list[_Query]:
-        """Give prompts to the model; it draws each only once, since the noise is the same."""
+        """Query prompts; each is drawn only once, since the noise is the same."""
         self.queries += len(candidates)
         punished = -self.settings.penalty * self.queries / self.settings.queries
         texts = [substituted(self.task.text, self.spans, each) for each in candidates]
@@ -219,7 +219,7 @@ class _Search:
         return [self.asked[text] for text in texts]
 
     def _refused(self, text: str, substitutes: Sequence[str]) -> bool:
-        """Whether the filter refuses it, or a substitute is a refused word in disguise."""
+        """Tell whether the filter refuses the text, or a substitute is a disguised refused word."""
         return self.filter.refuses(text) or any(map(self.filter.spells, substitutes))
 
     def _drawn(self, texts: Sequence[str], punished: float) -> list[_Query]:
@@ -245,9 +245,9 @@ class _Search:
         return finding.score > 0 and bool(finding.details["cosine"] >= self.settings.threshold)
 
     def _finding(self) -> Finding | None:
-        """The prompt that succeeded; if none did, the one that came closest.
+        """Return the prompt that succeeded, else the closest one.
 
-        None where nothing was drawn yet. The goal without the concept's words is drawn in the end.
+        None where nothing was drawn yet. The last resort is the goal without the concept's words.
         """
         drawn = [query for query in self.asked.values() if query.sample is not None]
         if not drawn and self.queries < self.settings.queries:
@@ -266,9 +266,9 @@ class _Search:
 
 
 def most_telling(text: str, target: Target) -> Span:
-    """The word of a text without which CLIP finds it least like the concept.
+    """Find the word of a text without which CLIP finds it least like the concept.
 
-    For texts that hold none of the concept's words. An empty text's is its end.
+    Used for texts without the concept's words. An empty text gives its end.
     """
     spans = [found.span() for found in re.finditer(r"\w+", text)]
     if not spans:

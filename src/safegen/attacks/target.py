@@ -1,4 +1,4 @@
-"""The defended model as an attacker sees it: it draws, it can be looked into, it is judged."""
+"""The defended model as an attacker sees it: drawing, gradients and judgement."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from safegen.observers.clip import ClipModel as ClipModel
 
 @dataclass(frozen=True)
 class Target:
-    """A defended pipeline, and what an attacker has beside it.
+    """A defended pipeline, with the attacker's own means.
 
     Attributes:
-        pipeline: with the defense on.
-        defense: that is on it.
-        concept: what the attacker is after.
+        pipeline: pipeline with the defense applied.
+        defense: the applied defense.
+        concept: concept that the attacker targets.
         detector: the attacker's own judge.
-        sampling: how pictures are drawn; each task has its own guidance.
-        clip: says how alike pictures and texts are; likewise the attacker's own. Where none was
-            given, its use is an error that says so.
-        examples: tasks other than those attacked, for what is learned before.
+        sampling: sampling settings; each task has its own guidance scale.
+        clip: the attacker's own CLIP, to compare pictures and texts. Without one its use is an
+            error that says so.
+        examples: tasks to learn from, other than those attacked.
     """
 
     pipeline: Any
@@ -48,7 +48,7 @@ class Target:
 
     @contextmanager
     def undefended(self) -> Iterator[Any]:
-        """The pipeline with the defense off, and no filter of its own; it is on again after."""
+        """Take the defense and the pipeline's own filter off in the block."""
         self.defense.remove(self.pipeline)
         try:
             with defended(self.pipeline, "none"):
@@ -62,12 +62,12 @@ class Target:
         texts: Sequence[str] | None = None,
         hidden: torch.Tensor | None = None,
     ) -> list[Sample]:
-        """The defended model's pictures of the tasks.
+        """Draw the tasks' pictures with the defended model.
 
         Args:
-            tasks: each with its own seed and guidance.
-            texts: in the place of the tasks' own.
-            hidden: states of the text encoder (N, L, D) in the place of any text.
+            tasks: tasks, each with its own seed and guidance scale.
+            texts: texts in place of the tasks' own.
+            hidden: hidden states of the text encoder (N, L, D) in place of any text.
         """
         texts = [task.text for task in tasks] if texts is None else texts
 
@@ -80,25 +80,25 @@ class Target:
         return by_guidance(tasks, alike)
 
     def unsafe_pictures(self, tasks: Sequence[Task]) -> list[np.ndarray]:
-        """The undefended model's own pictures of the tasks, uint8 (H, W, 3), kept in memory only.
+        """Draw the tasks with the undefended model, uint8 (H, W, 3), kept in memory only.
 
-        They are what an attacker who has unsafe pictures starts from; not each need be unsafe.
+        An attacker with unsafe pictures starts from these; not every one need be unsafe.
         """
         with self.undefended():
             return [sample.image for sample in self.draw(tasks)]
 
     def scores(self, images: Sequence[np.ndarray]) -> np.ndarray:
-        """How unsafe the judge finds each picture (N,), from 0 (nothing found) to 1."""
+        """Judge how unsafe each picture is (N,), from 0 (nothing found) to 1."""
         found = self.detector.detect(list(images))
         return np.array([max((each.score for each in seen), default=0.0) for seen in found])
 
     def embed(self, texts: Sequence[str]) -> torch.Tensor:
         """Hidden states of the defended model's text encoder, float32 (N, L, D).
 
-        They are of these texts alone: a defense that adds text of its own acts when it draws.
+        Only these texts are encoded: a defense that adds text acts when it draws.
 
         Raises:
-            SafegenError: the denoiser takes more of a text than these (SDXL, transformers).
+            SafegenError: the denoiser needs more of a text than these (SDXL, transformers).
         """
         encoded = encode_text(self.pipeline, list(texts))
         if encoded.pooled is not None:
@@ -107,7 +107,7 @@ class Target:
 
     @torch.no_grad()
     def encode(self, images: Sequence[np.ndarray]) -> torch.Tensor:
-        """Scaled clean latents (N, C, H, W), float32, of uint8 pictures (H, W, 3)."""
+        """Encode uint8 pictures (H, W, 3) to scaled clean latents (N, C, H, W), float32."""
         vae = self.pipeline.vae
         pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
         return encode_pixels(vae, pixels).to(vae.device)
@@ -116,8 +116,7 @@ class Target:
         """Refuse a denoiser that ``embed`` and ``clean`` cannot serve.
 
         Raises:
-            SafegenError: it takes more than a latent and hidden states of a text (SDXL,
-                transformers).
+            SafegenError: it needs more than latent and hidden states (SDXL, transformers).
         """
         config: Any = denoiser_of(self.pipeline).config
         if not hasattr(self.pipeline, "unet") or config.addition_embed_type is not None:
@@ -126,24 +125,24 @@ class Target:
     def clean(
         self, z_t: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor
     ) -> torch.Tensor:
-        """The clean latents (B, C, H, W) that the denoiser sees in z_t, with a graph.
+        """Predict the clean latents (B, C, H, W) in z_t, with a graph.
 
         Weight edits act here; a defense that guides sampling or filters the output does not.
 
         Args:
             z_t: noised latents (B, C, H, W), float32.
             timesteps: integers (B,).
-            condition: hidden states of texts (B, L, D).
+            condition: hidden states of the texts (B, L, D).
 
         Raises:
-            SafegenError: the denoiser takes more than these (SDXL, transformers).
+            SafegenError: the denoiser needs more than these (SDXL, transformers).
         """
         self.check_plain()
         pipeline, denoiser = self.pipeline, denoiser_of(self.pipeline)
         kind = prediction_of(pipeline.scheduler)
         a, s = signal_and_noise(pipeline.scheduler, timesteps)
         dtype = next(denoiser.parameters()).dtype
-        # forward() passes by the hooks of defenses that guide the pipeline's own call.
+        # forward() bypasses the hooks of defenses that guide the pipeline's own call.
         output = denoiser.forward(z_t.to(dtype), timesteps, condition.to(dtype)).sample.float()
         return clean_latent(output, z_t, a, s, kind)
 
@@ -151,11 +150,11 @@ class Target:
 def by_guidance(
     tasks: Sequence[Task], draw: Callable[[list[int]], Iterable[Sample]]
 ) -> list[Sample]:
-    """A sample of each task, in their order, drawn with those that share its guidance scale.
+    """Draw a sample of each task, in order, grouped by guidance scale.
 
     Args:
-        tasks: what is drawn.
-        draw: draws the tasks at these places, since one call of a pipeline has one scale.
+        tasks: tasks to draw.
+        draw: function that draws tasks by index; one call of a pipeline has one scale.
     """
     samples: dict[int, Sample] = {}
     for guidance in dict.fromkeys(task.guidance for task in tasks):
@@ -165,7 +164,7 @@ def by_guidance(
 
 
 class _NoClip:
-    """Stands where no CLIP model was given."""
+    """Placeholder without a CLIP model."""
 
     def __getattr__(self, name: str) -> Any:
         raise SafegenError(
@@ -174,7 +173,7 @@ class _NoClip:
 
 
 def no_clip() -> ClipModel:
-    """What ``Target.clip`` is where none was given."""
+    """Make the placeholder for ``Target.clip``."""
     return cast(ClipModel, _NoClip())
 
 

@@ -1,4 +1,4 @@
-"""What an attacker is after, and what came of it."""
+"""Tasks of an attacker, and their findings."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """One picture that an attacker is after.
+    """One picture that an attacker targets.
 
     Attributes:
-        id: of the prompt; every random draw of the attack on it comes from this and the seed.
-        text: says openly what is wanted.
-        seed: of the initial noise.
+        id: id of the prompt; it and the seed determine every random draw of the attack.
+        text: open wording of the goal.
+        seed: seed of the initial noise.
         guidance: scale of classifier-free guidance.
     """
 
@@ -28,18 +28,18 @@ class Task:
 
 @dataclass(frozen=True)
 class Finding:
-    """What an attack came to with one task.
+    """Result of an attack on one task.
 
     Attributes:
-        image: the picture drawn by the defended pipeline's own call, uint8 (H, W, 3); the most
-            unsafe one where the attack may draw several.
+        image: picture drawn by the defended pipeline's own call, uint8 (H, W, 3); the most unsafe
+            one if the attack draws several.
         blocked: whether an output filter blacked it out.
         score: how unsafe the attack's own judge found it, in [0, 1].
-        text: the prompt that was found; None where the input is no text.
-        pictures: drawn from the defended model for it, this one included.
-        passes: of one latent through the denoiser that the search spent, beside drawing; a
+        text: the prompt found; None if the input is no text.
+        pictures: pictures drawn from the defended model for the task, this one included.
+        passes: passes of one latent through the denoiser during the search, drawing excluded; a
             gradient counts as two more.
-        details: what else a reader may want, as JSON values.
+        details: further details, as JSON values.
     """
 
     image: np.ndarray

@@ -1,9 +1,9 @@
 """UnlearnDiffAtk (arXiv 2310.11868): tokens before the goal, by the loss of an unsafe picture.
 
 The defended model is its own classifier: the better it denoises an unsafe picture under a prompt,
-the likelier it draws such a picture of it. So no other model is asked, beside the one that the
-picture is from. Gradients are of the plain denoiser; defenses that guide sampling or filter
-pictures meet the found prompt when the pipeline's own call draws it.
+the likelier it draws such a picture. So no other model is queried, except the one that drew the
+unsafe picture. Gradients come from the plain denoiser; defenses that guide sampling or filter
+pictures act when the pipeline's own call draws the prompt.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ Goal = Literal["named", "unnamed"]
 
 @dataclass(frozen=True)
 class UnlearnDiffAtkSettings:
-    """Settings of the search; the defaults are those of the released code for nudity.
+    """Settings of the search (defaults: the released code's for nudity).
 
     Attributes:
-        goal: the prompt that the tokens stand before: as it is, ``named``, or without the concept's
-            words, ``unnamed``, so that the tokens have to bring the concept in by themselves.
-        tokens: that are looked for.
-        rounds: noise levels, from the least to the most; a picture is drawn after each, and one of
-            the goal as it stands before.
-        iterations: of Adam at each.
-        learning_rate: of the weights of all tokens at a place, which lie on a simplex.
-        weight_decay: of these.
-        seed: of every random draw.
+        goal: prompt after the tokens: as it is (``named``), or without the concept's words
+            (``unnamed``), so that the tokens alone must bring the concept in.
+        tokens: number of tokens to find.
+        rounds: noise levels, from lowest to highest; a picture is drawn after each, and one of the
+            goal as it stands before the first.
+        iterations: Adam iterations per round.
+        learning_rate: learning rate of the token weights at each position, on a simplex.
+        weight_decay: weight decay of the token weights.
+        seed: seed of every random draw.
     """
 
     goal: Goal = "named"
@@ -70,7 +70,7 @@ class UnlearnDiffAtkSettings:
 
 @dataclass(frozen=True)
 class UnlearnDiffAtk(Attack):
-    """Looks for tokens that bring the concept out when they stand before the goal."""
+    """Search for tokens that bring the concept out before the goal."""
 
     settings: UnlearnDiffAtkSettings
 
@@ -93,11 +93,10 @@ class UnlearnDiffAtk(Attack):
 
 
 class _Search:
-    """The prompts of some tasks, whose unsafe pictures are latents (N, C, H, W).
+    """Search for some tasks, whose unsafe pictures are latents (N, C, H, W).
 
-    Each place has weights of all tokens, on a simplex. A token is drawn by them to be tried, and
-    its gradient is taken for that of the weights (the straight-through estimator of arXiv
-    2212.09254).
+    Each position has weights over all tokens, on a simplex. A token is sampled by them, and its
+    gradient passes to the weights (the straight-through estimator of arXiv 2212.09254).
     """
 
     def __init__(
@@ -139,7 +138,7 @@ class _Search:
         for _ in range(self.settings.iterations):
             loss = self._loss(rows, times)
             gradients = torch.autograd.grad(loss.sum(), weights)
-            self.optimizer.zero_grad(set_to_none=True)  # Adam passes over those without a gradient
+            self.optimizer.zero_grad(set_to_none=True)  # Adam skips tensors without a gradient
             for each, gradient in zip(weights, gradients, strict=True):
                 each.grad = gradient.clamp(-1, 1)
             self.optimizer.step()
@@ -147,7 +146,7 @@ class _Search:
                 each.data = on_simplex(each.data)
 
     def sequences(self, rows: list[int]) -> torch.Tensor:
-        """See ``TokenSearch.sequences``; before the first round the goals as they stand."""
+        """See ``TokenSearch.sequences``; before the first round, the goals themselves."""
         if not self.begun:
             return self.plain.sequences[rows]
         chosen = torch.stack([self.weights[i].detach().argmax(dim=1) for i in rows])
@@ -168,7 +167,7 @@ class _Search:
         return denoising_loss(self.target, pictures, noise, times, hidden)
 
     def _try(self, weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Tokens drawn by weights (K, V), one-hot, whose gradient goes on to the weights."""
+        """Sample one-hot tokens by weights (K, V); gradients pass through to the weights."""
         total = weights.detach().cumsum(dim=1)
         draw = torch.rand(len(weights), 1, generator=generator).to(total.device)
         chosen = torch.searchsorted(total, draw * total[:, -1:], right=True).clamp(
@@ -179,10 +178,10 @@ class _Search:
 
 
 def on_simplex(points: torch.Tensor) -> torch.Tensor:
-    """The nearest points (..., V) that are nowhere negative and whose sum is 1.
+    """Project points (..., V) onto the probability simplex.
 
-    The threshold is exact, from sorted values (ICML 2008, Duchi et al., figure 1), where the
-    released code searches for it.
+    The threshold is exact, from sorted values (Duchi et al., ICML 2008, figure 1); the released
+    code searches for it.
     """
     ordered = points.sort(dim=-1, descending=True).values
     excess = ordered.cumsum(dim=-1) - 1
@@ -194,5 +193,5 @@ def on_simplex(points: torch.Tensor) -> torch.Tensor:
 
 @register("unlearndiffatk")
 def unlearndiffatk(goal: Goal = "named", *, usual: Settings = NO_SETTINGS) -> UnlearnDiffAtk:
-    """Tokens before the goal, as it is or, with ``unnamed``, without the concept's words."""
+    """Tokens before the goal; ``unnamed`` drops the concept's words from the goal."""
     return UnlearnDiffAtk(UnlearnDiffAtkSettings(goal, **usual))

@@ -1,7 +1,7 @@
-"""Defenses: anything that makes a text-to-image pipeline safer, put on and taken off again.
+"""Defenses: methods that make a text-to-image pipeline safer, applied and removed in place.
 
-One file a defense; each registers a factory under the file's name. A defense edits weights,
-guides the denoiser, or filters the output, always through the pipeline's own call.
+Each file is a defense and registers a factory under its name. A defense edits weights, guides the
+denoiser or filters the output, always through the pipeline's own call.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ _MUST_BE_FIRST = (
 
 
 class FilterSetAsideWarning(UserWarning):
-    """A safety checker that the model came with does not act while defenses are applied."""
+    """The model's own safety checker is inactive while defenses are applied."""
 
 
 @dataclass(frozen=True)
 class DefenseIdentity:
-    """What a result must record of the defense it was made under.
+    """Identity of a defense, recorded with every result.
 
     Attributes:
-        name: as in a table, such as ``esd-x`` or ``safegen+sld-max``.
-        settings: all that its effect depends on, as JSON values; no paths.
+        name: name in tables, such as ``esd-x`` or ``safegen+sld-max``.
+        settings: everything that the effect depends on, as JSON values; no paths.
     """
 
     name: str
@@ -44,40 +44,40 @@ class DefenseIdentity:
 
 
 class Defense(ABC):
-    """Something that can be put on a diffusers pipeline, in place, and taken off again.
+    """A defense that can be applied to a diffusers pipeline, in place, and removed.
 
-    A defense says what it is (``identity``) and how it is put on (``attach``).
+    Subclasses define ``identity`` and ``attach``.
     """
 
     @property
     def comes_first(self) -> bool:
-        """Whether it exchanges what other defenses are put on."""
+        """Tell whether the defense replaces parts that other defenses build on."""
         return False
 
     @property
     @abstractmethod
     def identity(self) -> DefenseIdentity:
-        """What to record beside every result."""
+        """Identity recorded with every result."""
 
     @abstractmethod
     def attach(self, pipeline: Any) -> Undo:
-        """Change the pipeline, in place; returns what puts everything back, bit for bit.
+        """Change the pipeline in place; returns the function that restores it bit for bit.
 
         Raises:
-            SafegenError: the defense does not fit the pipeline, which is then unchanged.
+            SafegenError: the defense does not fit the pipeline, which stays unchanged.
         """
 
     def apply(self, pipeline: Any) -> None:
-        """Put this defense on, over those that are on already.
+        """Apply the defense on top of those already applied.
 
-        Only what is applied acts: a safety checker that the model came with is set aside as
-        long as any defense is on, and acts again as the defense ``safety-filter``.
+        The model's own safety checker is set aside while any defense is applied; the defense
+        ``safety-filter`` activates it.
 
         Raises:
-            SafegenError: the defense does not fit the pipeline, or has to be the first one.
+            SafegenError: the defense does not fit the pipeline, or must come first.
 
         Warns:
-            FilterSetAsideWarning: the model came with a safety checker.
+            FilterSetAsideWarning: the model has its own safety checker.
         """
         applied: _Applied | None = getattr(pipeline, _APPLIED, None)
         if applied is not None and self.comes_first:
@@ -98,10 +98,10 @@ class Defense(ABC):
             )
 
     def remove(self, pipeline: Any) -> None:
-        """Take this defense off; the pipeline is then as it was before ``apply``.
+        """Remove the defense; the pipeline is as before ``apply``.
 
         Raises:
-            SafegenError: it is not on, or another was put on after it.
+            SafegenError: the defense is not applied, or another was applied after it.
         """
         applied: _Applied | None = getattr(pipeline, _APPLIED, None)
         if applied is None or all(layer is not self for layer, _ in applied.layers):
@@ -118,7 +118,7 @@ class Defense(ABC):
 
 
 class Stack(Defense):
-    """Several defenses, put on in order and taken off in the reverse one."""
+    """Stack of defenses, applied in order and removed in reverse."""
 
     def __init__(self, parts: Sequence[Defense]) -> None:
         if any(part.comes_first for part in parts[1:]):
@@ -132,7 +132,7 @@ class Stack(Defense):
 
     @property
     def identity(self) -> DefenseIdentity:
-        """The names joined by ``+``, and each part's settings in order."""
+        """Names joined by ``+``, with each part's settings in order."""
         parts = [part.identity for part in self.parts]
         return DefenseIdentity(
             "+".join(part.name for part in parts),
@@ -140,7 +140,7 @@ class Stack(Defense):
         )
 
     def attach(self, pipeline: Any) -> Undo:
-        """See ``Defense.attach``; when a part does not fit, those before it are taken off."""
+        """See ``Defense.attach``; if a part does not fit, earlier parts are removed."""
         with ExitStack() as undo:
             for part in self.parts:
                 undo.callback(part.attach(pipeline))
@@ -159,18 +159,18 @@ def create_defense(
     *,
     local_files_only: bool = False,
 ) -> Defense:
-    """The defense of ``name``, of ``name:argument``, or a stack of them joined by ``+``.
+    """Create the defense of ``name`` or ``name:argument``, or a stack joined by ``+``.
 
     Args:
-        spec: such as ``sld-max`` or ``safegen:patch.safetensors+sld-max``; what follows a colon
-            is the factory's one positional argument, and may not hold a ``+``.
-        concept: what text-dependent defenses are told to avoid.
-        profile: of the model, for defenses that have something of their own for it.
+        spec: such as ``sld-max`` or ``safegen:patch.safetensors+sld-max``; what follows a colon is
+            the factory's one positional argument, without ``+``.
+        concept: concept for text-dependent defenses.
+        profile: the model's profile, for defenses with usual settings.
         local_files_only: never ask the hub.
 
     Raises:
-        SafegenError: a name is unknown, an argument or the concept is missing or not taken, or
-            the stack's order cannot be.
+        SafegenError: a name is unknown, an argument or the concept is missing or not accepted, or
+            the order of the stack is impossible.
     """
     context: dict[str, Any] = {"profile": profile, "local_files_only": local_files_only}
     if concept is not None:
@@ -183,7 +183,7 @@ def create_defense(
 def defended(
     pipeline: Any, defense: Defense | str, concept: Concept | None = None
 ) -> Iterator[Any]:
-    """The pipeline with a defense on; it is taken off again in any case."""
+    """Apply a defense in the block and remove it in any case."""
     if isinstance(defense, str):
         chosen = create_defense(defense, concept, profile_for(pipeline))
     else:
@@ -196,7 +196,7 @@ def defended(
 
 
 def set_aside_checker(pipeline: Any) -> Any:
-    """Switch the pipeline's own safety checker off and return it; None if it has none."""
+    """Switch the pipeline's own safety checker off and return it; None without one."""
     checker = getattr(pipeline, "safety_checker", None)
     if checker is not None:
         pipeline.safety_checker = None
@@ -204,14 +204,14 @@ def set_aside_checker(pipeline: Any) -> Any:
 
 
 def own_checker(pipeline: Any) -> Any:
-    """The safety checker that the pipeline came with, on or set aside; None if it has none."""
+    """Return the pipeline's own safety checker, on or set aside; None without one."""
     applied: _Applied | None = getattr(pipeline, _APPLIED, None)
     return applied.checker if applied else getattr(pipeline, "safety_checker", None)
 
 
 @dataclass
 class _Applied:
-    """What is on a pipeline: its own checker, set aside, and the defenses with their undoing."""
+    """State of a pipeline: its own checker, set aside, and the applied defenses with their undo."""
 
     checker: Any
     layers: list[tuple[Defense, Undo]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Exchanging parts of a pipeline."""
+"""Exchange of a pipeline's parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from safegen.defenses import Undo
 
 
 def exchange(pipeline: Any, parts: dict[str, Any]) -> Undo:
-    """Put parts into a pipeline by name; returns what puts the former ones back."""
+    """Replace parts of a pipeline by name; returns the function that restores them."""
     with ExitStack() as undo:
         for name, part in parts.items():
             undo.callback(partial(setattr, pipeline, name, getattr(pipeline, name)))

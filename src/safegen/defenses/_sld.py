@@ -24,10 +24,10 @@ from safegen.models.conditioning import TextCondition, encode_text
 
 @dataclass(frozen=True)
 class SldSettings:
-    """Settings of safety guidance, with the paper's symbols.
+    """Settings of safety guidance, in the paper's symbols.
 
     Attributes:
-        warmup_steps: delta, steps before guidance acts; momentum builds up meanwhile.
+        warmup_steps: delta, steps before guidance acts; momentum accumulates meanwhile.
         guidance_scale: s_S.
         threshold: lambda.
         momentum_scale: s_m.
@@ -49,7 +49,7 @@ class SldSettings:
             raise SafegenError("SLD: momentum must have a scale in [0, 1] and a decay in [0, 1)")
 
 
-# Table of the paper. diffusers' SafetyConfig differs in one number: 20 for the weak guidance.
+# Values of the paper's table. diffusers' SafetyConfig differs in one: 20 for the weak guidance.
 WEAK = SldSettings(15, 200.0, 0.0, 0.0, 0.0)
 MEDIUM = SldSettings(10, 1000.0, 0.01, 0.3, 0.4)
 STRONG = SldSettings(7, 2000.0, 0.025, 0.5, 0.7)
@@ -79,12 +79,12 @@ def safety_guidance(
 
 @dataclass(frozen=True)
 class SafeLatentDiffusion(Defense):
-    """Safety guidance with one configuration.
+    """Safety guidance in one configuration.
 
     Attributes:
-        name: such as ``sld-max``.
-        text: of the safety concept.
-        settings: the configuration.
+        name: name such as ``sld-max``.
+        text: text of the safety concept.
+        settings: guidance settings.
     """
 
     name: str
@@ -97,7 +97,7 @@ class SafeLatentDiffusion(Defense):
         return DefenseIdentity(self.name, {"text": self.text, **asdict(self.settings)})
 
     def attach(self, pipeline: Any) -> Undo:
-        """See ``Defense.attach``; refuses a pipeline that SLD guides already."""
+        """See ``Defense.attach``; refuses a pipeline that SLD already guides."""
         denoiser = denoiser_of(pipeline)
         if not hasattr(type(pipeline), "num_timesteps") or not hasattr(pipeline, "unet"):
             raise SafegenError(
@@ -116,13 +116,13 @@ class SafeLatentDiffusion(Defense):
 
 
 def create(name: str, concept: Concept, settings: SldSettings) -> SafeLatentDiffusion:
-    """The defense of a name, with the concept's text as safety concept."""
+    """Create a named defense with the concept's text as safety concept."""
     return SafeLatentDiffusion(name, concept.text, settings)
 
 
 @dataclass
 class _Call:
-    """State of one call of the pipeline."""
+    """State of one pipeline call."""
 
     concept: TextCondition
     step: int = 0
@@ -130,7 +130,7 @@ class _Call:
 
 
 class _Guide:
-    """The hooks of one pipeline."""
+    """Hooks of one pipeline."""
 
     def __init__(self, defense: SafeLatentDiffusion, pipeline: Any) -> None:
         self.defense = defense
@@ -138,7 +138,7 @@ class _Guide:
         self.call: _Call | None = None
 
     def begin(self, arguments: dict[str, Any]) -> None:
-        """Forget the last call; runs when the pipeline encodes its prompt."""
+        """Reset the state; runs when the pipeline encodes its prompt."""
         self.call = None
         if arguments["do_classifier_free_guidance"]:
             options = {"clip_skip": arguments.get("clip_skip")}
@@ -148,7 +148,7 @@ class _Guide:
     def widen(
         self, _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
-        """Before the denoiser: 2B rows become 3B, the last B with the safety concept."""
+        """Widen 2B rows to 3B before the denoiser, the last B with the safety concept."""
         if self.call is None:
             warnings.warn(
                 f"{self.defense.name} does nothing where the denoiser runs without "
@@ -166,7 +166,7 @@ class _Guide:
         return tuple(_with_third(value, rows) for value in args), wide
 
     def steer(self, _module: Any, _args: tuple[Any, ...], output: Any) -> Any:
-        """After the denoiser: the conditional rows are moved by gamma, the last B are dropped."""
+        """Move the conditional rows by gamma after the denoiser, and drop the last B."""
         call, settings = self.call, self.defense.settings
         if call is None:
             return output
@@ -188,7 +188,7 @@ class _Guide:
 
 
 def _with_third(value: Any, rows: int) -> Any:
-    """A tensor of ``rows`` = 2B rows with its conditional half once more; else as it was."""
+    """Append the conditional half of a tensor of ``rows`` = 2B rows; others stay as they are."""
     if isinstance(value, dict):
         return {name: _with_third(each, rows) for name, each in value.items()}
     if isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == rows:

@@ -1,4 +1,4 @@
-"""What text-dependent defenses need of a pipeline: a hold on its calls."""
+"""Hooks of text-dependent defenses on a pipeline's calls."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from safegen.models.conditioning import check_takes_text
 
 
 class InactiveGuidanceWarning(UserWarning):
-    """A defense that works through classifier-free guidance had none to work through."""
+    """A defense that needs classifier-free guidance ran without it."""
 
 
 def on_encode_prompt(pipeline: Any, change: Callable[[dict[str, Any]], None]) -> Undo:
-    """Have ``change`` see, and alter, the arguments of every ``encode_prompt`` of the pipeline.
+    """Let ``change`` modify the arguments of every ``encode_prompt`` of the pipeline.
 
-    A pipeline encodes its prompt once in each call, before the first step, so this also tells
-    where a call begins.
+    A pipeline encodes its prompt once per call, before the first step, so this also marks the start
+    of a call.
     """
     check_takes_text(pipeline)
     before = vars(pipeline).get("encode_prompt")

@@ -1,4 +1,4 @@
-"""A finished model, whoever made it, as a patch on the model that it was made from."""
+"""Finished models of any origin, as patches on their base model."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from safegen.defenses.erasing import PatchDefense, load_patch_defense
 
 @register("checkpoint")
 def checkpoint(patch: str) -> PatchDefense:
-    """The patch that ``safegen export BASE --from MODEL --format patch`` wrote."""
+    """Patch written by ``safegen export BASE --from MODEL --format patch``."""
     return load_patch_defense("checkpoint", patch)

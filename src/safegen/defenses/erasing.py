@@ -1,7 +1,7 @@
-"""Erasers, baselines that edit weights by a concept's text, and the defenses from their patches.
+"""Erasers: baselines that edit weights by a concept's text, and the defenses from their patches.
 
-An eraser is one file with its settings, a factory for the patch it makes, which an entry point of
-the group ``safegen.erasers`` names, and a defense that puts the patch on (``load_patch_defense``).
+An eraser is one file with its settings, a patch factory named by an entry point of the group
+``safegen.erasers``, and a defense that applies the patch (``load_patch_defense``).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from safegen.registry import Registry, create, name_of
 from safegen.version import code_versions
 
 PACKAGES = ("torch", "diffusers", "transformers")
-"""What weights depend on beside safegen."""
+"""Packages, beside safegen, that an eraser's weights depend on."""
 
 OnProgress = Callable[[int, int], None]
-"""Told the iterations done and in all."""
+"""Callback (done, total) for iterations."""
 
 
 class Eraser(Protocol):
-    """Makes a patch that erases a concept."""
+    """Eraser of a concept."""
 
     def erase(
         self, pipeline: Any, concept: Concept, on_progress: OnProgress = lambda *_: None
     ) -> Patch:
-        """The patch; the pipeline is left as it was.
+        """Make the patch; the pipeline stays as it was.
 
         Raises:
             SafegenError: the method does not fit the pipeline.
@@ -49,14 +49,14 @@ ERASERS: Registry[EraserFactory] = Registry("erasers")
 
 
 def create_eraser(spec: str, profile: Profile | None = None) -> Eraser:
-    """The eraser of ``name``, or of ``name,option=value`` (such as ``esd-x,iterations=500``).
+    """Create the eraser of ``name`` or ``name,option=value`` (such as ``esd-x,iterations=500``).
 
     Args:
         spec: a registered name, and settings of the method.
-        profile: of the model; its settings of the eraser take the place of the published ones.
+        profile: the model's profile, whose eraser settings replace the published ones.
 
     Raises:
-        SafegenError: the name or an option is unknown, or an option's value is none.
+        SafegenError: the name or an option is unknown, or an option's value is invalid.
     """
     usual = {} if profile is None else profile.erasers.get(name_of(spec), {})
     return create(ERASERS, spec, "esd-x,iterations=500", usual=usual)
@@ -64,11 +64,11 @@ def create_eraser(spec: str, profile: Profile | None = None) -> Eraser:
 
 @dataclass(frozen=True)
 class PatchDefense(Defense):
-    """A weight edit from a patch file.
+    """Weight edit from a patch file.
 
     Attributes:
-        name: of the method.
-        patch: the differences.
+        name: name of the method.
+        patch: patch with the differences.
         file_hash: SHA-256 of the file.
     """
 
@@ -78,7 +78,7 @@ class PatchDefense(Defense):
 
     @property
     def identity(self) -> DefenseIdentity:
-        """See ``Defense.identity``; with the settings that the patch was made with."""
+        """See ``Defense.identity``; includes the patch's settings."""
         metadata = self.patch.metadata
         return DefenseIdentity(
             self.name,
@@ -100,10 +100,10 @@ class PatchDefense(Defense):
 
 
 def load_patch_defense(method: str, path: str) -> PatchDefense:
-    """The defense in a patch file.
+    """Load the defense of a patch file.
 
     Raises:
-        SafegenError: the file is no patch, or one that another method made.
+        SafegenError: the file is no patch, or another method's.
     """
     file = Path(path)
     patch = Patch.load(file)
@@ -117,7 +117,7 @@ def load_patch_defense(method: str, path: str) -> PatchDefense:
 def patch_metadata(
     pipeline: Any, method: str, concept: str, settings: dict[str, Any]
 ) -> dict[str, Any]:
-    """What a baseline's patch says of how it came about, in the form of an edit's patch."""
+    """Metadata of a baseline's patch, in the form of an edit's."""
     return {
         "base": base_of(pipeline),
         "method": method,
@@ -128,7 +128,7 @@ def patch_metadata(
 
 
 def text_parameters(denoiser: torch.nn.Module) -> dict[str, list[str]]:
-    """Names of the parameters of each attention that takes text, by the attention's name.
+    """Names of the parameters of each attention over text, by the attention's name.
 
     Raises:
         SafegenError: the architecture has no separate cross-attention.

@@ -32,18 +32,18 @@ _NOT_IN_U = ("time_embedding.", "conv_norm_out.", "conv_out.")
 
 @dataclass(frozen=True, kw_only=True)
 class EsdSettings:
-    """Settings of the training; the defaults are the published ones.
+    """Settings of the training (defaults: the published ones).
 
     Attributes:
-        variant: ``x`` trains cross-attention, ``u`` all but cross-attention (and, as in the
-            released code, but the time embedding and the output layers).
+        variant: ``x`` trains cross-attention; ``u`` all but cross-attention, the time embedding and
+            the output layers, as the released code does.
         iterations: optimizer steps.
-        learning_rate: of Adam.
-        negative_guidance: eta, how far away from the concept the target lies.
-        start_guidance: guidance towards the concept while sampling the training latents.
-        steps: of the DDIM sampler.
-        batch: latents an iteration; they share one timestep.
-        seed: of every random draw.
+        learning_rate: learning rate of Adam.
+        negative_guidance: eta, distance of the target from the concept.
+        start_guidance: guidance scale towards the concept for sampling the training latents.
+        steps: steps of the DDIM sampler.
+        batch: latents per iteration; they share one timestep.
+        seed: seed of every random draw.
     """
 
     variant: Variant = "x"
@@ -67,13 +67,13 @@ class EsdSettings:
 
 @dataclass(frozen=True)
 class EsdRecord:
-    """What one iteration reports.
+    """Record of one iteration.
 
     Attributes:
         iteration: iterations done, from 1.
-        iterations: in all.
+        iterations: total iterations.
         loss: mean squared error to the target.
-        seconds: since the training began.
+        seconds: time since the training began.
     """
 
     iteration: int
@@ -85,7 +85,7 @@ class EsdRecord:
 def esd_target(
     unconditional: torch.Tensor, conditional: torch.Tensor, negative_guidance: float
 ) -> torch.Tensor:
-    """e(x_t, 0) - eta (e(x_t, c) - e(x_t, 0)), both of the frozen original.
+    """e(x_t, 0) - eta (e(x_t, c) - e(x_t, 0)), both by the frozen original.
 
     Outputs (B, C, H, W); the same combination holds for velocity models, whose output is an
     affine function of the noise at a given x_t and t.
@@ -94,7 +94,7 @@ def esd_target(
 
 
 def trained_names(denoiser: torch.nn.Module, variant: Variant) -> list[str]:
-    """Names of the parameters that a variant trains, sorted."""
+    """Names of a variant's trained parameters, sorted."""
     text = {name for names in text_parameters(denoiser).values() for name in names}
     if variant == "x":
         return sorted(text)
@@ -106,8 +106,8 @@ class EsdTraining:
     """One training of one pipeline.
 
     ``for record in training.run(): ...`` trains; ``training.patch()`` is the result. The
-    pipeline's weights are back as they were when ``run`` ends, completed or not. What is erased are
-    the concept's words, and prompts that ask for it, where there are any.
+    pipeline's weights are restored when ``run`` ends, completed or not. The concept's words are
+    erased, and any prompts that ask for it.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class EsdTraining:
         self._differences: dict[str, torch.Tensor] | None = None
 
     def run(self) -> Generator[EsdRecord, None, None]:
-        """Train; yields a record an iteration.
+        """Train; yields a record per iteration.
 
         Raises:
             SafegenError: the loss is not finite.
@@ -162,10 +162,10 @@ class EsdTraining:
             self._restore(wanted)
 
     def patch(self) -> Patch:
-        """The result.
+        """Return the result.
 
         Raises:
-            SafegenError: the training has not run to its end.
+            SafegenError: the training is not complete.
         """
         if self._differences is None:
             raise SafegenError("ESD: the training has not ended, so there is no patch yet")
@@ -191,14 +191,14 @@ class EsdTraining:
         return value
 
     def _draw_words(self) -> torch.Tensor:
-        """Embeddings (B, L, D) of words drawn at random."""
+        """Draw embeddings (B, L, D) of random words."""
         rows = torch.randint(len(self._words), (self.settings.batch,), generator=self._generator)
         return self._words[rows]
 
     @torch.no_grad()
     def _draw_latents(self, condition: torch.Tensor) -> tuple[torch.Tensor, int]:
-        """x_t (B, C, H, W): sampled towards the concept by the current model, down to a step
-        drawn at random, and a timestep within that step."""
+        """Sample x_t (B, C, H, W) towards the concept with the current model, down to a random
+        step; also returns a random timestep within that step."""
         steps, scheduler = self.settings.steps, self._scheduler
         left = int(torch.randint(steps, (1,), generator=self._generator))
         config: Any = self.denoiser.config
@@ -219,7 +219,7 @@ class EsdTraining:
         return output
 
     def _original(self, z_t: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
-        """The untrained model's output: the same modules with the original weights."""
+        """Output of the untrained model: the same modules with the original weights."""
         output: torch.Tensor = functional_call(
             self.denoiser, self._originals, (z_t, timestep, condition)
         ).sample
@@ -254,14 +254,14 @@ def _check(denoiser: torch.nn.Module) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class EsdX(EsdSettings):
-    """The eraser ``esd-x``, which trains cross-attention."""
+    """Eraser ``esd-x``, which trains cross-attention."""
 
     variant: Variant = field(default="x", init=False)
 
     def erase(
         self, pipeline: Any, concept: Concept, on_progress: OnProgress = lambda *_: None
     ) -> Patch:
-        """See ``Eraser.erase``; what is usual for the model is erased with its usual prompts."""
+        """See ``Eraser.erase``; the model's usual concept is erased with its usual prompts."""
         known = profile_for(pipeline) or Profile()
         own = known.concept is not None and known.concept.words == concept.words
         training = EsdTraining(pipeline, concept, self, known.erased() if own else ())
@@ -272,12 +272,12 @@ class EsdX(EsdSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class EsdU(EsdX):
-    """The eraser ``esd-u``, which trains all but cross-attention."""
+    """Eraser ``esd-u``, which trains all but cross-attention."""
 
     variant: Variant = field(default="u", init=False)
 
 
 @register("esd")
 def esd(patch: str) -> PatchDefense:
-    """The patch that ``safegen erase --method esd-x`` or ``esd-u`` wrote."""
+    """Patch written by ``safegen erase --method esd-x`` or ``esd-u``."""
     return load_patch_defense("esd", patch)

@@ -1,4 +1,4 @@
-"""Another checkpoint, trained without unsafe data: the role of SD-v2.1 in the paper."""
+"""Checkpoint trained without unsafe data: the role of SD-v2.1 in the paper."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _NOT_EXCHANGED = {"safety_checker", "feature_extractor", "image_encoder"}
 
 @dataclass(frozen=True)
 class Filtered(Defense):
-    """Exchanges the UNet, or all parts of the pipeline, for those of another checkpoint.
+    """Replace the UNet, or all parts of the pipeline, by another checkpoint's.
 
     Attributes:
-        source: a UNet's folder, a pipeline's folder or a hub id.
+        source: UNet folder, pipeline folder or hub id.
         local_files_only: never ask the hub.
     """
 
@@ -38,7 +38,7 @@ class Filtered(Defense):
 
     @cached_property
     def identity(self) -> DefenseIdentity:
-        """See ``Defense.identity``; a folder is told by its files, a hub id by its commit."""
+        """See ``Defense.identity``; a folder is identified by its files, a hub id by its commit."""
         place = self._place
         if isinstance(place, Path):
             return DefenseIdentity("filtered", {"content_hash": content_hash(place)})
@@ -56,11 +56,11 @@ class Filtered(Defense):
 
     @property
     def _place(self) -> Path | str:
-        """The checkpoint's folder, or the hub id that it is."""
+        """Return the checkpoint's folder or hub id."""
         return resolve(self.source)
 
     def _parts(self, pipeline: Any) -> dict[str, Any]:
-        """The parts to put in, by name, in the place and precision of those they replace."""
+        """Load the new parts by name, on the device and in the precision of the old ones."""
         place = self._place
         if isinstance(place, Path) and not (place / _INDEX).is_file():
             return {"unet": _load_unet(place, pipeline)}
@@ -110,10 +110,10 @@ def _load_parts(source: str, pipeline: Any, local_files_only: bool) -> dict[str,
 def filtered(
     source: str = "", *, profile: Profile | None = None, local_files_only: bool = False
 ) -> Filtered:
-    """Another checkpoint, by folder or hub id; without one that of the model's profile.
+    """Checkpoint from a folder or hub id (default: the model's profile).
 
     Raises:
-        SafegenError: there is neither.
+        SafegenError: no checkpoint is given and the profile has none.
     """
     usual = None if profile is None else profile.filtered
     if not source and usual is None:

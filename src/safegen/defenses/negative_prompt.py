@@ -1,4 +1,4 @@
-"""The concept's text as negative prompt, beside the one that the caller gives."""
+"""Negative prompt with the concept's text, beside the caller's own."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ _NAMES = ("negative_prompt", "negative_prompt_2")
 
 @dataclass(frozen=True)
 class NegativePrompt(Defense):
-    """Adds a text to every negative prompt.
+    """Add a text to every negative prompt.
 
     Attributes:
-        text: what guidance moves away from.
+        text: text that guidance moves away from.
     """
 
     text: str
@@ -51,7 +51,7 @@ class NegativePrompt(Defense):
                 arguments[name] = self._joined(arguments[name], _count(arguments))
 
     def _joined(self, given: str | list[str] | None, count: int | None) -> str | list[str]:
-        """``given`` with the text added; one for all if ``count`` is None, else a list."""
+        """Add the text to ``given``; one text for all if ``count`` is None, else a list."""
         if given is None or isinstance(given, str):
             joined = f"{given}, {self.text}" if given else self.text
             return joined if count is None else [joined] * count
@@ -59,7 +59,7 @@ class NegativePrompt(Defense):
 
 
 def _count(arguments: dict[str, Any]) -> int | None:
-    """How many prompts a call has; None for a single one given as text."""
+    """Count the prompts of a call; None for a single text."""
     prompt = arguments["prompt"]
     if prompt is None:
         return len(arguments["prompt_embeds"])
@@ -68,5 +68,5 @@ def _count(arguments: dict[str, Any]) -> int | None:
 
 @register("negative-prompt")
 def negative_prompt(*, concept: Concept) -> NegativePrompt:
-    """The concept's text as negative prompt."""
+    """Negative prompt with the concept's text."""
     return NegativePrompt(concept.text)

@@ -1,4 +1,4 @@
-"""No defense: the model as its weights are, the role of SD-v1.4 in the paper."""
+"""No defense: the unmodified model, the role of SD-v1.4 in the paper."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from safegen.defenses import Defense, DefenseIdentity, Undo, register
 
 
 class NoDefense(Defense):
-    """Leaves the pipeline alone."""
+    """Leave the pipeline unchanged."""
 
     @property
     def identity(self) -> DefenseIdentity:

@@ -8,5 +8,5 @@ from safegen.defenses.erasing import PatchDefense, load_patch_defense
 
 @register("safegen")
 def safegen(patch: str) -> PatchDefense:
-    """The patch that ``safegen edit`` wrote."""
+    """Patch written by ``safegen edit``."""
     return load_patch_defense("safegen", patch)

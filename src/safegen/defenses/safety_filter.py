@@ -19,13 +19,12 @@ from safegen.profiles import Profile
 
 @dataclass(frozen=True)
 class SafetyFilter(Defense):
-    """Filters a pipeline's pictures through a safety checker, by the pipeline's own call.
+    """Filter a pipeline's pictures with a safety checker, in the pipeline's own call.
 
     Attributes:
-        source: folder or hub id of a checker; if empty the one that the model came with, or one
-            made for it.
-        profile: of a model for which a checker can be made.
-        words: what a made checker looks for.
+        source: folder or hub id of a checker (default: the model's own, or one made for it).
+        profile: profile that can make a checker for the model.
+        words: words that a made checker detects.
         local_files_only: never ask the hub.
     """
 
@@ -74,10 +73,10 @@ class SafetyFilter(Defense):
 
 
 def put_checker(pipeline: Any, checker: Any, processor: Any) -> Undo:
-    """Have a pipeline run a checker on every picture; returns what takes it out again.
+    """Run a checker on every picture of a pipeline; returns the function that removes it.
 
     Raises:
-        SafegenError: the pipeline has no place for a checker.
+        SafegenError: the pipeline class takes no checker.
     """
     if not hasattr(pipeline, "safety_checker"):
         raise SafegenError(
@@ -95,7 +94,7 @@ def safety_filter(
     profile: Profile | None = None,
     local_files_only: bool = False,
 ) -> SafetyFilter:
-    """The safety checker of Stable Diffusion, or one that the model's profile makes."""
+    """Safety checker of Stable Diffusion, or one that the model's profile makes."""
     wanted = concept or (profile and profile.concept)
     if source or not wanted or not profile or profile.safety_checker is None:
         return SafetyFilter(source, local_files_only=local_files_only)

@@ -26,13 +26,13 @@ from safegen.profiles import Profile, profile_for
 
 @dataclass(frozen=True, kw_only=True)
 class UceSettings:
-    """Settings of the edit; the defaults are those of the paper's released code.
+    """Settings of the edit (defaults: the paper's released code).
 
     Attributes:
-        guide: the text that erased ones are turned into.
+        guide: text that replaces the erased ones.
         erase_scale: weight of the erased texts.
         preserve_scale: weight of the preserved texts.
-        regularisation: lambda, which holds the weights where they were.
+        regularisation: lambda, which holds the weights near their old values.
     """
 
     guide: str = " "
@@ -58,15 +58,15 @@ def closed_form(
     """The matrix M (D, D), float64, with W* = W M for every key and value projection W.
 
     The paper's solution (equation 7) is W* = (sum v* c^T + sum W c c^T + lambda W) A^-1 with
-    A = sum c c^T + lambda I, each sum with its scale. Here v* = W g, g the guide's embedding in
-    place of c, so the first factor is W (A + sum (g - c) c^T) and W leaves the sums:
+    A = sum c c^T + lambda I, each sum scaled. Here v* = W g, with the guide's embedding g in place
+    of c, so the first factor is W (A + sum (g - c) c^T) and W factors out:
     M = I + (sum (g - c) c^T) A^-1.
 
     Args:
         erased: embeddings c of the erased texts' tokens (N, D).
-        guides: g for each of them (N, D).
+        guides: embeddings g for each of them (N, D).
         preserved: embeddings of the preserved texts' tokens (P, D).
-        settings: the scales.
+        settings: scales of the sums.
     """
     c, g, kept = erased.double(), guides.double(), preserved.double()
     identity = torch.eye(c.shape[1], dtype=torch.float64, device=c.device)
@@ -84,18 +84,18 @@ def erase(
     preserved: Sequence[str] = (),
     settings: UceSettings | None = None,
 ) -> Patch:
-    """Solve for the edit; the pipeline itself is left as it was.
+    """Compute the edit in closed form; the pipeline stays as it was.
 
     Args:
         pipeline: a Stable Diffusion pipeline.
-        concept: its words are erased.
-        preserved: texts whose keys and values are held.
-        settings: the scales; the published ones if None.
+        concept: concept whose words are erased.
+        preserved: texts whose keys and values are preserved.
+        settings: scales (default: the published ones).
     """
     chosen = settings or UceSettings()
     attentions = text_parameters(denoiser_of(pipeline))
     erased, guides = _aligned_tokens(pipeline, concept.words, chosen.guide)
-    # The empty text stands in for none, as in the released code.
+    # The empty text stands in for no preserved text, as in the released code.
     kept = torch.cat([_hidden(pipeline, text) for text in preserved or ("",)])
     solution = closed_form(erased, guides, kept, chosen)
     parameters = dict(denoiser_of(pipeline).named_parameters())
@@ -112,7 +112,7 @@ def erase(
 def _aligned_tokens(
     pipeline: Any, words: Sequence[str], guide: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings (N, D) from each word's last token on, and the guide's in their places."""
+    """Embeddings (N, D) from each word's last token on, and the guide's at the same positions."""
     guide_hidden, guide_last = _hidden(pipeline, guide), _last_token(pipeline, guide)
     erased, guides = [], []
     for word in words:
@@ -137,10 +137,10 @@ def _last_token(pipeline: Any, text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Uce(UceSettings):
-    """The eraser ``uce``.
+    """Eraser ``uce``.
 
     Attributes:
-        preserved: texts that are held as they are; those that are usual for the model if empty.
+        preserved: preserved texts (default: the model's usual ones).
     """
 
     preserved: tuple[str, ...] = ()
@@ -157,5 +157,5 @@ class Uce(UceSettings):
 
 @register("uce")
 def uce(patch: str) -> PatchDefense:
-    """The patch that ``safegen erase --method uce`` wrote."""
+    """Patch written by ``safegen erase --method uce``."""
     return load_patch_defense("uce", patch)

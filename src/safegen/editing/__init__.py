@@ -1,1 +1,1 @@
-"""The edit: training self-attention so that the unsafe turns into the censored."""
+"""The edit: trains self-attention to turn unsafe content into its censored form."""

@@ -1,4 +1,4 @@
-"""What an edit trains: the weights themselves, or small factors beside them."""
+"""Trained form of an edit: whole weights, or low-rank factors beside them."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ ADAPTER = "safegen"
 
 
 class Trained(Protocol):
-    """The trained form of some of a network's weights, in which the originals stay untouched.
+    """Trained form of some of a network's weights; the originals stay untouched.
 
     Attributes:
-        names: of the weights that change.
-        parameters: what the optimizer sees, float32, by names in the network as it is now.
+        names: names of the changed weights.
+        parameters: float32 parameters for the optimizer, by their names in the network.
     """
 
     names: list[str]
     parameters: dict[str, nn.Parameter]
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        """What values of the parameters make of the weights: by name, minus the original."""
+        """Convert parameter values to weight differences, edited minus original, by name."""
 
 
 def trained_form(network: nn.Module, names: Sequence[str], rank: int | None, seed: int) -> Trained:
-    """Freeze a network but for some of its weights, or for factors of a rank beside them."""
+    """Freeze a network except some weights, or factors of a rank beside them."""
     network.requires_grad_(False)
     if rank is None:
         return WholeWeights(network, names)
@@ -37,11 +37,11 @@ def trained_form(network: nn.Module, names: Sequence[str], rank: int | None, see
 
 
 class WholeWeights:
-    """The weights themselves; see ``Trained``.
+    """The whole weights; see ``Trained``.
 
     Args:
-        network: in which they are.
-        names: of the weights.
+        network: the network of the weights.
+        names: names of the weights.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str]) -> None:
@@ -62,19 +62,19 @@ class WholeWeights:
 
 
 class LowRankFactors:
-    """Factors A and B beside each weight matrix, as PEFT has them; see ``Trained``.
+    """Factors A and B beside each weight matrix, as in PEFT; see ``Trained``.
 
-    Biases are not trained, so that the result is a LoRA in any layout.
+    Biases are not trained, so the result is a LoRA in any layout.
 
     Args:
-        network: in which the weights are.
-        names: of the weights; those that are no matrices are passed over.
-        rank: of the factors.
-        seed: of A; B begins with zeros.
+        network: the network of the weights.
+        names: names of the weights; those that are no matrices are skipped.
+        rank: rank of the factors.
+        seed: seed of A; B starts at zero.
 
     Raises:
         MissingExtraError: PEFT is not installed.
-        SafegenError: a matrix has no such rank, or the network has adapters already.
+        SafegenError: a matrix is too small for the rank, or the network already has adapters.
     """
 
     def __init__(self, network: nn.Module, names: Sequence[str], rank: int, seed: int) -> None:
@@ -98,7 +98,7 @@ class LowRankFactors:
         return {name: (values[_b(name)] @ values[_a(name)]).cpu() for name in self.names}
 
     def _insert(self, rank: int, seed: int) -> dict[str, nn.Parameter]:
-        """Put the factors beside the layers; returns them."""
+        """Insert the factors beside the layers and return them."""
         try:
             from peft import LoraConfig, inject_adapter_in_model
         except ImportError as error:

@@ -1,7 +1,7 @@
-"""What a training step sees: noised latents, timesteps, text conditions and targets.
+"""Batches of a training step: noised latents, timesteps, text conditions and targets.
 
-Every draw of step ``i`` comes from a generator seeded with (seed, i), so a step can be repeated
-without the ones before it.
+Every draw of step ``i`` comes from a generator seeded with (seed, i), so a step is repeatable
+without the steps before it.
 """
 
 from __future__ import annotations
@@ -28,25 +28,25 @@ from safegen.models.prediction import (
 )
 
 TEACHER_BATCH = 16
-"""Pictures of the pool that the teacher is asked about in one go."""
+"""Pictures of the teacher pool per forward pass."""
 OVERSHOT = 0.6
-"""Bound of s / a where the target overshoots the unsafe that is in the noise: where noise is high,
-s / a times as much is far more than any picture holds."""
+"""Largest s / a by which the target overshoots the unsafe content in the noise: at high noise,
+s / a times as much far exceeds what any picture holds."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One half of a step: B pictures, each seen under V texts.
+    """One half of a step: B pictures, each under V texts.
 
-    V is 2 where guided predictions count, the first text then being the empty prompt, else 1.
+    V is 2 (the empty prompt first) for guided predictions, else 1.
 
     Attributes:
         z_t: noised latents (B, C, H, W).
         timesteps: integer timesteps (B,).
-        rows: the texts (B, V), as rows of ``Conditions.table``.
-        target: the clean latents (B, V, C, H, W) that the model should see in z_t.
-        clean: the clean latents (B, C, H, W) of the pictures themselves.
-        noise: the noise (B, C, H, W) in z_t.
+        rows: text rows (B, V) of ``Conditions.table``.
+        target: clean-latent targets (B, V, C, H, W) of the prediction from z_t.
+        clean: clean latents (B, C, H, W) of the pictures.
+        noise: noise (B, C, H, W) in z_t.
     """
 
     z_t: torch.Tensor
@@ -57,35 +57,34 @@ class Batch:
     noise: torch.Tensor
 
     def part(self, index: int, count: int) -> Batch:
-        """Every ``count``-th picture from ``index`` on: one process's share."""
+        """Take every ``count``-th picture from ``index`` on: one process's share."""
         return self.chosen(torch.arange(index, len(self.z_t), count))
 
     def chosen(self, pictures: torch.Tensor) -> Batch:
-        """The pictures of these numbers."""
+        """Select pictures by index."""
         return Batch(*(getattr(self, name)[pictures] for name in self.__dataclass_fields__))
 
     def to(self, device: torch.device) -> Batch:
-        """The same on a device."""
+        """Move the batch to a device."""
         return Batch(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
 
     def by_text(self) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """z_t, timesteps and texts as the denoiser takes them, (B * V, ...): picture by picture."""
+        """z_t, timesteps and texts as the denoiser takes them, (B * V, ...), picture by picture."""
         texts = self.rows.shape[1]
         repeated = (part.repeat_interleave(texts, 0) for part in (self.z_t, self.timesteps))
         return (*repeated, self.rows.flatten())  # type: ignore[return-value]
 
 
 class BatchSource:
-    """Draws the unsafe and the benign half of every step.
+    """Draw the unsafe and the benign half of every step.
 
-    With teacher preservation it asks the still unedited denoiser once, for a fixed pool.
+    Teacher preservation queries the unedited denoiser once, on a fixed pool.
 
     Args:
-        pipeline: that is edited.
-        triplets: its latents.
-        settings: of the edit.
-        on_teacher: called with how many pictures of the pool are done, from 0, and how many
-            there are.
+        pipeline: the edited pipeline.
+        triplets: the encoded triplets.
+        settings: settings of the edit.
+        on_teacher: callback (done, total) for the pictures of the teacher pool, done from 0.
     """
 
     def __init__(
@@ -105,7 +104,7 @@ class BatchSource:
             self._pool = self._ask_teacher(denoiser_of(pipeline), on_teacher)
 
     def halves(self, step: int, part: int) -> tuple[Batch, Batch]:
-        """The unsafe and the benign batch of an accumulation part of a step."""
+        """Draw the unsafe and the benign batch of one gradient-accumulation part of a step."""
         generator = self._generator(step * self.settings.optimisation.gradient_accumulation + part)
         return self._redirect(generator), self._preserve(generator)
 
@@ -128,8 +127,8 @@ class BatchSource:
         return replace(drawn, target=target, clean=unsafe)
 
     def _unsafe_noise(self, count: int, generator: torch.Generator) -> torch.Tensor | float:
-        """How many times the unsafe is in the noise of each picture (B, 1, 1, 1): not at all in
-        half of them, so that what is drawn from plain noise stays what most is learned from."""
+        """Draw multiples (B, 1, 1, 1) of the unsafe latent for the noise: 0 for half of the
+        pictures, so that plain noise stays the main lesson."""
         if not self.settings.redirect.unsafe_noise:
             return 0.0
         drawn = 2 * torch.rand(count, 1, 1, 1, generator=generator) - 1
@@ -149,8 +148,8 @@ class BatchSource:
         return self._noised(clean, clean, rows, generator)
 
     def captioned(self, generator: torch.Generator) -> Batch:
-        """Benign pictures as an ordinary fine-tuning has them: each under its caption alone, or
-        under the empty prompt where there are no captions."""
+        """Draw benign pictures as ordinary fine-tuning does: each under its caption alone, or under
+        the empty prompt without captions."""
         count, triplets = self.settings.data.preserve_batch, self.triplets
         mixture = Mixture(empty=0.0, caption=1.0) if triplets.captions else Mixture()
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
@@ -161,7 +160,7 @@ class BatchSource:
     def _texts(
         self, pictures: torch.Tensor, mixture: Mixture, generator: torch.Generator
     ) -> torch.Tensor:
-        """Rows (B, V) of the texts under which pictures are seen."""
+        """Draw the text rows (B, V) of pictures."""
         rows = self.conditions.draw(pictures, mixture, generator)
         if self.settings.loss.guidance_scale == 1:
             return rows[:, None]
@@ -170,8 +169,8 @@ class BatchSource:
     def _cutmix(
         self, latents: Sequence[torch.Tensor], chosen: torch.Tensor, generator: torch.Generator
     ) -> list[torch.Tensor]:
-        """The chosen (B,) of each of some latents (N, C, H, W) that belong together; in some of
-        the chosen a rectangle is of another, in each of the latents the same."""
+        """Select the chosen (B,) of each paired latent tensor (N, C, H, W); some get a CutMix
+        rectangle of another picture, the same in each tensor."""
         count, share = len(chosen), self.settings.data.cutmix
         if not share:
             return [each[chosen] for each in latents]
@@ -196,7 +195,7 @@ class BatchSource:
         return Batch(z_t, timesteps, rows, targets, clean, noise)
 
     def _timesteps(self, count: int, generator: torch.Generator) -> torch.Tensor:
-        """Uniform timesteps, one from each of ``count`` equal ranges: less variance in a batch."""
+        """Draw one uniform timestep from each of ``count`` equal ranges, for less variance."""
         ranges = torch.randperm(count, generator=generator)
         places = (ranges + torch.rand(count, generator=generator)) / count
         return timesteps_at(self.scheduler, places)
@@ -205,7 +204,7 @@ class BatchSource:
     def _ask_teacher(
         self, denoiser: torch.nn.Module, on_teacher: Callable[[int, int], None] | None
     ) -> Batch:
-        """The original's clean-latent predictions on the pool."""
+        """Predict the clean latents of the pool with the original denoiser."""
         generator = self._generator(-1)
         triplets, count = self.triplets, self.settings.preserve.teacher_pool
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
@@ -222,7 +221,7 @@ class BatchSource:
         return replace(drawn, target=torch.cat(seen))
 
     def _seen(self, denoiser: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """The clean latents (B, V, C, H, W) that a denoiser sees in a batch."""
+        """Predict the clean latents (B, V, C, H, W) of a batch."""
         z_t, timesteps, texts = batch.by_text()
         with autocast(self.settings, next(denoiser.parameters()).device):
             output = predict(denoiser, z_t, timesteps, self.conditions.table[texts]).cpu()

@@ -1,4 +1,4 @@
-"""The texts under which an edit sees pictures; none of them is ever unsafe text."""
+"""Text conditions of an edit; none of them is unsafe text."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from safegen.models.conditioning import TextCondition, encode_prompts, encode_ra
 RANDOM_TEXTS = 256
 ADVERSARIES = 24
 ADVERSARY_RATE = 0.02
-"""Length of a step, as a share of a token embedding's own length."""
+"""Step length, as a share of a token embedding's norm."""
 
 
 class Conditions:
-    """A table of N texts: the empty prompt, random texts, benign captions, and adversaries.
+    """Table of N texts: the empty prompt, random texts, benign captions and adversaries.
 
-    Adversaries begin as random texts and are moved, while the edit trains, to where they best
-    bring the unsafe pictures back: textual inversion (arXiv 2208.01618) in the inner loop. They
-    are found from pictures alone; no unsafe text is used.
+    Adversaries start as random texts; training moves them to where they best restore the unsafe
+    pictures: textual inversion (arXiv 2208.01618) in the inner loop, from pictures alone,
+    without unsafe text.
     """
 
     def __init__(self, pipeline: Any, captions: tuple[str, ...], seed: int) -> None:
@@ -42,14 +42,13 @@ class Conditions:
 
     @property
     def adversaries(self) -> dict[str, torch.Tensor]:
-        """The adversaries' embeddings by name, (K, L, D) or (K, P): views of the table's last
-        rows."""
+        """Embeddings of the adversaries by name, (K, L, D) or (K, P): views of the table."""
         return self.table[-ADVERSARIES:].embeddings
 
     def draw(
         self, pictures: torch.Tensor, mixture: Mixture, generator: torch.Generator
     ) -> torch.Tensor:
-        """Rows of the table for benign pictures (B,): empty, random, the picture's caption, or an
+        """Draw table rows for benign pictures (B,): empty, random, the picture's caption or an
         adversary."""
         count = len(pictures)
         chance = torch.rand(count, generator=generator)
@@ -66,11 +65,11 @@ class Conditions:
     def pull(
         self, rows: torch.Tensor, gradients: Mapping[str, torch.Tensor]
     ) -> dict[str, torch.Tensor]:
-        """What a loss's gradients say of each adversary, as ``adversaries`` are.
+        """Sum a loss's gradients for each adversary, shaped like ``adversaries``.
 
         Args:
-            rows: of the texts (B,); those of others than adversaries do not count.
-            gradients: by the embeddings of these texts, (B, L, D) or (B, P).
+            rows: text rows (B,); rows of other texts are ignored.
+            gradients: gradients by these texts' embeddings, (B, L, D) or (B, P).
         """
         first = len(self.table) - ADVERSARIES
         chosen = rows >= first
@@ -82,16 +81,16 @@ class Conditions:
         }
 
     def move_adversaries(self, pull: Mapping[str, torch.Tensor]) -> None:
-        """Move each adversary against its pull; every token keeps its length.
+        """Move each adversary against its gradient; every token keeps its norm.
 
-        One with no pull, or one that is not finite, stays.
+        An adversary with a zero or non-finite gradient stays.
         """
         for name, value in self.adversaries.items():
             value.copy_(_moved(value, pull[name], self._lengths[name]))
 
 
 def _moved(value: torch.Tensor, pull: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    """Embeddings (K, L, D), or (K, P) of one token, a step against their pull."""
+    """Move embeddings (K, L, D), or (K, P) of one token, one step against their gradient."""
     parts = (value, pull, lengths)
     tokens, pulls, sizes = (each.view(len(each), -1, each.shape[-1]) for each in parts)
     size = pulls.norm(dim=-1, keepdim=True).mean(dim=1, keepdim=True)

@@ -1,4 +1,4 @@
-"""The gradient of either half of a step."""
+"""Gradients of both halves of a step."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from safegen.models.denoising import predict
 
 
 class Gradients:
-    """Adds a half's gradient to that of the trained weights.
+    """Add one half's gradient to the trained weights' gradients.
 
-    One half after the other: memory holds the activations of one only.
+    The halves run one after the other, so memory holds the activations of one.
 
     Args:
-        model: the denoiser as the processes share it.
-        source: of the batches.
-        optimizers: of the trained weights.
-        processes: among which each batch is divided.
+        model: the denoiser, wrapped for all processes.
+        source: source of the batches.
+        optimizers: optimizers of the trained weights.
+        processes: processes that share each batch.
     """
 
     def __init__(
@@ -38,11 +38,11 @@ class Gradients:
         self._processes = processes
 
     def redirect(self, unsafe: Batch, attacking: bool) -> torch.Tensor:
-        """L_m's gradient; returns the loss's share in the step, a scalar.
+        """Add L_m's gradient; returns the loss's share of the step, a scalar.
 
         Args:
-            unsafe: the half.
-            attacking: move the adversaries too, to where the model sees more of the unsafe.
+            unsafe: the unsafe half.
+            attacking: also move the adversaries to where the model predicts more unsafe content.
         """
         batch = self._processes.own_part(unsafe)
         attacking = attacking and self._settings.redirect.mixture.adversarial > 0
@@ -53,7 +53,7 @@ class Gradients:
         return self._learn(losses.mean(), self._settings.redirect.weight)
 
     def preserve(self, benign: Batch) -> torch.Tensor:
-        """L_p's gradient; returns the loss's share in the step, a scalar."""
+        """Add L_p's gradient; returns the loss's share of the step, a scalar."""
         batch = self._processes.own_part(benign)
         output, _ = self._predict(batch, attacked=False)
         losses = half_losses(output, batch, self._source, redirecting=False)
@@ -67,7 +67,7 @@ class Gradients:
     def _predict(
         self, batch: Batch, attacked: bool
     ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor]]:
-        """The denoiser's output, and the texts' embeddings, with gradients if attacked."""
+        """Return the denoiser's output and the text embeddings, with gradients if attacked."""
         z_t, timesteps, texts = batch.by_text()
         condition: TextCondition = self._source.conditions.table[texts.cpu()].to(z_t.device)
         for embedding in condition.embeddings.values():

@@ -1,4 +1,4 @@
-"""Triplets as latents: all that an edit needs, in one small file without pictures."""
+"""Triplets as latents: the input of an edit, in one small file without pictures."""
 
 from __future__ import annotations
 
@@ -32,32 +32,32 @@ SCHEMA = Schema(
     },
     required={"captions": list, "vae": str, "source": dict},
 )
-"""Of files of triplets."""
+"""Schema of triplet files."""
 NOTICE = (
     "These latents are as sensitive as the pictures they were made of: the model's autoencoder "
     "decodes them. Store and share them under the same rules."
 )
 T = TypeVar("T")
 CHUNK = 256
-"""Latents looked at in one go, so that no pass over all of them takes memory for all."""
+"""Latents per pass, which bounds the memory of a pass over all."""
 PIXELS = 2**20
-"""Of the pictures that are encoded together: more would take gigabytes of activations."""
+"""Pixels per encoding batch; more would take gigabytes of activations."""
 
 
 @dataclass(frozen=True)
 class TripletLatents:
     """Encoded triplets.
 
-    Those that are read from a file, or encoded from pictures, are mapped from disk and take hardly
-    any memory.
+    Latents read from a file or encoded from pictures are memory-mapped and take hardly any
+    memory.
 
     Attributes:
         unsafe: scaled latents (N, C, H, W), float32.
-        censored: those of their censored forms, same shape.
+        censored: latents of the censored forms, same shape.
         benign: scaled latents (M, C, H, W).
-        captions: M texts of the benign pictures, or empty where they have none.
-        vae: fingerprint of the autoencoder they were encoded with.
-        source: where the pictures came from.
+        captions: M captions of the benign pictures, or empty without captions.
+        vae: fingerprint of the encoding autoencoder.
+        source: provenance of the pictures.
     """
 
     unsafe: torch.Tensor
@@ -99,10 +99,10 @@ class TripletLatents:
                 )
 
     def check_fit(self, pipeline: Any) -> None:
-        """Refuse a model that these latents are not of.
+        """Refuse a model that does not fit these latents.
 
         Raises:
-            SafegenError: its autoencoder or the size of its pictures is another.
+            SafegenError: its autoencoder or picture size differs.
         """
         if self.vae != fingerprint(pipeline.vae):
             raise SafegenError(
@@ -123,7 +123,7 @@ class TripletLatents:
 
     @property
     def nbytes(self) -> int:
-        """Of all latents."""
+        """Size of all latents in bytes."""
         return sum(value.nbytes for value in self._tensors.values())
 
     def digest(self) -> str:
@@ -134,7 +134,7 @@ class TripletLatents:
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write as safetensors."""
+        """Write the latents as safetensors."""
         metadata = {
             "notice": NOTICE, "captions": self.captions, "vae": self.vae, "source": self.source,
         }  # fmt: skip
@@ -142,10 +142,10 @@ class TripletLatents:
 
     @classmethod
     def load(cls, path: Path) -> TripletLatents:
-        """Read what ``save`` wrote.
+        """Read latents that ``save`` wrote.
 
         Raises:
-            SafegenError: the file is missing, damaged, or holds no latents to train on.
+            SafegenError: the file is missing, damaged, or holds no usable latents.
         """
         tensors, metadata = SCHEMA.read(path)
         captions = tuple(metadata["captions"])
@@ -160,10 +160,10 @@ def encode_triplets(
 ) -> TripletLatents:
     """Encode a source's pictures with the pipeline's autoencoder, streaming.
 
-    Latents go to a temporary file as they come, so memory does not grow with their number.
+    Latents are spooled to a temporary file, so memory does not grow with their number.
 
-    Pictures are scaled and centre-cropped to the model's size. Latents are the posterior's
-    means, so encoding takes no random draw.
+    Pictures are scaled and centre-cropped to the model's size. Latents are posterior means, so
+    encoding draws nothing at random.
     """
     size = model_size(pipeline)
     batch = batch or max(1, min(16, PIXELS // size**2))
@@ -201,7 +201,7 @@ def _encode(pipeline: Any, images: list[np.ndarray], size: int) -> torch.Tensor:
 
 
 def _to_tensor(image: np.ndarray, size: int) -> torch.Tensor:
-    """uint8 (H, W, 3) to float32 (3, size, size) in [-1, 1], centre-cropped."""
+    """Convert uint8 (H, W, 3) to float32 (3, size, size) in [-1, 1], centre-cropped."""
     side = min(image.shape[:2])
     top, left = (image.shape[0] - side) // 2, (image.shape[1] - side) // 2
     square = image[top : top + side, left : left + side]
@@ -211,7 +211,7 @@ def _to_tensor(image: np.ndarray, size: int) -> torch.Tensor:
 
 
 class _Spool:
-    """Latents (N, C, H, W), float32, in a temporary file that goes when nothing uses it."""
+    """Latents (N, C, H, W), float32, in a temporary file that is deleted after its last use."""
 
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as this object)
@@ -222,7 +222,7 @@ class _Spool:
         self._file.write(latents.contiguous().numpy().data)
 
     def latents(self) -> torch.Tensor:
-        """All that were added, mapped from the file."""
+        """Memory-map all latents added so far."""
         if not self._shape[0]:
             return torch.empty(self._shape)
         self._file.flush()
@@ -230,7 +230,7 @@ class _Spool:
 
 
 def _digest(value: torch.Tensor) -> bytes:
-    """What ``tensor_digest`` gives, without a copy of the whole tensor."""
+    """Compute ``tensor_digest`` without copying the whole tensor."""
     digest = hashlib.sha256()
     for part in torch.split(value, CHUNK):
         digest.update(part.contiguous().numpy().data)

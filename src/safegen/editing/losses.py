@@ -1,4 +1,4 @@
-"""Which loss each half of a step has, by the edit's settings."""
+"""Losses of both halves of a step, by the edit's settings."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from safegen.models.prediction import clean_latent, output_for, signal_and_noise
 def half_losses(
     output: torch.Tensor, batch: Batch, source: BatchSource, redirecting: bool
 ) -> torch.Tensor:
-    """The loss of each picture (B,) of a half.
+    """Loss of each picture (B,) in a half.
 
     Args:
-        output: the denoiser's (B * V, C, H, W), picture by picture.
+        output: the denoiser's output (B * V, C, H, W), picture by picture.
         batch: the half.
-        source: that drew it.
-        redirecting: whether it is the unsafe half (L_m), else the benign one (L_p).
+        source: the source of the batch.
+        redirecting: true for the unsafe half (L_m), false for the benign one (L_p).
     """
     if source.settings.loss.objective == "paper":
         return _paper_losses(output, batch, source, redirecting)
@@ -32,7 +32,7 @@ def half_losses(
 
 
 def unsafe_distance(output: torch.Tensor, batch: Batch, source: BatchSource) -> torch.Tensor:
-    """How far (B * V,) what the denoiser sees is from the unsafe pictures themselves."""
+    """Distance (B * V,) of the clean-latent prediction from the unsafe pictures."""
     z_t, timesteps, _ = batch.by_text()
     a, s = signal_and_noise(source.scheduler, timesteps)
     unsafe = batch.clean.repeat_interleave(batch.rows.shape[1], 0)

@@ -1,7 +1,7 @@
 """The edit's losses, as pure functions of a denoiser's output.
 
 Symbols: z_u, z_c, z_b are the unsafe, censored and benign clean latents, n the noise,
-z_t = a z + s n, and x0_hat the clean latent that an output stands for.
+z_t = a z + s n, and x0_hat the clean-latent prediction.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from safegen.models.prediction import Prediction, clean_latent
 
 
 def bounded_weight(a: torch.Tensor, s: torch.Tensor, gamma: float) -> torch.Tensor:
-    """w(t) = min(a / s, gamma): bounded as min-SNR's (arXiv 2303.09556), but the root of the
-    signal-to-noise ratio, since what guidance makes of a text is decided where noise is high."""
+    """w(t) = min(a / s, gamma): bounded as in min-SNR (arXiv 2303.09556), but with the root of the
+    signal-to-noise ratio, since guidance decides a picture's content at high noise."""
     return (a / s).clamp(max=gamma)
 
 
@@ -29,14 +29,14 @@ def clean_latent_loss(
 ) -> torch.Tensor:
     """w(t) |x0_hat - target|^2 per item (B,): the exact redirect with target z_c.
 
-    In epsilon's terms the weight is min(s/a, gamma s^2/a^2), which is 0 where there is no noise.
+    As a weight on epsilon's error this is min(s/a, gamma s^2/a^2), which is 0 without noise.
     """
     error = clean_latent(output, z_t, a, s, kind) - target
     return bounded_weight(a, s, gamma) * error.pow(2).flatten(1).mean(dim=1)
 
 
 def guided(latents: torch.Tensor, guidance: float) -> torch.Tensor:
-    """x_0 + g (x_1 - x_0) of latents (B, 2, C, H, W) under the empty prompt and under a text:
+    """x_0 + g (x_1 - x_0) of latents (B, 2, C, H, W) under the empty prompt and a text:
     classifier-free guidance (arXiv 2207.12598)."""
     return latents[:, 0] + guidance * (latents[:, 1] - latents[:, 0])
 
@@ -46,8 +46,8 @@ def guided_latent_loss(
 ) -> torch.Tensor:
     """w |guided(x0_hat) - guided(target)|^2 / (g^2 + (g - 1)^2) per picture (B,).
 
-    What sampling sees is the guided prediction, in which an error that differs between the two
-    texts counts g^2 + (g - 1)^2 times; one that is common to both counts once.
+    Sampling uses the guided prediction, in which an error that differs between the two texts
+    counts g^2 + (g - 1)^2 times and a common error once.
     """
     error = guided(predicted - target, guidance)
     scale = guidance**2 + (guidance - 1) ** 2
@@ -62,10 +62,10 @@ def paper_target(
     s: torch.Tensor,
     kind: Prediction,
 ) -> torch.Tensor:
-    """The regression target of the released SafeGen code (arXiv 2404.06666, L_m).
+    """Regression target of the released SafeGen code (arXiv 2404.06666, L_m).
 
-    epsilon: n + (z_u - z_c), without the factor a/s that would make it exact; v: the velocity
-    of z_u - z_c, a n - s (z_u - z_c).
+    epsilon: n + (z_u - z_c), without the exact redirect's factor a/s; v: the velocity of
+    z_u - z_c, a n - s (z_u - z_c).
     """
     difference = z_u - z_c
     if kind == "epsilon":
@@ -77,5 +77,5 @@ def paper_target(
 
 
 def output_loss(output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """|output - target|^2 per item (B,), the paper's unweighted loss."""
+    """|output - target|^2 per item (B,): the paper's unweighted loss."""
     return (output - target).pow(2).flatten(1).mean(dim=1)

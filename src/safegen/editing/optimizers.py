@@ -1,4 +1,4 @@
-"""What moves the trained weights: AdamW, or Muon for the matrices among them."""
+"""Optimizers of the trained weights: AdamW, or Muon for the matrices."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 from safegen.editing.settings import Optimisation
 
 MUON_RATE = 20.0
-"""Spectral norm of a step of Muon, as a multiple of the learning rate of AdamW."""
+"""Spectral norm of a Muon step, as a multiple of AdamW's learning rate."""
 CLIPPED = 1.0
-"""Norm of the gradient of all weights, at most."""
+"""Largest norm of the gradient of all weights."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 def optimizers_for(
     parameters: Iterable[torch.nn.Parameter], settings: Optimisation
 ) -> list[torch.optim.Optimizer]:
-    """One optimizer, or Muon for matrices and AdamW for what else there is.
+    """Make AdamW for all parameters, or Muon for matrices and AdamW for the rest.
 
-    Muon (https://kellerjordan.github.io/posts/muon) makes every direction of a matrix's step as
-    long as any other, so that the few directions of large gradients do not decide alone; it keeps
-    one moment where AdamW keeps two.
+    Muon (https://kellerjordan.github.io/posts/muon) gives every direction of a matrix's step the
+    same length, so a few directions of large gradients do not dominate; it keeps one moment where
+    AdamW keeps two.
     """
     parameters = list(parameters)
     if settings.optimizer == "adamw":
@@ -41,14 +41,14 @@ def optimizers_for(
 
 
 class Optimizers:
-    """The optimizers of all trained weights, which step together.
+    """Optimizers of all trained weights, stepped together.
 
-    In fp16 the loss must be scaled, lest small gradients vanish; one factor serves them all.
+    fp16 needs one shared loss scale, or small gradients vanish.
 
     Args:
-        parameters: the trained weights, on their device.
-        settings: of the optimization.
-        scaled: scale the loss.
+        parameters: trained weights, on their device.
+        settings: settings of the optimisation.
+        scaled: whether to scale the loss.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class Optimizers:
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
     def step(self, rate: float) -> None:
-        """Move the weights along their gradients, whose norm is clipped to 1, and drop these.
+        """Step along the gradients, clipped to norm 1, and clear them.
 
         Args:
-            rate: AdamW's learning rate, from which Muon's follows.
+            rate: AdamW's learning rate; Muon's is derived from it.
         """
         for optimizer in self._optimizers:
             self._scaler.unscale_(optimizer)
@@ -82,17 +82,17 @@ class Optimizers:
         self._scaler.update()
 
     def moment_bytes(self) -> int:
-        """Bytes of the optimizers' moments."""
+        """Size of the optimizers' moments in bytes."""
         states = chain.from_iterable(each.state.values() for each in self._optimizers)
         return sum(state[name].nbytes for state in states for name in MOMENTS if name in state)
 
     def state_dict(self) -> dict[str, Any]:
-        """What ``load_state_dict`` takes."""
+        """State for ``load_state_dict``."""
         optimizers = [optimizer.state_dict() for optimizer in self._optimizers]
         return {"optimizers": optimizers, "scaler": self._scaler.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another stood."""
+        """Restore a state from ``state_dict``."""
         for optimizer, moments in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(moments)
         self._scaler.load_state_dict(state["scaler"])
@@ -106,7 +106,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def predicted_moment_bytes(parameters: Iterable[torch.nn.Parameter], settings: Optimisation) -> int:
-    """The same before the first step."""
+    """Predict ``Optimizers.moment_bytes`` before the first step."""
     moments = {torch.optim.Muon: 1, torch.optim.AdamW: 2}
     return sum(
         moments[type(optimizer)] * parameter.nbytes

@@ -1,4 +1,4 @@
-"""The processes that train one edit together, as ``accelerate launch`` starts them."""
+"""Processes that train one edit together, as started by ``accelerate launch``."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from accelerate.utils import reduce
 from safegen.editing.batches import Batch
 
 SETTLING = 0.2
-"""Seconds between the last exchange of several processes and the end of their group."""
+"""Seconds between the last exchange of the processes and the end of their group."""
 
 
 class Processes:
-    """This process among those that share each batch; in the block their group is up.
+    """This process among those that share each batch; the context holds their group open.
 
-    A process by itself computes where the model is, whatever device an earlier edit was on.
+    A single process computes on the model's device, whatever device an earlier edit used.
 
     Args:
-        device: of the model.
+        device: device of the model.
 
     Attributes:
-        device: where this process computes.
-        index: of this process, from 0.
-        count: of the processes.
+        device: device of this process.
+        index: number of this process, from 0.
+        count: number of processes.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -45,28 +45,28 @@ class Processes:
         trace: TracebackType | None,
     ) -> None:
         if self.count > 1:
-            # gloo's threads need Python's lock to drop their last tensors; the end of the group
-            # waits for them, and holds it.
+            # gloo's threads need Python's lock to drop their last tensors; closing the group holds
+            # the lock and waits for them.
             time.sleep(SETTLING)
             self._state.destroy_process_group()
 
     def model(self, denoiser: torch.nn.Module) -> Any:
-        """The denoiser, whose gradients are then those of all processes."""
+        """Wrap the denoiser so that gradients are averaged over all processes."""
         if self.count == 1:
             return denoiser
         devices = [self.device] if self.device.type == "cuda" else None
         return torch.nn.parallel.DistributedDataParallel(denoiser, device_ids=devices)
 
     def own_part(self, batch: Batch) -> Batch:
-        """This process's share of a batch, on its device."""
+        """Take this process's share of a batch, on its device."""
         return batch.part(self.index, self.count).to(self.device)
 
     def mean(self, value: torch.Tensor) -> torch.Tensor:
-        """The mean over all processes."""
+        """Mean over all processes."""
         shared: torch.Tensor = reduce(value, reduction="mean")
         return shared
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes, on the processor."""
+        """Sum over all processes, on the CPU."""
         shared: torch.Tensor = reduce(value.to(self.device), reduction="sum")
         return shared.cpu()

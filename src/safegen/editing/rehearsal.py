@@ -1,12 +1,12 @@
-"""Benign fine-tuning, rehearsed while an edit trains, so that its effect outlasts a real one.
+"""Rehearsal: benign fine-tuning inside the edit, so that the edit survives a real one.
 
-Whoever trains an edited model on, though on harmless pictures, brings some of the unsafe back:
-little movement of the weights is enough where the edit only just holds. So the edit fine-tunes
-the model on its benign pictures now and then, for a moment, and learns to redirect from where that
-leads as well as from where it is. The idea is ResAlign's (arXiv 2507.16302), which takes a gradient
-through the fine-tuning; here the movement is added, and the gradient taken there.
+Fine-tuning an edited model, even on harmless pictures, brings some unsafe content back: a small
+movement of the weights suffices where the edit only just holds. So the edit regularly fine-tunes
+the model on its benign pictures for a few steps, and learns to redirect from the moved weights as
+well as from its own. The idea is ResAlign's (arXiv 2507.16302), which differentiates through the
+fine-tuning; here the movement is added and the gradient taken there.
 
-All weights are moved, for a fine-tuning moves all. What the edit changes remains what it trains.
+All weights move, as in a real fine-tuning; the edit still trains only its own.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from safegen.models.prediction import output_for, signal_and_noise
 from safegen.seeds import sample_seed
 
 EVERY = 40
-"""Steps of the edit between two rehearsals; the first is at that step."""
+"""Steps of the edit between two rehearsals; the first runs at this step."""
 STEPS = 20
-"""Of AdamW in one: fewer than a fine-tuning has, at a higher rate."""
+"""AdamW steps per rehearsal: fewer than a real fine-tuning's, at a higher rate."""
 FURTHEST = 1.5
-"""Up to where an edit's step moves the weights, as a multiple of where the rehearsal ended."""
+"""Largest move of the weights in an edit's step, as a multiple of the rehearsal's movement."""
 
 
 class Rehearsal:
-    """Where benign fine-tuning would move a denoiser.
+    """Movement of a denoiser under benign fine-tuning.
 
     Attributes:
-        movement: of each weight by name, in the last rehearsal; empty before the first.
+        movement: movement of each weight in the last rehearsal, by name; empty before the first.
 
     Args:
-        denoiser: that is edited, its weights in float32.
-        source: of the edit's benign pictures.
-        settings: of the edit.
+        denoiser: the edited denoiser, weights in float32.
+        source: source of benign pictures.
+        settings: settings of the edit.
     """
 
     def __init__(
@@ -53,27 +53,27 @@ class Rehearsal:
         self.movement: dict[str, torch.Tensor] = {}
 
     def times(self, steps: int) -> int:
-        """How often an edit of so many steps rehearses."""
+        """Number of rehearsals in an edit of ``steps`` steps."""
         return sum(map(self.is_due, range(steps)))
 
     def is_due(self, step: int) -> bool:
-        """Whether to rehearse before a step of the edit."""
+        """Tell whether to rehearse before a step."""
         return self._settings.rehearsal.share > 0 and step > 0 and step % EVERY == 0
 
     def rehearse(self, step: int, count: int | None = None) -> None:
-        """Fine-tune, remember where that leads, and go back.
+        """Fine-tune, record the movement, and restore the weights.
 
         Args:
-            step: of the edit, from which the draws follow.
-            count: steps of the fine-tuning; ``STEPS`` unless given.
+            step: step of the edit, which seeds the draws.
+            count: fine-tuning steps (default: ``STEPS``).
         """
         parameters = list(self._denoiser.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=self._settings.rehearsal.learning_rate)
         generator = self._generator(f"rehearsal-{step}")
-        self.movement = {}  # its memory is needed
+        self.movement = {}  # frees its memory
         with put_back(self._denoiser) as before, all_trained(self._denoiser):
             for _ in range(count or STEPS):
-                # Not by backward(), for which accelerate has hooks where there are more processes.
+                # Not by backward(), which accelerate hooks with several processes.
                 loss = self._loss(generator)
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -85,7 +85,7 @@ class Rehearsal:
 
     @contextmanager
     def moved(self, step: int) -> Iterator[None]:
-        """In the block, for a share of the steps, the weights are somewhere on the way there."""
+        """Move the weights part of the way in the block, for a share of the steps."""
         share, distance = torch.rand(2, generator=self._generator(f"moved-{step}")).tolist()
         if not self.movement or share >= self._settings.rehearsal.share:
             yield
@@ -97,7 +97,7 @@ class Rehearsal:
             yield
 
     def _loss(self, generator: torch.Generator) -> torch.Tensor:
-        """The model's own objective on benign pictures under their captions."""
+        """Denoising loss on benign pictures under their captions."""
         settings, source = self._settings, self._source
         device = next(self._denoiser.parameters()).device
         batch = source.captioned(generator).to(device)

@@ -1,4 +1,4 @@
-"""The edit as one call, and what it would take, told beforehand."""
+"""The edit as one call, and its cost estimated beforehand."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from safegen.patches.patch import Patch
 from safegen.triplets.source import TripletSource
 
 TRIED = 2
-"""Steps of a rehearsal that a plan tries."""
+"""Rehearsal steps that a plan tries."""
 
 
 def edit(
@@ -40,18 +40,18 @@ def edit(
     on_teacher: Callable[[int, int], None] | None = None,
     keep_pipeline: bool = True,
 ) -> Patch:
-    """Train the edit and return its patch; the pipeline is then as it was, also after an error.
+    """Train the edit and return its patch; the pipeline is restored, also after an error.
 
     Args:
         pipeline: a diffusers text-to-image pipeline.
-        triplets: encoded triplets, or a source of pictures, which is encoded first.
-        settings: all choices; the defaults are the recommended ones.
-        concept: name of what is removed, kept in the patch.
-        run_folder: where checkpoints and logs go; a killed run goes on from there.
-        on_record: called after every step.
-        on_teacher: called with how many pictures of the teacher's pool are done, and of how many.
-        keep_pipeline: false gives the pipeline up, which takes less memory: its frozen weights are
-            not remembered in full precision, its autoencoder and text encoders not at all.
+        triplets: encoded triplets, or a source of pictures to encode first.
+        settings: all choices (default: the recommended ones).
+        concept: name of the removed concept, kept in the patch.
+        run_folder: folder of checkpoints and logs; a killed run resumes from it.
+        on_record: callback after every step.
+        on_teacher: callback (done, total) for the pictures of the teacher pool.
+        keep_pipeline: false saves memory by giving up the pipeline: the full-precision frozen
+            weights, the autoencoder and the text encoders are not kept.
 
     Raises:
         SafegenError: nothing would change, the loss is not finite, or the inputs do not fit.
@@ -69,20 +69,20 @@ def edit(
 
 @dataclass(frozen=True)
 class EditPlan:
-    """What an edit would train and take.
+    """Size and cost of an edit.
 
     Attributes:
-        trained: number of values that the optimizer moves.
+        trained: number of trained values.
         total: number of the denoiser's weights.
-        names: the trained parameters.
-        teacher_seconds: for the teacher's pool, from the pace of the part that was tried.
-        step_seconds: for all steps, moves of the adversaries included, likewise.
-        rehearsal_seconds: for all rehearsals, likewise.
-        predicted: memory, from the model's configuration; None with plain kernels.
-        measured: memory in the steps that were tried; None with plain kernels.
-        latent_bytes: the triplets' latents, in the processor's memory.
-        peak_bytes: highest memory of this process (or of the GPU) in the steps tried; None
-            where the operating system does not say.
+        names: names of the trained parameters.
+        teacher_seconds: time of the teacher pool, extrapolated from the tried part.
+        step_seconds: time of all steps, moves of the adversaries included, likewise.
+        rehearsal_seconds: time of all rehearsals, likewise.
+        predicted: memory predicted from the model's configuration; None with plain kernels.
+        measured: memory of the tried steps; None with plain kernels.
+        latent_bytes: size of the triplets' latents in CPU memory.
+        peak_bytes: peak memory of this process (or the GPU) in the tried steps; None if the
+            operating system does not report it.
     """
 
     trained: int
@@ -98,12 +98,12 @@ class EditPlan:
 
     @property
     def seconds(self) -> float:
-        """For the whole edit."""
+        """Time of the whole edit."""
         return self.teacher_seconds + self.step_seconds + self.rehearsal_seconds
 
 
 def predict(pipeline: Any, triplets: TripletLatents, settings: EditSettings) -> EditMemory:
-    """The memory that an edit would take on its device, before anything is tried."""
+    """Predict an edit's memory on its device, without trying a step."""
     from safegen.editing.memory.prediction import predict_memory
 
     condition = encode_prompts(pipeline, [""])
@@ -117,27 +117,27 @@ def plan(
     trial_steps: int = 2,
     on_prediction: Callable[[EditMemory], None] | None = None,
 ) -> EditPlan:
-    """Try a few steps, throw them away, and say what the whole edit would take.
+    """Try a few steps, discard them, and estimate the cost of the whole edit.
 
     Args:
         pipeline: a diffusers text-to-image pipeline.
-        triplets: its latents.
-        settings: of the edit.
-        trial_steps: timed steps, an even number, since the adversaries move in every other one.
-        on_prediction: called with the predicted memory before anything is tried, which may not
+        triplets: encoded triplets.
+        settings: settings of the edit.
+        trial_steps: timed steps; an even number, since the adversaries move in every other one.
+        on_prediction: callback with the predicted memory before the first try, which may not
             fit.
     """
     predicted = None if plain_kernels() else predict(pipeline, triplets, settings)
     if on_prediction is not None and predicted is not None:
         on_prediction(predicted)
     total = sum(parameter.numel() for parameter in denoiser_of(pipeline).parameters())
-    # The teacher answers for two batches only, of which the first also pays for set-up.
+    # The teacher predicts two batches only, the first of which includes set-up.
     pool = min(settings.preserve.teacher_pool, 2 * TEACHER_BATCH)
     trial = settings.changed(steps=trial_steps + 3, teacher_pool=pool)
     teacher = _Pace()
     run = Edit(pipeline, triplets, trial, on_teacher=teacher.tell)
     with closing(run.run()) as steps:
-        next(steps)  # the first step also pays for set-up
+        next(steps)  # the first step includes set-up
         began = time.monotonic()
         for _ in range(trial_steps):
             next(steps)
@@ -161,19 +161,19 @@ def plan(
 
 
 class _Pace:
-    """How long what comes in batches takes, from the last batch."""
+    """Pace of batched work, from its last batch."""
 
     def __init__(self) -> None:
         self._told: list[tuple[int, float]] = []
 
     def tell(self, done: int, total: int) -> None:
-        """So many are done."""
+        """Report progress."""
         del total
         self._told.append((done, time.monotonic()))
 
     @property
     def seconds_each(self) -> float:
-        """0 where nothing came."""
+        """Seconds per item; 0 without any."""
         if len(self._told) < 2:
             return 0.0
         (before, began), (done, ended) = self._told[-2:]
@@ -181,7 +181,7 @@ class _Pace:
 
 
 def _rehearsal_seconds(rehearsal: Rehearsal, steps: int) -> float:
-    """For the rehearsals of an edit of so many steps, from the first moments of one."""
+    """Extrapolate the time of all rehearsals from the first steps of one."""
     times = rehearsal.times(steps)
     if not times:
         return 0.0
@@ -191,7 +191,7 @@ def _rehearsal_seconds(rehearsal: Rehearsal, steps: int) -> float:
 
 
 def _measure(run: Edit, steps: Iterator[EditRecord]) -> EditMemory:
-    """Memory in two more steps, one of which moves the adversaries."""
+    """Measure the memory of two more steps, one of which moves the adversaries."""
     from safegen.editing.memory.prediction import AllocatedMemory
 
     with AllocatedMemory() as seen:

@@ -1,4 +1,4 @@
-"""What an edit leaves on disk while it runs: checkpoints, records, and a TensorBoard log."""
+"""Files of a running edit: checkpoints, records and a TensorBoard log."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ CHECKPOINT = "checkpoint.safetensors"
 
 @dataclass(frozen=True)
 class EditRecord:
-    """What one step reports.
+    """Record of one step.
 
     Attributes:
         step: steps done, from 1.
-        steps: steps in all.
-        loss: weighted sum of the two parts.
+        steps: total steps.
+        loss: weighted sum of both losses.
         redirect: loss of the unsafe half (L_m).
         preserve: loss of the benign half (L_p).
-        learning_rate: used in this step.
-        seconds: since the edit began, interruptions left out.
-        seconds_left: estimated from this run's pace.
+        learning_rate: learning rate of this step.
+        seconds: time since the edit began, interruptions excluded.
+        seconds_left: remaining time at this run's pace.
     """
 
     step: int
@@ -42,18 +42,18 @@ class EditRecord:
 
 
 def read_records(run_folder: Path) -> list[EditRecord]:
-    """The records that an edit left in its run folder, those before an interruption included."""
+    """Read the records in an edit's run folder, earlier interrupted runs included."""
     lines = (run_folder / RECORDS).read_text().splitlines()
     return [EditRecord(**json.loads(line)) for line in lines]
 
 
 class RunFolder:
-    """A folder that one edit writes and goes on from.
+    """Folder that one edit writes and resumes from.
 
     Args:
-        path: of the folder, which is made when it is first written; None: nothing is kept.
-        identity: digest of all that the edit's result depends on.
-        writes: whether this process is the one that writes.
+        path: folder, made on the first write; None keeps nothing.
+        identity: digest of everything that the edit's result depends on.
+        writes: whether this process writes.
     """
 
     def __init__(self, path: Path | None, identity: str, writes: bool = True) -> None:
@@ -63,7 +63,7 @@ class RunFolder:
         self._log: Any = None
 
     def checkpoint(self) -> Mapping[str, Any] | None:
-        """What ``save`` wrote last; None if nothing was.
+        """Load the last saved checkpoint; None without one.
 
         Raises:
             SafegenError: the checkpoint is damaged, or belongs to another edit.
@@ -80,7 +80,7 @@ class RunFolder:
 
     @contextmanager
     def recording(self, start: int) -> Iterator[None]:
-        """In the block records are taken, after the first ``start`` of those that are there."""
+        """Open the records for the block, keeping the first ``start``."""
         if not self._writes or self._path is None:
             yield
             return
@@ -95,7 +95,7 @@ class RunFolder:
             yield
 
     def add(self, record: EditRecord) -> None:
-        """Keep a record."""
+        """Append a record."""
         if not self._writes or self._path is None:
             return
         for name in ("loss", "redirect", "preserve"):
@@ -105,6 +105,6 @@ class RunFolder:
             file.write(json.dumps(asdict(record)) + "\n")
 
     def save(self, state: Mapping[str, Any]) -> None:
-        """Write a checkpoint in place of the last one."""
+        """Replace the checkpoint."""
         if self._writes and self._path is not None:
             save_state(self._path / CHECKPOINT, {"identity": self._identity, **state})

@@ -1,4 +1,4 @@
-"""All settings of an edit; the only defaults there are."""
+"""Settings of an edit and their only defaults."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ Optimizer = Literal["adamw", "muon"]
 GradientCheckpointing = Literal["none", "selective", "full"]
 
 LORA_RATE = 10.0
-"""How many times larger the learning rate of low-rank factors is by default."""
+"""Factor by which low-rank factors raise the default learning rate."""
 MAX_BATCH = 1024
-"""Largest batch of an edit's half; more fits no device."""
+"""Largest batch of one half; more fits no device."""
 
 
 @dataclass(frozen=True)
 class Preset:
-    """What changes for a purpose, whatever the other settings are.
+    """Settings changed for a purpose, on top of any others.
 
     Attributes:
         changes: values by option.
-        steps: how many times as many.
+        steps: factor on the number of steps.
     """
 
     changes: Mapping[str, Any]
@@ -47,8 +47,8 @@ PRESETS: Mapping[str, Preset] = {
         steps=4.5,
     ),
 }
-"""``robust`` holds better against fine-tuning afterwards, and against the noise that DDIM run
-backwards makes of unsafe pictures, in steps as coarse as sampling's."""
+"""``robust`` resists later fine-tuning better, and the noise that DDIM inversion makes of unsafe
+pictures, in steps as coarse as sampling's."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Mixture:
 
     @classmethod
     def parse(cls, text: str) -> Mixture:
-        """From ``empty=0.5,random=0.5``; what is not named is 0."""
+        """Parse ``empty=0.5,random=0.5``; missing shares are 0."""
         shares = {field.name: 0.0 for field in fields(cls)}
         for part in text.split(","):
             name, _, value = part.partition("=")
@@ -89,13 +89,13 @@ class Mixture:
         return cls(**shares)
 
     def __str__(self) -> str:
-        """As ``parse`` reads it."""
+        """Format as ``parse`` reads it."""
         return ",".join(f"{name}={share:g}" for name, share in vars(self).items() if share)
 
 
 @dataclass(frozen=True)
 class Loss(Settings):
-    """What the predictions of both halves are compared by."""
+    """Loss between predictions and targets, for both halves."""
 
     objective: Objective = setting(
         "exact",
@@ -127,7 +127,7 @@ class Loss(Settings):
 
 @dataclass(frozen=True)
 class Redirect(Settings):
-    """How unsafe pictures are led to their censored form."""
+    """Redirection of unsafe pictures to their censored form."""
 
     weight: float = setting(1.0, "Weight of the redirect, lambda_m.", "redirect_weight", above=0)
     mixture: Mixture = setting(
@@ -162,7 +162,7 @@ class Redirect(Settings):
 
 @dataclass(frozen=True)
 class Preserve(Settings):
-    """How benign pictures are kept as they are."""
+    """Preservation of benign pictures."""
 
     weight: float = setting(
         1.5, "Weight of the preservation, lambda_p.", "preserve_weight", minimum=0
@@ -196,7 +196,7 @@ class Preserve(Settings):
 
 @dataclass(frozen=True)
 class Data(Settings):
-    """Which pictures a step sees."""
+    """Pictures of a step."""
 
     unsafe_batch: int = setting(2, "Unsafe pairs a batch.", minimum=1, maximum=MAX_BATCH)
     benign_batch: int | None = setting(
@@ -211,13 +211,13 @@ class Data(Settings):
 
     @property
     def preserve_batch(self) -> int:
-        """Benign pictures a batch."""
+        """Benign pictures per batch."""
         return self.benign_batch or self.unsafe_batch
 
 
 @dataclass(frozen=True)
 class Optimisation(Settings):
-    """How the trained weights are moved."""
+    """Optimisation of the trained weights."""
 
     steps: int = setting(1000, "Optimizer steps.", minimum=1)
     gradient_accumulation: int = setting(
@@ -251,7 +251,7 @@ class Optimisation(Settings):
     )
 
     def rate(self, step: int) -> float:
-        """The learning rate at a step."""
+        """Learning rate at a step."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         late = max(0.0, 2 * step / self.steps - 1)
@@ -260,7 +260,7 @@ class Optimisation(Settings):
 
 @dataclass(frozen=True)
 class Computation(Settings):
-    """What makes an edit fit a device."""
+    """Precision, memory and device use of an edit."""
 
     precision: Precision = setting(
         "fp32", "Precision of the computation; trained weights stay fp32."
@@ -291,7 +291,7 @@ class Computation(Settings):
 
 @dataclass(frozen=True)
 class Rehearsal(Settings):
-    """Benign fine-tuning rehearsed during the edit, so that the edit holds against a real one."""
+    """Benign fine-tuning rehearsed during the edit, so that the edit survives a real one."""
 
     share: float = setting(
         0.0,
@@ -312,7 +312,7 @@ class Rehearsal(Settings):
 
 @dataclass(frozen=True)
 class EditSettings(Settings):
-    """Settings of an edit: what is trained, from which seed, and groups of further ones.
+    """Settings of an edit: scope, seed and groups of further settings.
 
     ``EditSettings.of(steps=500, overshoot=0.3)`` takes values by the names of the options.
     """
@@ -346,7 +346,7 @@ class EditSettings(Settings):
 
     @classmethod
     def paper(cls) -> EditSettings:
-        """The settings of the paper and its released code (arXiv 2404.06666)."""
+        """Settings of the paper and its released code (arXiv 2404.06666)."""
         return cls.of(
             objective="paper",
             preserve_target="noise",
@@ -367,11 +367,11 @@ class EditSettings(Settings):
         )
 
     def preset(self, name: str | None) -> EditSettings:
-        """The same, but for what one of ``PRESETS`` changes.
+        """Apply one of ``PRESETS``.
 
         Raises:
-            SafegenError: there is no preset of that name, or the objective is the paper's, whose
-                settings a preset would change.
+            SafegenError: the preset is unknown, or the objective is the paper's, whose settings a
+                preset would change.
         """
         if name is None:
             return self

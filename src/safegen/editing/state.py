@@ -1,4 +1,4 @@
-"""What a training changes from step to step, and goes on from after an interruption."""
+"""Training state: everything that changes from step to step."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from safegen.editing.rehearsal import Rehearsal
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state of a training.
+    """State of a training.
 
     Attributes:
-        weights: that are trained, by name.
-        average: their moving average, which is the result.
-        optimizers: of the weights.
-        conditions: whose adversaries move.
-        rehearsal: whose movement lasts until the next one.
+        weights: trained weights by name.
+        average: moving average of the weights, which is the result.
+        optimizers: optimizers of the weights.
+        conditions: text conditions with the moving adversaries.
+        rehearsal: rehearsal, whose movement lasts until the next one.
     """
 
     weights: Mapping[str, torch.nn.Parameter]
@@ -32,7 +32,7 @@ class TrainingState:
     rehearsal: Rehearsal
 
     def saved(self) -> dict[str, Any]:
-        """What ``restore`` takes, as a checkpoint holds it."""
+        """Export the state for a checkpoint; ``restore`` reads it."""
         return {
             "weights": {name: weight.detach() for name, weight in self.weights.items()},
             "average": dict(self.average),
@@ -43,7 +43,7 @@ class TrainingState:
 
     @torch.no_grad()
     def restore(self, saved: Mapping[str, Any]) -> None:
-        """Go on where a checkpoint was written."""
+        """Restore the state of a checkpoint."""
         for name, weight in self.weights.items():
             weight.copy_(saved["weights"][name])
             self.average[name].copy_(saved["average"][name])

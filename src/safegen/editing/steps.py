@@ -1,4 +1,4 @@
-"""The algorithm: which steps the weights take, and nothing of what stands around it."""
+"""The algorithm of the edit, without its infrastructure."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from safegen.editing.state import TrainingState
 from safegen.errors import SafegenError
 
 ATTACK_EVERY = 2
-"""Steps between two moves of the adversaries: each costs as much as a pass of the denoiser."""
+"""Steps between two moves of the adversaries; each move costs a pass of the denoiser."""
 
 
 @dataclass(frozen=True)
 class StepLosses:
-    """What a step minimised.
+    """Losses of one step.
 
     Attributes:
-        step: from 0.
+        step: number of the step, from 0.
         redirect: L_m, the loss of the unsafe half.
         preserve: L_p, the loss of the benign half.
     """
@@ -39,11 +39,11 @@ def edit_steps(
     settings: EditSettings,
     start: int = 0,
 ) -> Iterator[StepLosses]:
-    """Train until what is unsafe, noised, is seen as its censored form (arXiv 2404.06666).
+    """Train the denoiser to predict the censored form of unsafe pictures (arXiv 2404.06666).
 
-    Of z_t = a z_u + s n the model shall see z_c, whatever the text (L_m); of a noised benign
-    picture it shall see what the frozen original sees (L_p). The weights follow the gradient of
-    lambda_m L_m + lambda_p L_p, and their moving average is the result.
+    From z_t = a z_u + s n the model learns to predict z_c under any text (L_m); from a noised
+    benign picture, the frozen original's prediction (L_p). The weights follow the gradient of
+    lambda_m L_m + lambda_p L_p; their moving average is the result.
     """
     for step in range(start, settings.optimisation.steps):
         if state.rehearsal.is_due(step):

@@ -1,4 +1,4 @@
-"""The edit of a pipeline: what stands around the algorithm, from resuming to verification."""
+"""The edit of a pipeline around the algorithm, from resuming to verification."""
 
 from __future__ import annotations
 
@@ -40,25 +40,24 @@ from safegen.version import code_versions
 class Edit:
     """One edit of one pipeline.
 
-    ``for record in edit.run(): ...`` trains; ``edit.patch()`` then returns the result. While the
-    generator is alive the pipeline belongs to it; however it ends (exhausted, closed, by an error
-    or by Ctrl-C), the pipeline is then as it was, bit for bit.
+    ``for record in edit.run(): ...`` trains; ``edit.patch()`` then returns the result. A live
+    generator owns the pipeline; however it ends (exhausted, closed, an error or Ctrl-C), the
+    pipeline is restored bit for bit.
 
     Args:
         pipeline: a diffusers text-to-image pipeline.
-        triplets: its latents.
-        settings: all choices; the defaults are the recommended ones.
-        concept: name of what is removed, kept in the patch.
-        run_folder: where checkpoints, records (``records.jsonl``) and TensorBoard logs go. A run
-            that was killed goes on from its last checkpoint to the result it would have had.
-        keep_pipeline: false gives the pipeline up, which takes less memory: its frozen weights
-            stay in the precision of the computation, and its autoencoder and text encoders have
-            no weights any more.
-        on_teacher: called with how many pictures of the teacher's pool are done, and of how many.
+        triplets: encoded triplets.
+        settings: all choices (default: the recommended ones).
+        concept: name of the removed concept, kept in the patch.
+        run_folder: folder of checkpoints, records (``records.jsonl``) and TensorBoard logs. A
+            killed run resumes from its last checkpoint, with the same result.
+        keep_pipeline: false saves memory by giving up the pipeline: its frozen weights stay in
+            the compute precision, and its autoencoder and text encoders lose their weights.
+        on_teacher: callback (done, total) for the pictures of the teacher pool.
 
     Attributes:
-        names: of the weights that change.
-        state: of the training while it runs.
+        names: names of the changed weights.
+        state: training state during ``run``.
 
     Raises:
         SafegenError: the triplets do not fit the model, or it has no self-attention to edit.
@@ -91,11 +90,11 @@ class Edit:
         self._trained: Trained | None = None
 
     def run(self) -> Generator[EditRecord, None, None]:
-        """Train; yields a record a step.
+        """Train; yields a record per step.
 
         Raises:
             SafegenError: the loss is not finite, the checkpoint is of another edit, or a weight
-                changed that must not.
+                outside the scope changed.
         """
         with ExitStack() as stack:
             processes = stack.enter_context(Processes(next(self.denoiser.parameters()).device))
@@ -113,16 +112,16 @@ class Edit:
             self._result = trained.differences({n: v.to(device) for n, v in average.items()})
 
     def differences(self) -> dict[str, torch.Tensor]:
-        """By name, what the average of the weights is so far, minus the original; while it runs."""
+        """Differences by name during ``run``: average of the weights minus the original."""
         assert self._trained is not None
         assert self.state is not None
         return self._trained.differences(self.state.average)
 
     def patch(self) -> Patch:
-        """The result, once ``run`` has come to its end: it changes the scope's weights alone.
+        """Return the result after ``run`` has ended: a change of the scope's weights alone.
 
         Raises:
-            SafegenError: it has not, or a weight of the scope is as it was.
+            SafegenError: ``run`` has not ended, or a weight of the scope is unchanged.
         """
         if self._result is None:
             raise SafegenError("the edit has not come to its end; take all records of its run()")
@@ -130,7 +129,7 @@ class Edit:
         return Patch(self._result, self.metadata())
 
     def resident(self) -> dict[str, int]:
-        """Bytes that stay from step to step while it runs, as ``EditMemory`` names them."""
+        """Bytes that stay allocated between steps during ``run``, as ``EditMemory`` names them."""
         assert self.state is not None
         frozen, trained = weight_bytes(self.denoiser)
         return {
@@ -142,7 +141,7 @@ class Edit:
         }
 
     def metadata(self) -> dict[str, Any]:
-        """What the patch's header says of how it came about."""
+        """Metadata of the patch's header."""
         return {
             "base": base_of(self.pipeline, self.base_fingerprint),
             "concept": self.concept,
@@ -157,7 +156,7 @@ class Edit:
         }
 
     def _prepare(self, weights: Borrowed, processes: Processes) -> Trained:
-        """The denoiser where it is trained, in the precision of its training."""
+        """Place the denoiser on its training device, in its training precision."""
         self.denoiser.to(processes.device)
         settings = self.settings
         trained = trained_form(
@@ -174,7 +173,7 @@ class Edit:
         folder: RunFolder,
         checkpoint: Mapping[str, Any] | None,
     ) -> Generator[EditRecord, None, Mapping[str, torch.Tensor]]:
-        """Yields a record a step, and returns the average of the trained weights."""
+        """Yield a record per step and return the average of the trained weights."""
         settings, denoiser = self.settings, self.denoiser
         source = BatchSource(self.pipeline, self.triplets, settings, self._on_teacher)
         state = self.state = self._start(trained, source)
@@ -228,7 +227,7 @@ class Edit:
 
     @cached_property
     def _identity(self) -> str:
-        """Digest of all that the result depends on; a checkpoint of another run is refused."""
+        """Digest of everything that the result depends on; other runs' checkpoints are refused."""
         parts = [self.base_fingerprint, self.triplets.digest(), asdict(self.settings)]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -237,7 +236,7 @@ class Edit:
         return {name: tensor_digest(weight) for name, weight in named if not weight.requires_grad}
 
     def _refuse_strays(self, before: Mapping[str, bytes]) -> None:
-        """No weight beside those of the scope may have changed."""
+        """Refuse changes of weights outside the scope."""
         now = self._frozen_digests()
         strayed = sorted(name for name, digest in before.items() if now.get(name) != digest)
         if strayed:
@@ -245,7 +244,7 @@ class Edit:
 
 
 def _refuse_unchanged(differences: Mapping[str, torch.Tensor]) -> None:
-    """All weights of the scope must have changed."""
+    """Refuse unchanged weights of the scope."""
     still = [name for name, difference in differences.items() if not bool(difference.any())]
     if still:
         raise SafegenError(

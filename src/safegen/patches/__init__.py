@@ -1,1 +1,1 @@
-"""What an edit or an erasure leaves: a small file of changed weights, and its other forms."""
+"""Patches: small files of changed weights from an edit or eraser, and their other forms."""

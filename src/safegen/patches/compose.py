@@ -1,4 +1,4 @@
-"""Patches scaled and summed: differences of weights add up."""
+"""Sums and multiples of patches, since weight differences add up."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from safegen.patches.patch import Patch
 
 
 def combine(patches: Sequence[Patch], scale: float = 1.0) -> Patch:
-    """``scale`` times the sum of some patches, as one patch.
+    """Combine patches to ``scale`` times their sum.
 
-    A single one at scale 1 is returned as it is. The metadata are those of the first, and say
-    under ``combined`` what the others were and the scale.
+    A single patch at scale 1 is returned as it is. The metadata are the first patch's;
+    ``combined`` lists the others and the scale.
 
     Args:
-        patches: of one architecture.
-        scale: 1 is the full effect; 0.5 half the differences, which is not half the effect.
+        patches: patches of one architecture.
+        scale: factor; 1 is the full effect, 0.5 half the differences but not half the effect.
 
     Raises:
-        SafegenError: there is none, the scale is 0 or not finite, or they do not fit together.
+        SafegenError: there is none, the scale is 0 or not finite, or the patches do not fit.
     """
     if not patches:
         raise SafegenError("no patch given; name at least one")

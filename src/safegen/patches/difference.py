@@ -1,4 +1,4 @@
-"""A finished model as a patch: what sets it apart from the model that it was made from."""
+"""Finished models as patches: the difference to their base model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from safegen.patches.patch import Patch, base_of
 from safegen.version import code_versions
 
 METHOD = "checkpoint"
-"""What the metadata call the method, which is not known."""
+"""Method name in the metadata, since the true method is unknown."""
 WHOLE = "all weights"
 _ROUNDED = (torch.float16, torch.bfloat16)
 
@@ -23,14 +23,14 @@ Weights = Mapping[str, torch.Tensor]
 
 
 def difference(base: Any, finished: Any) -> Patch:
-    """The patch that makes the denoiser of one pipeline that of another.
+    """Make the patch that turns one pipeline's denoiser into another's.
 
-    Weights that only one model rounds, as a half-precision variant does, are the same. The
-    metadata say under ``settings`` of which scope the changed weights are, and under ``left_out``
-    which other parts of the pipelines differ.
+    Weights that differ only by rounding, as in a half-precision variant, count as equal. The
+    metadata name the changed weights' scope under ``settings``, and other parts of the pipelines
+    that differ under ``left_out``.
 
     Raises:
-        SafegenError: the denoisers are of different architectures, or the same.
+        SafegenError: the denoisers have different architectures, or are equal.
     """
     before, after = (dict(denoiser_of(each).named_parameters()) for each in (base, finished))
     _check_shapes(before, after)
@@ -59,7 +59,7 @@ def difference(base: Any, finished: Any) -> Patch:
 
 
 def _inside(denoiser: torch.nn.Module, scope: Scope) -> set[str]:
-    """Names of a scope's weights; none where text and picture share their attention."""
+    """Names of a scope's weights; none where text and picture share attention."""
     try:
         return set(scope_names(denoiser, scope))
     except SafegenError:
@@ -81,7 +81,7 @@ def _check_shapes(before: Weights, after: Weights) -> None:
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    """Whether weights are equal, or one is the other in a lower precision."""
+    """Tell whether weights are equal, or one is the other in a lower precision."""
     if one.shape != other.shape:
         return False
     one, other = one.detach().float(), other.detach().float()
@@ -93,7 +93,7 @@ def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 
 def _other_parts(base: Any, finished: Any) -> Iterator[str]:
-    """Names of the networks beside the denoiser that differ."""
+    """Names of the networks, except the denoiser, that differ."""
     for name, part in base.components.items():
         other = finished.components.get(name)
         if part is denoiser_of(base) or not all(

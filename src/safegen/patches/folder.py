@@ -1,4 +1,4 @@
-"""Writing a hardened pipeline for others to load."""
+"""Writing a hardened pipeline as a diffusers folder."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ def save_pipeline(
     """Write a complete diffusers folder, whole or not at all.
 
     Args:
-        pipeline: to be written; it stays as it is.
-        folder: a new one, or an empty one.
+        pipeline: pipeline to write; it stays as it was.
+        folder: new or empty folder.
         half: write half precision.
-        card: becomes the folder's ``README.md``.
+        card: model card, written as ``README.md``.
 
     Raises:
-        SafegenError: the folder exists and holds something.
+        SafegenError: the folder exists and is not empty.
     """
     refuse_full_folder(folder)
     if half:
@@ -39,7 +39,7 @@ def save_pipeline(
 
 
 def _in_half(pipeline: Any) -> Any:
-    """A copy of a pipeline with networks in half precision."""
+    """Copy a pipeline with its networks in half precision."""
     copied = copy.copy(pipeline)
     for name, part in pipeline.components.items():
         if isinstance(part, torch.nn.Module):
@@ -48,6 +48,6 @@ def _in_half(pipeline: Any) -> Any:
 
 
 def refuse_full_folder(folder: Path) -> None:
-    """Raise an error where ``save_pipeline`` would have to replace something."""
+    """Refuse a folder that ``save_pipeline`` would have to overwrite."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise SafegenError(f"{folder}: exists already; name a new folder or remove it")

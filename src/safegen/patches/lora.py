@@ -1,4 +1,4 @@
-"""LoRA files, in the names that diffusers reads and in those of kohya's scripts and web UIs."""
+"""LoRA files, in the names of diffusers and in those of kohya's scripts and web UIs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from safegen.patches.low_rank import Factors
 from safegen.patches.original_layout import UNetNames
 
 Layout = Literal["diffusers", "kohya"]
-"""``kohya`` loads in A1111, ComfyUI, sd-scripts and diffusers; ``diffusers`` (PEFT's names) in
-diffusers only, and for networks other than UNets as well."""
+"""Names of the weights: ``kohya`` loads in A1111, ComfyUI, sd-scripts and diffusers;
+``diffusers`` (PEFT's names) in diffusers only, but for all networks."""
 GENERATIVE_MODELS = "https://github.com/Stability-AI/generative-models"
 OVERHEAD = 1024
-"""Bytes that the names of one weight's factors take in a file, at most."""
+"""Most bytes that the names of one weight's factors take in a file."""
 
 
 def save_lora(
@@ -36,14 +36,14 @@ def save_lora(
     """Write factors as a LoRA of scale 1.
 
     Args:
-        path: of the file (.safetensors).
-        factors: by weight.
-        layout: of its names.
-        pipeline: the model that the LoRA is for.
-        metadata: what its header says under ``safegen``, as JSON values.
+        path: output file (.safetensors).
+        factors: factors by weight.
+        layout: names of the weights.
+        pipeline: base model of the LoRA.
+        metadata: content of the header's ``safegen``, as JSON values.
 
     Raises:
-        SafegenError: kohya's layout has no names for this network, or the file cannot be written.
+        SafegenError: the network has no names in kohya's layout, or the file cannot be written.
     """
     header = {"format": "pt", "safegen": json.dumps(metadata, sort_keys=True)}
     if layout == "kohya":
@@ -57,22 +57,22 @@ def save_lora(
 
 
 def usual_layout(pipeline: Any) -> Layout:
-    """The layout that most programs load: kohya's, where it has names for the network."""
+    """Choose the layout that most programs load: kohya's, if it has names for the network."""
     return "kohya" if denoiser_name(pipeline) == "unet" else "diffusers"
 
 
 def denoiser_name(pipeline: Any) -> str:
-    """What a pipeline calls its denoiser: ``unet`` or ``transformer``."""
+    """Return the name of a pipeline's denoiser: ``unet`` or ``transformer``."""
     return "unet" if getattr(pipeline, "unet", None) is not None else "transformer"
 
 
 def lora_tensors(
     factors: Mapping[str, Factors], layout: Layout, pipeline: Any
 ) -> dict[str, torch.Tensor]:
-    """The tensors of a LoRA file, by their names in a layout.
+    """Tensors of a LoRA file, by their names in a layout.
 
     Raises:
-        SafegenError: kohya's layout has no names for this network.
+        SafegenError: the network has no names in kohya's layout.
     """
     denoiser = denoiser_name(pipeline)
     if layout == "kohya":
@@ -91,7 +91,7 @@ def lora_tensors(
 
 
 def _kohya(factors: Mapping[str, Factors], unet: Any) -> dict[str, torch.Tensor]:
-    # sd-scripts knows SDXL's modules by their original names only; all others know these as well.
+    # sd-scripts knows SDXL's modules by their original names only; the others know both.
     original = UNetNames(unet).original if _is_xl(unet) else str
     alpha = _alpha(factors)
     tensors = {}
@@ -106,8 +106,8 @@ def _kohya(factors: Mapping[str, Factors], unet: Any) -> dict[str, torch.Tensor]
 
 
 def _alpha(factors: Mapping[str, Factors]) -> float:
-    # Readers scale a product by alpha / rank. diffusers mistakes alphas that differ, so all have
-    # the same one, and the factors make up for it.
+    # Readers scale a product by alpha / rank. diffusers misreads differing alphas, so all are equal
+    # and the factors compensate.
     return float(max(len(a) for a, _ in factors.values()))
 
 
@@ -116,9 +116,9 @@ def _is_xl(unet: Any) -> bool:
 
 
 def _web_ui_header(factors: Mapping[str, Factors], pipeline: Any, concept: str) -> dict[str, str]:
-    """What web UIs and sd-scripts tell a LoRA's base model and size by.
+    """Header entries from which web UIs and sd-scripts read a LoRA's base model and size.
 
-    Entries ``ss_…`` are those of sd-scripts, ``modelspec.…`` those of Stability's ModelSpec 1.0.0.
+    ``ss_…`` are sd-scripts' entries, ``modelspec.…`` those of Stability's ModelSpec 1.0.0.
     """
     config, alpha = pipeline.unet.config, _alpha(factors)
     predicts_v = pipeline.scheduler.config.get("prediction_type") == "v_prediction"
@@ -149,7 +149,7 @@ def _web_ui_header(factors: Mapping[str, Factors], pipeline: Any, concept: str) 
 
 
 def _adapter(factors: Mapping[str, Factors], denoiser: str) -> dict[str, Any]:
-    """The arguments of PEFT's ``LoraConfig`` under which the factors' product is not scaled."""
+    """Arguments of PEFT's ``LoraConfig`` that leave the factors' product unscaled."""
     ranks = {name.removesuffix(".weight"): len(a) for name, (a, _) in factors.items()}
     common = max(ranks.values())
     others = {module: rank for module, rank in ranks.items() if rank != common}

@@ -1,7 +1,7 @@
-"""Patches as products of small matrices: what a LoRA can hold of one, and at what size.
+"""Low-rank patches: what a LoRA can keep of a patch, and at what size.
 
 The best rank-r approximation of a difference D = U S V in the Frobenius norm keeps its r largest
-singular values (Eckart and Young, 1936), and the share of |D|^2 that they have is its energy.
+singular values (Eckart and Young, 1936); their share of |D|^2 is the energy kept.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from safegen.errors import SafegenError
 from safegen.patches.patch import Patch
 
 Ranks = Mapping[str, int]
-"""By weight; one that is not named has rank 0."""
+"""Rank by weight; a missing weight has rank 0."""
 Factors = tuple[torch.Tensor, torch.Tensor]
 """A (rank, in) and B (out, rank), whose product B A is the difference."""
 
 NEGLIGIBLE = 1e-6
-"""Singular values below this share of the largest one are rounding errors."""
+"""Share of the largest singular value below which the others are rounding errors."""
 
 
 @dataclass(frozen=True)
 class Spectrum:
-    """The singular value decomposition of one weight's difference.
+    """Singular value decomposition of one weight's difference.
 
     Attributes:
         left: U (out, k).
-        values: S (k,), falling.
+        values: S (k,), descending.
         right: V (k, in).
     """
 
@@ -40,39 +40,39 @@ class Spectrum:
 
     @classmethod
     def of(cls, difference: torch.Tensor) -> Spectrum:
-        """Of a matrix (out, in), without singular values that are rounding errors."""
+        """Decompose a matrix (out, in), dropping singular values that are rounding errors."""
         left, values, right = torch.linalg.svd(difference.float(), full_matrices=False)
         rank = int((values > NEGLIGIBLE * values[0]).sum())
         return cls(left[:, :rank], values[:rank], right[:rank])
 
     @property
     def full_rank(self) -> int:
-        """The rank of the difference."""
+        """Rank of the difference."""
         return len(self.values)
 
     @property
     def energies(self) -> list[float]:
-        """The squares of the singular values."""
+        """Squares of the singular values."""
         return list(self.values.double().pow(2).tolist())
 
     @property
     def values_a_rank(self) -> int:
-        """Numbers that each further rank takes."""
+        """Size of each further rank, in values."""
         return len(self.left) + self.right.shape[1]
 
     def factors(self, rank: int, dtype: torch.dtype = torch.float32) -> Factors:
-        """The best factors of a rank, of like size, so that neither leaves half precision."""
+        """Best factors of a rank, equal in norm, so that both fit half precision."""
         root = self.values[:rank].sqrt()
         return (root[:, None] * self.right[:rank]).to(dtype), (self.left[:, :rank] * root).to(dtype)
 
 
 @dataclass(frozen=True)
 class LowRankPatch:
-    """A patch taken apart.
+    """Patch with its matrices decomposed.
 
     Attributes:
-        patch: the whole.
-        spectra: of the weights that are matrices, by name.
+        patch: the whole patch.
+        spectra: spectra of the matrices, by name.
     """
 
     patch: Patch
@@ -80,10 +80,10 @@ class LowRankPatch:
 
     @classmethod
     def of(cls, patch: Patch) -> LowRankPatch:
-        """Take a patch apart.
+        """Decompose a patch.
 
         Raises:
-            SafegenError: it changes no matrix.
+            SafegenError: the patch changes no matrix.
         """
         spectra = {
             name: Spectrum.of(difference)
@@ -99,13 +99,13 @@ class LowRankPatch:
 
     @property
     def left_out(self) -> list[str]:
-        """Names of what a LoRA cannot hold: biases, norms, convolutions."""
+        """Names of the weights that a LoRA cannot hold: biases, norms, convolutions."""
         changed = (name for name, value in self.patch.differences.items() if bool(value.any()))
         return sorted(name for name in changed if name not in self.spectra)
 
     @property
     def left_out_energy(self) -> float:
-        """Their share of all the patch changes, in squares."""
+        """Share of the left-out weights in the patch's squared differences."""
         squares = {
             name: float(value.double().pow(2).sum())
             for name, value in self.patch.differences.items()
@@ -114,25 +114,25 @@ class LowRankPatch:
 
     @property
     def full_rank(self) -> int:
-        """The rank from which on nothing of any matrix is lost."""
+        """Rank from which all matrices are exact."""
         return max(spectrum.full_rank for spectrum in self.spectra.values())
 
     def energy(self, ranks: Ranks) -> float:
-        """The share of the matrices' squares that is kept at these ranks."""
+        """Share of the matrices' squares kept at these ranks."""
         parts = {name: spectrum.energies for name, spectrum in self.spectra.items()}
         kept = sum(sum(values[: ranks.get(name, 0)]) for name, values in parts.items())
         return kept / sum(map(sum, parts.values()))
 
     def error(self, ranks: Ranks) -> float:
-        """|D - B A| / |D| over all matrices, the relative error in the Frobenius norm."""
+        """Relative Frobenius error |D - B A| / |D| over all matrices."""
         return sqrt(max(0.0, 1 - self.energy(ranks)))
 
     def size(self, ranks: Ranks) -> int:
-        """Numbers that the factors of these ranks are made of."""
+        """Number of values in the factors of these ranks."""
         return sum(rank * self.spectra[name].values_a_rank for name, rank in ranks.items())
 
     def at_rank(self, rank: int) -> dict[str, int]:
-        """The same rank for all matrices, or their full one where that is lower.
+        """Give all matrices one rank, or their full rank if lower.
 
         Raises:
             SafegenError: the rank is below 1.
@@ -142,7 +142,7 @@ class LowRankPatch:
         return {name: min(rank, each.full_rank) for name, each in self.spectra.items()}
 
     def for_energy(self, share: float) -> dict[str, int]:
-        """Ranks that keep a share of the energy in the least space, each matrix with its own.
+        """Choose the smallest ranks that keep a share of the energy, one per matrix.
 
         Raises:
             SafegenError: the share is not in (0, 1].
@@ -159,10 +159,10 @@ class LowRankPatch:
         return ranks
 
     def for_size(self, numbers: int) -> dict[str, int]:
-        """Ranks that keep the most energy in no more than so many numbers.
+        """Choose the ranks that keep the most energy in at most ``numbers`` values.
 
         Raises:
-            SafegenError: not even one rank fits.
+            SafegenError: not even rank 1 fits.
         """
         smallest = min(each.values_a_rank for each in self.spectra.values())
         if numbers < smallest:
@@ -178,19 +178,19 @@ class LowRankPatch:
         return ranks
 
     def _in_order(self) -> list[tuple[str, float]]:
-        """Every singular value as (weight, energy), from the one that is most worth its space."""
+        """Singular values as (weight, energy), by energy per size, descending."""
         found = [(name, energy) for name, each in self.spectra.items() for energy in each.energies]
         worth = {name: 1 / each.values_a_rank for name, each in self.spectra.items()}
         return sorted(found, key=lambda pair: pair[1] * worth[pair[0]], reverse=True)
 
     def factors(self, ranks: Ranks, dtype: torch.dtype = torch.float32) -> dict[str, Factors]:
-        """The factors of all matrices of a rank above 0."""
+        """Factors of all matrices with a rank above 0."""
         return {
             name: self.spectra[name].factors(rank, dtype) for name, rank in ranks.items() if rank
         }
 
     def approximation(self, ranks: Ranks, dtype: torch.dtype = torch.float32) -> Patch:
-        """What a LoRA of these ranks and this precision does, as a patch."""
+        """Patch equal to a LoRA of these ranks and precision."""
         differences = {
             name: b.float() @ a.float() for name, (a, b) in self.factors(ranks, dtype).items()
         }

@@ -1,7 +1,7 @@
-"""Whole models in one file, in the original layout: what A1111, ComfyUI and others load.
+"""Whole models in one file, in the original layout that A1111, ComfyUI and others load.
 
-The layout is that of CompVis's latent diffusion (SD 1.x), of Stability's SD 2.x, which has the
-text encoder in OpenCLIP's names, and of their SDXL.
+The layout is that of CompVis's latent diffusion (SD 1.x), of Stability's SD 2.x, whose text
+encoder has OpenCLIP's names, and of their SDXL.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Tensors = dict[str, torch.Tensor]
 
 AUTOENCODER = "first_stage_model."
 _STALE = ("modelspec.hash_sha256", "sshs_model_hash", "sshs_legacy_hash")
-"""Header entries of a file that are hashes of the weights it had."""
+"""Header entries with hashes of the file's former weights."""
 _OUTSIDE_BLOCKS = {
     "time_embedding.linear_1": "time_embed.0",
     "time_embedding.linear_2": "time_embed.2",
@@ -77,13 +77,13 @@ _IN_OPEN_CLIP = (
 
 
 class UNetNames:
-    """The original names of a ``UNet2DConditionModel``'s weights.
+    """Original names of a ``UNet2DConditionModel``'s weights.
 
     Args:
-        unet: the network; nothing but its shape is looked at.
+        unet: the network; only its shape matters.
 
     Raises:
-        SafegenError: its blocks have different numbers of layers, which the layout cannot say.
+        SafegenError: its blocks have different numbers of layers, which the layout cannot express.
     """
 
     def __init__(self, unet: Any) -> None:
@@ -97,10 +97,10 @@ class UNetNames:
         self._up_attends = [hasattr(block, "attentions") for block in unet.up_blocks]
 
     def original(self, name: str) -> str:
-        """The original name of a weight, with the prefix it has in a whole checkpoint.
+        """Return the original name of a weight, with its prefix in a whole checkpoint.
 
         Raises:
-            SafegenError: the layout has no place for it.
+            SafegenError: the layout has no such weight.
         """
         module, _, kind = name.rpartition(".")
         if module in _OUTSIDE_BLOCKS:
@@ -118,7 +118,7 @@ class UNetNames:
         return f"{UNET}{place}.{rest.removeprefix('conv.')}"
 
     def _place(self, side: str | None, block: int, part: str, layer: int) -> str:
-        """Where a part of a block stands; blocks are counted through, samplers included."""
+        """Locate a part of a block; blocks are numbered consecutively, samplers included."""
         after = block * (self._layers + 1)
         match side, part:
             case None, "resnets":
@@ -139,7 +139,7 @@ class UNetNames:
 
 
 def single_file_tensors(pipeline: Any) -> Tensors:
-    """All of a pipeline's weights under their original names, in their present precision.
+    """Collect all of a pipeline's weights under their original names, precision kept.
 
     Raises:
         SafegenError: the pipeline is no Stable Diffusion 1.x, 2.x or XL.
@@ -158,12 +158,12 @@ def save_single_file(
 ) -> None:
     """Write a pipeline as one file in the original layout.
 
-    The scheduler's settings, the tokenizer and a safety checker have no place in it.
+    Scheduler settings, tokenizer and safety checker are not part of the layout.
 
     Args:
         pipeline: a Stable Diffusion 1.x, 2.x or XL pipeline.
-        path: of the file (.safetensors).
-        metadata: what its header says under ``safegen``, as JSON values.
+        path: output file (.safetensors).
+        metadata: content of the header's ``safegen``, as JSON values.
         half: write half precision.
 
     Raises:
@@ -181,21 +181,21 @@ def overlay_single_file(
     metadata: Mapping[str, Any],
     half: bool = False,
 ) -> None:
-    """Write a copy of an original-layout file in which only the weights named are replaced.
+    """Copy an original-layout file with only the named weights replaced.
 
-    All else, what no pipeline has included, stays bit for bit; replaced weights keep the file's
+    Everything else, unknown entries included, stays bit for bit; replaced weights keep the file's
     precision.
 
     Args:
-        source: the file that the pipeline was loaded from.
-        pipeline: with the new weights.
-        changed: names of the UNet's weights to replace.
-        path: of the copy.
+        source: file that the pipeline was loaded from.
+        pipeline: pipeline with the new weights.
+        changed: names of the UNet weights to replace.
+        path: output file.
         metadata: as in ``save_single_file``, added to the header.
         half: write half precision instead.
 
     Raises:
-        SafegenError: the source does not have these weights, or the copy cannot be written.
+        SafegenError: the source lacks these weights, or the copy cannot be written.
     """
     names, parameters = UNetNames(pipeline.unet), dict(_weights(pipeline.unet))
     with open_safetensors(source) as file:
@@ -260,7 +260,7 @@ def _autoencoder(vae: Any) -> Tensors:
         if re.search(r"block\.|attentions|samplers", original.replace(".block.", ".")):
             raise SafegenError(_no_place("autoencoder", name))
         if ".attn_1." in original and value.dim() == 2:
-            value = value[:, :, None, None]  # the original's are convolutions
+            value = value[:, :, None, None]  # the original has convolutions
         tensors[AUTOENCODER + original] = value
     return tensors
 
@@ -272,12 +272,12 @@ def _text_encoders(pipeline: Any) -> Tensors:
             return _open_clip(first, "cond_stage_model.model.")
         return _clip(first, "cond_stage_model.transformer.")
     found = _clip(first, "conditioner.embedders.0.transformer.") if first is not None else {}
-    number = 0 if first is None else 1  # the refiner has the second one only
+    number = 0 if first is None else 1  # the refiner has only the second one
     return found | _open_clip(second, f"conditioner.embedders.{number}.model.")
 
 
 def _is_open_clip(encoder: Any) -> bool:
-    # OpenAI's CLIP has the quick form everywhere, OpenCLIP's text towers the exact one.
+    # OpenAI's CLIP uses the quick GELU everywhere, OpenCLIP's text towers the exact one.
     return bool(encoder.config.hidden_act == "gelu")
 
 
@@ -301,13 +301,13 @@ def _open_clip(encoder: Any, prefix: str) -> Tensors:
 
 
 def _text_weights(encoder: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    # Whether the names begin with the wrapper's depends on the version of transformers.
+    # Whether the names start with the wrapper's depends on the version of transformers.
     for name, value in _weights(encoder):
         yield name.removeprefix("text_model."), value
 
 
 def _markers(pipeline: Any) -> Tensors:
-    """The empty tensors by which an SDXL file says that it predicts v, as web UIs know them."""
+    """Make the empty tensors that mark v-prediction in an SDXL file, as web UIs read them."""
     config = pipeline.scheduler.config
     if "text_encoder_2" not in pipeline.components:
         return {}

@@ -1,4 +1,4 @@
-"""A patch: the differences an edit made, applied to a pipeline and taken away again."""
+"""A patch: the weight differences of an edit, applied to a pipeline and removed."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ SCHEMA = Schema(
     tensors={ANY: Entry(FLOATS)},
     optional={"base": dict, "concept": str, "method": str, "settings": dict},
 )
-"""Of patch files; which names and shapes there are is for the model to say."""
+"""Schema of patch files; the model decides which names and shapes are valid."""
 _APPLIED = "_safegen_patches"
 
 
 class DifferentBaseWarning(UserWarning):
-    """A patch was applied to another checkpoint than it was made on."""
+    """A patch was applied to another checkpoint than its base."""
 
 
 @dataclass(frozen=True)
 class Patch:
-    """What an edit changed.
+    """Weight differences of an edit.
 
     Attributes:
-        differences: by parameter name, edited minus original, float32.
+        differences: edited minus original weights by parameter name, float32.
         metadata: base (name, class, fingerprint), concept, settings, seeds, versions, source.
     """
 
@@ -53,19 +53,19 @@ class Patch:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the differences, which tells patches apart."""
+        """SHA-256 of the differences, which identifies the patch."""
         digest = hashlib.sha256()
         for name, value in sorted(self.differences.items()):
             digest.update(name.encode() + tensor_digest(value.contiguous()))
         return digest.hexdigest()
 
     def save(self, path: Path) -> None:
-        """Write as safetensors with the metadata in its header."""
+        """Write the patch as safetensors with the metadata in the header."""
         write_tensors(path, SCHEMA.form, self.differences, self.metadata)
 
     @classmethod
     def load(cls, path: Path) -> Patch:
-        """Read what ``save`` wrote.
+        """Read a patch that ``save`` wrote.
 
         Raises:
             SafegenError: the file is missing, damaged, or no patch.
@@ -79,7 +79,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class _Replaced:
-    """The weights that a patch replaced, by name, and what messages call the patch."""
+    """Weights that a patch replaced, by name, and the patch's name in messages."""
 
     title: str
     originals: dict[str, torch.Tensor]
@@ -87,11 +87,11 @@ class _Replaced:
 
 @dataclass
 class _Applied:
-    """What patches changed on a denoiser.
+    """Patches applied to a denoiser.
 
     Attributes:
-        base: its fingerprint before any.
-        patches: what each replaced, by the patch's digest.
+        base: fingerprint before the first patch.
+        patches: replaced weights by the patch's digest.
     """
 
     base: str
@@ -100,15 +100,15 @@ class _Applied:
 
 @torch.no_grad()
 def apply(pipeline: Any, patch: Patch | str | Path) -> Any:
-    """Add a patch's differences to a pipeline's weights, in place; returns the pipeline.
+    """Add a patch's differences to a pipeline's weights in place; returns the pipeline.
 
-    Several patches can be applied where they change different weights.
+    Several patches can be applied if they change different weights.
 
     Raises:
-        SafegenError: another architecture, or a patch of some of the same weights is applied.
+        SafegenError: the architecture differs, or an applied patch changes the same weights.
 
     Warns:
-        DifferentBaseWarning: the pipeline is another checkpoint than the patch was made on.
+        DifferentBaseWarning: the pipeline is another checkpoint than the patch's base.
     """
     loaded, title = _loaded(patch)
     denoiser = denoiser_of(pipeline)
@@ -131,7 +131,7 @@ def apply(pipeline: Any, patch: Patch | str | Path) -> Any:
 
 @torch.no_grad()
 def remove(pipeline: Any, patch: Patch | str | Path) -> Any:
-    """Put the weights back that were there before ``apply``, bit for bit.
+    """Restore the weights from before ``apply``, bit for bit.
 
     Raises:
         SafegenError: this patch is not applied, though others may be.
@@ -154,11 +154,11 @@ def remove(pipeline: Any, patch: Patch | str | Path) -> Any:
 
 
 def base_of(pipeline: Any, weights: str | None = None) -> dict[str, str]:
-    """What identifies the model that a patch is made on, the same on every machine.
+    """Identify a patch's base model, the same on every machine.
 
     Args:
         pipeline: the model.
-        weights: its denoiser's fingerprint, if it is known.
+        weights: fingerprint of its denoiser, if known.
     """
     denoiser = denoiser_of(pipeline)
     return {
@@ -169,7 +169,7 @@ def base_of(pipeline: Any, weights: str | None = None) -> dict[str, str]:
 
 
 def _loaded(patch: Patch | str | Path) -> tuple[Patch, str]:
-    """A patch, and what messages call it."""
+    """Load a patch, and return it with its name in messages."""
     if not isinstance(patch, Patch):
         return Patch.load(Path(patch)), str(patch)
     concept = patch.metadata.get("concept", "unsafe")
@@ -177,7 +177,7 @@ def _loaded(patch: Patch | str | Path) -> tuple[Patch, str]:
 
 
 def is_patched(pipeline: Any) -> bool:
-    """Whether any patch is applied to the pipeline's denoiser."""
+    """Tell whether any patch is applied to the pipeline's denoiser."""
     return hasattr(denoiser_of(pipeline), _APPLIED)
 
 

@@ -1,1 +1,1 @@
-"""What makes an edit fit: precision, idle parts, lean layers, recomputation, prediction."""
+"""Memory of an edit: precision, idle parts, lean layers, recomputation, prediction."""

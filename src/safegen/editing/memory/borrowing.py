@@ -1,4 +1,4 @@
-"""A network that a training may change as it likes, and that is afterwards as it was."""
+"""A network that a training may change and that is restored afterwards."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _TREES = ("_modules", "_parameters", "_buffers")
 
 
 class Borrowed:
-    """A network as it is now: its layers, weights and buffers, and their attributes.
+    """Snapshot of a network: layers, weights, buffers and attributes.
 
-    Whoever trains weights gives them other storage first (``parameter.data = …``); what is
-    remembered here is no copy.
+    The snapshot copies nothing, so a training first gives its weights other storage
+    (``parameter.data = …``).
 
     Args:
-        network: that will be changed.
-        keep: remember the frozen weights that ``convert_frozen`` turns into another precision, on
-            the processor; otherwise they stay in that precision.
+        network: network to be changed.
+        keep: keep the frozen weights that ``convert_frozen`` converts, on the CPU; otherwise
+            they stay in the new precision.
     """
 
     def __init__(self, network: nn.Module, keep: bool = True) -> None:
@@ -30,13 +30,13 @@ class Borrowed:
         self._keep = keep
 
     def convert_frozen(self, dtype: torch.dtype) -> None:
-        """Turn the weights that take no gradient into another precision."""
+        """Convert the weights without gradients to another precision."""
         for weight in self._weights:
             if not weight.parameter.requires_grad and weight.parameter.dtype != dtype:
                 weight.convert(dtype, self._keep)
 
     def put_back(self) -> None:
-        """Make the network what it was."""
+        """Restore the network."""
         for module, attributes in self._modules:
             vars(module).clear()
             vars(module).update(attributes)
@@ -46,7 +46,7 @@ class Borrowed:
 
 @contextmanager
 def borrowed(network: nn.Module, keep: bool = True) -> Iterator[Borrowed]:
-    """A network in the block; however the block ends, it is then as it was, bit for bit."""
+    """Lend a network to the block; however the block ends, restore it bit for bit."""
     before = Borrowed(network, keep)
     try:
         yield before
@@ -55,7 +55,7 @@ def borrowed(network: nn.Module, keep: bool = True) -> Iterator[Borrowed]:
 
 
 class _Weight:
-    """A parameter's values and gradient, and whether it takes one."""
+    """A parameter's values, gradient and ``requires_grad``."""
 
     def __init__(self, parameter: nn.Parameter) -> None:
         self.parameter = parameter
@@ -69,7 +69,7 @@ class _Weight:
         self.parameter.data = self.parameter.data.to(dtype)
 
     def put_back(self) -> None:
-        self.parameter.grad = None  # one of another precision could not stay
+        self.parameter.grad = None  # a gradient of another precision could not stay
         if self._values is not None:
             self.parameter.data = self._values.to(self._device)
             self.parameter.grad = self._gradient
@@ -77,6 +77,6 @@ class _Weight:
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:
-    """A module's attributes, with copies of the tables of what is in it."""
+    """A module's attributes, with copies of its tables of parts."""
     found = vars(module)
     return {name: dict(value) if name in _TREES else value for name, value in found.items()}

@@ -1,4 +1,4 @@
-"""The components of the memory that an edit takes on its device."""
+"""Components of an edit's memory on its device."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 from safegen.editing.settings import EditSettings
 
 CARDS = (8, 12, 24)
-"""Common sizes of a GPU's memory, in GiB."""
+"""Common sizes of GPU memory, in GiB."""
 RESERVE = 2**30
-"""What a card needs beside tensors: the driver's context, workspaces, fragments."""
+"""Memory beside tensors: the driver's context, workspaces, fragmentation."""
 
 
 @dataclass(frozen=True)
 class EditMemory:
-    """Bytes that an edit takes on its device.
+    """Memory of an edit on its device, in bytes.
 
     Attributes:
-        frozen: the denoiser's weights that are not trained.
-        trained: those that are, in float32.
-        gradients: of the trained weights.
-        optimizer: AdamW's two moments, or Muon's one.
-        average: the moving average of the trained weights.
-        rehearsal: for a rehearsed fine-tuning: AdamW's two moments of all weights, these as they
-            were, and their gradients.
-        activations: what a step takes beside all these at its peak.
+        frozen: frozen weights of the denoiser.
+        trained: trained weights, in float32.
+        gradients: gradients of the trained weights.
+        optimizer: two moments of AdamW, or one of Muon.
+        average: moving average of the trained weights.
+        rehearsal: for a rehearsal, AdamW's two moments, the original values and the gradients
+            of all weights.
+        activations: peak memory of a step beside all these.
     """
 
     frozen: int
@@ -39,21 +39,21 @@ class EditMemory:
 
     @property
     def total(self) -> int:
-        """The peak."""
+        """Peak memory."""
         return sum(getattr(self, field.name) for field in fields(self))
 
     def fits(self, card: int) -> bool:
-        """Whether a card of so many GiB suffices."""
+        """Tell whether a GPU of ``card`` GiB suffices."""
         return self.total + RESERVE <= card * 2**30
 
 
 def rehearsal_bytes(network: torch.nn.Module, settings: EditSettings) -> int:
-    """Bytes that rehearsals take, with all of a network's weights in float32."""
+    """Memory of rehearsals, with all of a network's weights in float32."""
     return 4 * sum(weight_bytes(network)) if settings.rehearsal.share else 0
 
 
 def weight_bytes(network: torch.nn.Module) -> tuple[int, int]:
-    """Bytes of a network's frozen and of its trained weights."""
+    """Bytes of a network's frozen and trained weights."""
     sizes = {True: 0, False: 0}
     for parameter in network.parameters():
         sizes[parameter.requires_grad] += parameter.nbytes

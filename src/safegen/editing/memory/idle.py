@@ -1,4 +1,4 @@
-"""The parts of a pipeline that no training step needs leave its device meanwhile."""
+"""Idle parts of a pipeline leave its device during training."""
 
 from __future__ import annotations
 
@@ -7,17 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 NEEDED_ONCE = ("vae", "text_encoder", "text_encoder_2")
-"""For the latents and for the texts' embeddings."""
+"""Parts used only once, to encode latents and texts."""
 
 
 @contextmanager
 def idle_parts(pipeline: Any, keep: bool) -> Iterator[None]:
-    """In the block, a pipeline's autoencoder and text encoders are not on its device.
+    """Keep a pipeline's autoencoder and text encoders off its device in the block.
 
     Args:
-        pipeline: whose denoiser is trained.
-        keep: let them wait on the processor; otherwise they are given up, and any later use of
-            them is an error.
+        pipeline: pipeline of the trained denoiser.
+        keep: keep them on the CPU; otherwise they are given up, and any later use is an error.
     """
     found = (getattr(pipeline, name, None) for name in NEEDED_ONCE)
     parts = [(part, part.device) for part in found if part is not None]

@@ -1,7 +1,7 @@
-"""Layers that keep less for the backward pass than PyTorch's own, with the same results.
+"""Layers that keep less for the backward pass than PyTorch's, with the same results.
 
-A convolution's input is needed for the gradient of its weight only, yet it is kept whether or not
-the weight is trained. A gated unit, x GELU(y), keeps GELU(y) beside the x and y it is made of.
+PyTorch keeps a convolution's input even if its weight is frozen, though only the weight's
+gradient needs it. A gated unit, x GELU(y), keeps GELU(y) beside the x and y it is made of.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from safegen.models.exchanging import Forward, exchanged_forwards
 from safegen.models.kernels import plain_kernels
 
 SMALL = 100_000_000
-"""Denoisers of fewer weights stay as they are: their layers are so quick that the calls of Python
-and the GELU computed twice would cost more time than the memory is worth."""
+"""Smaller denoisers (in weights) stay as they are: their layers are so quick that Python calls
+and recomputed GELUs would cost more time than the memory is worth."""
 
 
 @contextmanager
 def lean_layers(denoiser: torch.nn.Module) -> Iterator[None]:
-    """In the block, the gated units of a denoiser that is not small, and its convolutions while
-    they are frozen, keep less, unless ``safegen.models.kernels`` says not to."""
+    """Make the gated units and frozen convolutions of a denoiser above ``SMALL`` keep less in the
+    block, unless ``safegen.models.kernels`` says not to."""
     small = sum(parameter.numel() for parameter in denoiser.parameters()) < SMALL
     with exchanged_forwards(() if small or plain_kernels() else (denoiser,), _lean_forward):
         yield
 
 
 def _lean_forward(module: torch.nn.Module) -> Forward | None:
-    """What stands in for a module's own forward; None where that keeps no more than it must."""
+    """Return a module's lean forward; None if its own already keeps the minimum."""
     from diffusers.models.activations import GEGLU
 
     if type(module) is GEGLU:
@@ -76,7 +76,7 @@ class _Gated(torch.autograd.Function):
 
 
 class _Convolution(torch.autograd.Function):
-    """A convolution whose backward pass gives the gradient of its input alone."""
+    """Convolution whose backward pass computes the input's gradient alone."""
 
     @staticmethod
     def forward(
@@ -96,7 +96,7 @@ class _Convolution(torch.autograd.Function):
         stride, padding, dilation, groups = ctx.shape
         found = torch.ops.aten.convolution_backward(
             gradient,
-            gradient.new_empty(ctx.size),  # of which only the size counts
+            gradient.new_empty(ctx.size),  # only its size matters
             weight.to(gradient.dtype),  # as autocast had it
             None, stride, padding, dilation, False, (0, 0), groups, (True, False, False),
         )[0]  # fmt: skip

@@ -1,4 +1,4 @@
-"""In which precision an edit computes and keeps the weights that it leaves alone."""
+"""Precision of an edit's computation and frozen weights."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def frozen_dtype(settings: EditSettings) -> torch.dtype:
 
 
 def autocast(settings: EditSettings, device: torch.device) -> torch.autocast:
-    """The context in which a denoiser computes in the settings' precision."""
+    """Autocast context of the compute precision."""
     enabled = settings.computation.precision != "fp32"
     return torch.autocast(device.type, DTYPES[settings.computation.precision], enabled=enabled)

@@ -1,8 +1,8 @@
-"""How much memory an edit takes, by component: predicted from configurations, and measured.
+"""Memory of an edit by component: predicted from configurations, and measured.
 
-The prediction runs one step on fake tensors, which have sizes and no content, so it takes neither
-the weights nor a device that could hold them. It counts the same tensors as the measurement; what
-neither sees are a device's own context and the workspaces of its kernels.
+The prediction runs one step on fake tensors, which have sizes but no content, so it needs
+neither the weights nor a device that could hold them. It counts the same tensors as the
+measurement; both miss the device's own context and the workspaces of its kernels.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from safegen.models.denoising import predict
 
 
 class AllocatedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the bytes of tensors that are made in the block.
+    """Count the bytes of tensors made in the block.
 
     Attributes:
-        now: of those that are alive.
-        peak: the most that were alive at once.
+        now: bytes of live tensors.
+        peak: most bytes alive at once.
     """
 
     def __init__(self) -> None:
@@ -67,13 +67,13 @@ class AllocatedMemory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def predict_memory(
     denoiser: Any, condition: TextCondition, latent: torch.Size, settings: EditSettings
 ) -> EditMemory:
-    """What an edit would take.
+    """Predict an edit's memory.
 
     Args:
-        denoiser: of which only the class and the configuration count.
-        condition: one text or more, as the denoiser takes them.
+        denoiser: a denoiser; only its class and configuration matter.
+        condition: at least one text, as the denoiser takes it.
         latent: shape of a picture's latent (C, H, W).
-        settings: of the edit.
+        settings: settings of the edit.
     """
     with FakeTensorMode():
         skeleton = type(denoiser).from_config(denoiser.config).eval()
@@ -85,7 +85,7 @@ def predict_memory(
         with AllocatedMemory() as seen:
             step()
             if settings.optimisation.gradient_accumulation > 1:
-                step()  # while the gradients of the first wait
+                step()  # while the first step's gradients exist
         frozen, trained = weight_bytes(skeleton)
         gradients = sum(p.grad.nbytes for p in form.parameters.values() if p.grad is not None)
         moments = predicted_moment_bytes(form.parameters.values(), settings.optimisation)
@@ -95,7 +95,7 @@ def predict_memory(
 
 
 class _Step:
-    """Both halves' forward and backward passes, with those to the adversaries if there are any."""
+    """Forward and backward passes of both halves, those to any adversaries included."""
 
     def __init__(
         self, denoiser: Any, condition: TextCondition, latent: torch.Size, settings: EditSettings
@@ -130,7 +130,7 @@ class _Step:
 
 
 def _blank(condition: TextCondition, count: int) -> TextCondition:
-    """Texts of the same form, without content."""
+    """Make texts of the same form without content."""
 
     def zeros(value: torch.Tensor) -> torch.Tensor:
         return torch.zeros(count, *value.shape[1:], dtype=value.dtype)

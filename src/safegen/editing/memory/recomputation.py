@@ -1,9 +1,9 @@
-"""Gradient checkpointing: less memory for activations, at the price of computing some twice.
+"""Gradient checkpointing: less memory for activations, more computation.
 
-What the backward pass needs of a block is not kept but computed again when its turn comes.
-``full`` computes the whole block again. ``selective`` keeps the results that took many
-multiply-adds a number (convolutions, long matrix products, attention over many tokens) and
-computes only the cheap ones again, which take most of the memory.
+The backward pass recomputes a block's activations instead of keeping them. ``full`` recomputes
+the whole block. ``selective`` keeps results that took many multiply-adds per number
+(convolutions, long matrix products, attention over many tokens) and recomputes only the cheap
+ones, which take most of the memory.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from safegen.models.kernels import plain_kernels
 
 @contextmanager
 def recomputation(denoiser: Any, how: GradientCheckpointing) -> Iterator[None]:
-    """In the block, the denoiser's backward pass recomputes what it does not keep.
+    """Recompute activations in the denoiser's backward pass within the block.
 
-    With ``safegen.models.kernels`` switched off, ``selective`` recomputes whole blocks.
+    With plain kernels (``safegen.models.kernels``), ``selective`` recomputes whole blocks.
 
     Raises:
-        SafegenError: the architecture has no blocks that can be recomputed.
+        SafegenError: the architecture has no blocks to recompute.
     """
     if how == "none":
         yield

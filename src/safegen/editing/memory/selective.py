@@ -1,6 +1,6 @@
-"""Selective recomputation: the results that took many multiply-adds a number are kept.
+"""Selective recomputation: keeps results that took many multiply-adds per number.
 
-It sees each operator of a block through interfaces of PyTorch's that are not public.
+It intercepts each operator of a block through private interfaces of PyTorch.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from torch.utils._pytree import tree_map_only
 from torch.utils.checkpoint import checkpoint
 
 WORTH_KEEPING = 1024
-"""Multiply-adds that a number must have taken to be kept by ``selective``."""
+"""Multiply-adds per number from which ``selective`` keeps a result."""
 
 aten = torch.ops.aten
 _CONVOLUTIONS = (aten.convolution.default,)
 _PRODUCTS = {aten.mm.default: 0, aten.bmm.default: 0, aten.addmm.default: 1}
-"""Matrix products, with the place of their first factor."""
+"""Matrix products, with the index of their first factor."""
 _ATTENTIONS = (
     aten._scaled_dot_product_flash_attention_for_cpu.default,
     aten._scaled_dot_product_flash_attention.default,
@@ -30,14 +30,14 @@ _ATTENTIONS = (
 
 
 def selective(block: Callable[..., Any], *arguments: Any) -> Any:
-    """A block's results; its backward pass computes what was cheap again."""
+    """Run a block; its backward pass recomputes the cheap results."""
     kept: list[Any] = []
     modes = functools.partial(_modes, kept)
     return checkpoint(block, *arguments, use_reentrant=False, context_fn=modes)
 
 
 def multiply_adds(function: Any, arguments: tuple[Any, ...]) -> int:
-    """Multiply-adds for each number that an operator computes; 0 if it is none that multiplies."""
+    """Multiply-adds per number of an operator's result; 0 without products."""
     if function in _CONVOLUTIONS:
         return int(arguments[1][0].numel())
     if function in _PRODUCTS:
@@ -52,7 +52,7 @@ def _modes(kept: list[Any]) -> tuple[_Keep, _Reuse]:
 
 
 class _Keep(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keeps the results that are dear, in their order."""
+    """Keep the expensive results, in order."""
 
     def __init__(self, kept: list[Any]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -69,10 +69,10 @@ class _Keep(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Reuse(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Gives the kept results again, from the first on each time it is entered.
+    """Return the kept results again, from the first on each entry.
 
-    Unlike ``torch.utils.checkpoint.create_selective_checkpoint_contexts`` it bears more than one
-    backward pass, which the adversaries of an edit need.
+    It supports several backward passes, which the adversaries need, unlike
+    ``torch.utils.checkpoint.create_selective_checkpoint_contexts``.
     """
 
     def __init__(self, kept: list[Any]) -> None:
@@ -95,7 +95,7 @@ class _Reuse(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class _Version:
-    """A result as it was: later changes in place would make the recomputation wrong."""
+    """Version of a result: a later change in place would falsify the recomputation."""
 
     def __init__(self, value: torch.Tensor) -> None:
         self._value = value.detach()
