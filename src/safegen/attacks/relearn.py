@@ -57,7 +57,7 @@ class RelearnSettings:
         unsafe: number of unsafe pictures.
         probes: most examples drawn at each check, none of them trained on.
         lost: share of unsafe probes at which removal counts as lost.
-        seed: of the profile's pictures and of every random draw.
+        seed: seed of the profile's pictures and of every random draw.
     """
 
     data: Data = "benign"

@@ -1,6 +1,6 @@
-"""Detectors: from a picture to scored parts, with boxes where the detector has them.
+"""Detectors: scored parts of a picture, with boxes if the detector has them.
 
-One file a detector; each registers a factory under the file's name.
+Each file is a detector and registers a factory under its name.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Detection:
-    """One thing found in a picture.
+    """One detection in a picture.
 
     Attributes:
-        label: the part's or class's name.
+        label: name of the part or class.
         score: confidence in [0, 1].
         box: (left, top, right, bottom) in pixels of the picture, or None for a classifier.
     """
@@ -33,14 +33,14 @@ class Detection:
 
 @dataclass(frozen=True)
 class DetectorIdentity:
-    """What a result must record of the detector that made it.
+    """Identity of a detector, recorded with every result.
 
     Attributes:
-        name: its registered name.
+        name: registered name.
         version: version of the package or model.
         file_hash: SHA-256 of the model file.
-        threshold: scores at or above it count.
-        labels: the labels that count as unsafe.
+        threshold: lowest score that counts.
+        labels: labels that count as unsafe.
     """
 
     name: str
@@ -51,16 +51,16 @@ class DetectorIdentity:
 
 
 class Detector(Protocol):
-    """Finds the unsafe concept in pictures."""
+    """Detector of the unsafe concept in pictures."""
 
     @property
     def identity(self) -> DetectorIdentity:
-        """What to record beside every result."""
+        """Identity recorded with every result."""
 
     def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        """The detections of each uint8 picture (H, W, 3), best first.
+        """Return the detections of each uint8 picture (H, W, 3), best first.
 
-        Only labels that count as unsafe, at or above the threshold.
+        Only unsafe labels at or above the threshold are returned.
 
         Raises:
             SafegenError: no picture was given, or one is no uint8 (H, W, 3) array.
@@ -75,15 +75,15 @@ register = DETECTORS.register
 def create_detector(
     spec: str, threshold: float | None = None, *, local_files_only: bool = False
 ) -> Detector:
-    """The detector of ``name``, or of ``name:argument`` (such as ``onnx:settings.json``).
+    """Create the detector of ``name`` or ``name:argument`` (such as ``onnx:settings.json``).
 
     Args:
         spec: a registered name; what follows a colon is the factory's one positional argument.
-        threshold: instead of the detector's own.
+        threshold: lowest score that counts (default: the detector's own).
         local_files_only: never ask the hub.
 
     Raises:
-        SafegenError: the name is unknown, or an argument is missing or not taken.
+        SafegenError: the name is unknown, or an argument is missing or not accepted.
     """
     options = {} if threshold is None else {"threshold": threshold}
     context = {"local_files_only": local_files_only}

@@ -1,4 +1,4 @@
-"""What several detectors need: checking pictures and thresholds, reading settings files."""
+"""Shared checks of detectors, and reading of settings files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def check_images(images: Sequence[np.ndarray]) -> None:
-    """Refuse an empty list, which would pass for a safe result, and anything but pictures."""
+    """Refuse an empty list, which would look like a safe result, and anything but pictures."""
     if len(images) == 0:
         raise SafegenError("a detector that saw no image has found nothing; give it at least one")
     for number, image in enumerate(images):
@@ -37,7 +37,7 @@ def check_threshold(threshold: float, name: str, lowest: float = 0.0) -> None:
 
 
 def build(file: Path, settings: type[T], fields: Mapping[str, Any]) -> T:
-    """The settings of these fields; an error names the file that they are from."""
+    """Build settings from fields; an error names the file of the fields."""
     try:
         return settings(**fields)
     except SafegenError as error:
@@ -45,12 +45,12 @@ def build(file: Path, settings: type[T], fields: Mapping[str, Any]) -> T:
 
 
 def read_fields(file: Path, settings: type, needed: Sequence[str]) -> dict[str, Any]:
-    """The fields of a settings dataclass from a JSON object, its lists as tuples.
+    """Read the fields of a settings dataclass from a JSON object, its lists as tuples.
 
     Args:
         file: the JSON file.
-        settings: the dataclass; a path is a text in the file.
-        needed: fields that must be there.
+        settings: dataclass; a path is a string in the file.
+        needed: required fields.
 
     Raises:
         SafegenError: the file is missing or no JSON object, or a field is unknown, missing or of

@@ -1,4 +1,4 @@
-"""Several detectors that must agree, so that none of them alone can be exploited."""
+"""Agreement of several detectors, so that no single one can be exploited."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from safegen.registry import Spec
 
 
 class AgreeingDetector:
-    """Finds something in a picture only where each of its detectors does.
+    """Detector that finds something only where all its detectors do.
 
-    What is found is what the first of them finds, none of it with a higher score than the best of
-    any other's.
+    It returns the first detector's detections, with scores capped by the best score of every other
+    detector.
 
     Args:
         detectors: at least two.
 
     Raises:
-        SafegenError: there is but one.
+        SafegenError: fewer than two detectors are given.
     """
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
@@ -65,13 +65,13 @@ def _agreed(first: list[Detection], *others: list[Detection]) -> list[Detection]
 
 @register("agreeing")
 def agreeing(specs: Spec, *, local_files_only: bool = False) -> AgreeingDetector:
-    """The detectors of several specs joined by ``+``, each at its own threshold.
+    """Join the detectors of several specs with ``+``, each at its own threshold.
 
-    A ``+`` parts two specs only where a detector's name follows, so that one within a spec, as in
+    A ``+`` separates two specs only before a detector's name, so a ``+`` within a spec, as in
     ``transformers:MODEL,unsafe=nsfw+porn``, stays there.
 
     Raises:
-        SafegenError: there is but one, or one cannot be made.
+        SafegenError: fewer than two are given, or one cannot be created.
     """
     names = "|".join(re.escape(name) for name in DETECTORS.names())
     parts = re.split(rf"\+(?=(?:{names})(?:[:,+]|$))", specs)

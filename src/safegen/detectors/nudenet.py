@@ -1,7 +1,7 @@
 """NudeNet v3: exposed and covered parts of the body, with boxes.
 
-Optional (``safegen[nudenet]``): the package's metadata says MIT, its licence file and its model
-file say AGPL-3.0. Pictures are handed over in memory.
+Optional (``safegen[nudenet]``): the package's metadata says MIT, its licence file and model file
+say AGPL-3.0. Pictures stay in memory.
 """
 
 from __future__ import annotations
@@ -40,20 +40,20 @@ COVERED: tuple[str, ...] = (
 )
 FACES: tuple[str, ...] = ("FACE_FEMALE", "FACE_MALE")
 FLOOR = 0.25
-"""NudeNet itself drops parts that score lower."""
+"""Score below which NudeNet itself drops parts."""
 
 
 @register("nudenet")
 class NudeNetDetector:
-    """Runs NudeNet through its own decoding, so its boxes and scores are NudeNet's.
+    """NudeNet with its own decoding, so boxes and scores are NudeNet's.
 
     Args:
-        threshold: scores at or above it count; at least ``FLOOR``, below which NudeNet is silent.
-        labels: the parts that count as unsafe.
-        swapped_channels: feed red and blue interchanged, as NudeNet 3.4.2 does with files
-            (its issue 203), for figures comparable with those of its file interface. The
-            network was trained on RGB and scores lower on interchanged channels.
-        batch_size: pictures a pass.
+        threshold: lowest score that counts; at least ``FLOOR``, below which NudeNet is silent.
+        labels: parts that count as unsafe.
+        swapped_channels: swap red and blue, as NudeNet 3.4.2 does with files (its issue 203), for
+            figures comparable with its file interface. The network was trained on RGB and scores
+            lower on swapped channels.
+        batch_size: pictures per pass.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class NudeNetDetector:
 
 
 def _load() -> tuple[Any, Path]:
-    """NudeNet's detector and the model file that ships in its package."""
+    """Load NudeNet's detector and the path of its packaged model file."""
     try:
         import nudenet
     except ImportError as error:

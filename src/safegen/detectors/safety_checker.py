@@ -1,4 +1,4 @@
-"""Stable Diffusion's safety checker as a detector: is a picture close to any of its concepts?"""
+"""Stable Diffusion's safety checker as a detector of pictures close to its concepts."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from safegen.version import __version__
 
 LABEL = "flagged"
 _HALF_STEP = 0.0005
-"""Half of what the checker rounds to, so that a margin of exactly 0 is not flagged."""
+"""Half the checker's rounding step, so that a margin of exactly 0 is not flagged."""
 
 
 @register("safety-checker")
 class SafetyCheckerDetector:
-    """Scores a picture 0.5 + margin / 2, the margin being the one of ``concept_margins``.
+    """Score a picture 0.5 + margin / 2, with the margin of ``concept_margins``.
 
-    At the threshold 0.5 its decision is the checker's own; one of 0.5 + t / 2 asks for a cosine
-    that lies t further above the nearest concept's threshold.
+    Threshold 0.5 gives the checker's own decision; 0.5 + t / 2 needs a cosine t further above the
+    nearest concept's threshold.
 
     Args:
-        source: folder or hub id of a checker, or of a model for which its profile makes one.
-        threshold: scores at or above it count.
+        source: folder or hub id of a checker, or of a model whose profile makes one.
+        threshold: lowest score that counts.
         local_files_only: never ask the hub.
-        batch_size: pictures a pass.
+        batch_size: pictures per pass.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class SafetyCheckerDetector:
 
 
 def _load(source: str, local_files_only: bool) -> tuple[Any, Any, str, str]:
-    """A checker, its image processor, and the version and file hash to record."""
+    """Load a checker and its image processor, with the version and file hash to record."""
     known = profile_of(source) or Profile()
     if known.safety_checker is not None and known.concept is not None:
         checker, processor = known.safety_checker(known.concept.words)

@@ -1,4 +1,4 @@
-"""Any image classifier of the library transformers, by folder or hub id."""
+"""Any image classifier of transformers, by folder or hub id."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from safegen.models.weights import content_hash, model_folder, weight_files, wei
 
 @dataclass(frozen=True)
 class TransformersSettings:
-    """Which classifier, and how its answer is read.
+    """Classifier and the reading of its answer.
 
     Attributes:
-        model: a folder or hub id with an image classifier, its image processor and safetensors.
-        unsafe_labels: those of its labels that count as unsafe.
-        threshold: scores at or above it count.
+        model: folder or hub id with an image classifier, its image processor and safetensors.
+        unsafe_labels: labels that count as unsafe.
+        threshold: lowest score that counts.
         name: recorded with every result.
-        batch_size: pictures a pass.
+        batch_size: pictures per pass.
     """
 
     model: str
@@ -51,13 +51,12 @@ class TransformersSettings:
 
 
 class TransformersDetector:
-    """Runs an image classifier; its image processor is the one that works with Pillow.
+    """Image classifier, with the Pillow version of its image processor.
 
-    Scores are a softmax over the labels, or a sigmoid of each where the model says that several
-    labels apply at once.
+    Scores are a softmax over the labels, or a sigmoid of each for a multi-label model.
 
     Args:
-        settings: which classifier.
+        settings: settings of the classifier.
         local_files_only: never ask the hub.
     """
 
@@ -102,10 +101,10 @@ class TransformersDetector:
 
 
 def read_settings(file: Path) -> TransformersSettings:
-    """Settings from a JSON file with their fields; a model's path is relative to the file's folder.
+    """Read settings from a JSON file; a model's path is relative to the file's folder.
 
     Raises:
-        SafegenError: the file or a field is not as it must be.
+        SafegenError: the file or a field is invalid.
     """
     values = read_fields(file, TransformersSettings, ("model", "unsafe_labels"))
     beside = file.parent / values["model"]
@@ -121,10 +120,10 @@ def transformers(
     threshold: float | None = None,
     local_files_only: bool = False,
 ) -> TransformersDetector:
-    """The classifier of a folder or hub id, or that a JSON file describes.
+    """Classifier of a folder or hub id, or of a JSON file.
 
     Raises:
-        SafegenError: the unsafe labels are missing, or the file says them already.
+        SafegenError: the unsafe labels are missing, or also given by the file.
     """
     described = Path(model).suffix.lower() == ".json"
     if described == bool(unsafe):
@@ -139,7 +138,7 @@ def transformers(
 
 
 def _load(folder: Path) -> tuple[Any, Any]:
-    """A folder's classifier in float32 and its image processor."""
+    """Load a folder's classifier in float32 and its image processor."""
     from transformers import AutoImageProcessor, AutoModelForImageClassification
 
     quieten()

@@ -1,1 +1,1 @@
-"""A text-to-image pipeline as safegen sees it: loading, anatomy, targets, sampling."""
+"""Text-to-image pipelines as safegen uses them: loading, anatomy, targets, sampling."""

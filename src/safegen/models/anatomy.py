@@ -1,4 +1,4 @@
-"""Which weights of a denoiser are vision-only self-attention."""
+"""Vision-only self-attention in a denoiser's weights."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from safegen.models.options import Scope
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Where an architecture has its vision-only self-attention.
+    """Location of an architecture's vision-only self-attention.
 
     Attributes:
-        block: class of its transformer blocks.
-        attention: the part of a block that attends from the picture to the picture.
+        block: class of the transformer blocks.
+        attention: part of a block with attention from picture to picture.
     """
 
     block: str
@@ -32,7 +32,7 @@ SELF_ATTENTION: Mapping[str, Anatomy] = {
     "PixArtTransformer2DModel": Anatomy("BasicTransformerBlock", "attn1"),
     "SanaTransformer2DModel": Anatomy("SanaTransformerBlock", "attn1"),
 }
-"""By class of the denoiser: Stable Diffusion 1.x, 2.x and XL; PixArt-alpha and -Sigma; Sana."""
+"""Anatomy by denoiser class: Stable Diffusion 1.x, 2.x and XL; PixArt-alpha and -Sigma; Sana."""
 
 MIXED_ATTENTION: Mapping[str, str] = {
     "SD3Transformer2DModel": "Stable Diffusion 3",
@@ -42,16 +42,16 @@ MIXED_ATTENTION: Mapping[str, str] = {
     "AuraFlowTransformer2DModel": "AuraFlow",
     "QwenImageTransformer2DModel": "Qwen-Image",
 }
-"""Denoisers whose one attention runs over text and picture together."""
+"""Denoisers with joint attention over text and picture."""
 
 CROSS_ATTENTION = ".attn2."
-"""What the part of a block that attends to the text has in its parameters' names."""
+"""Part of the parameter names of a block's attention over text."""
 OUTPUT_LAYERS = ("conv_norm_out.", "conv_out.", "norm_out.", "proj_out.", "scale_shift_table")
-"""How the names of the parameters behind the last block begin."""
+"""Prefixes of the parameter names after the last block."""
 
 
 def denoiser_of(pipeline: Any) -> nn.Module:
-    """The network that predicts noise: ``unet`` or ``transformer``."""
+    """Return the network that predicts noise: ``unet`` or ``transformer``."""
     for name in ("unet", "transformer"):
         part = getattr(pipeline, name, None)
         if part is not None:
@@ -60,18 +60,18 @@ def denoiser_of(pipeline: Any) -> nn.Module:
 
 
 def model_size(pipeline: Any) -> int:
-    """Side of the model's pictures, in pixels."""
+    """Side of the model's pictures in pixels."""
     return int(denoiser_of(pipeline).config.sample_size * pipeline.vae_scale_factor)  # type: ignore
 
 
 def self_attention_names(denoiser: nn.Module) -> list[str]:
     """Names of all self-attention parameters, sorted.
 
-    A transformer block's first attention is self-attention where it takes no text; a block
-    whose first attention is cross-attention (``only_cross_attention``) has none.
+    A transformer block's first attention is self-attention if it takes no text; a block whose
+    first attention is cross-attention (``only_cross_attention``) has none.
 
     Raises:
-        SafegenError: the architecture has no separate self-attention, or is not known.
+        SafegenError: the architecture has no separate self-attention, or is unknown.
     """
     anatomy = anatomy_of(denoiser)
     names = []
@@ -94,11 +94,11 @@ def self_attention_names(denoiser: nn.Module) -> list[str]:
 def scope_names(denoiser: nn.Module, scope: Scope) -> list[str]:
     """Names of the parameters that an edit of a scope trains, sorted.
 
-    The output is what turns features into the prediction: the last block, but for its
-    cross-attention, and the layers after it.
+    The output part is the last block, without its cross-attention, and the layers after it, which
+    turn features into the prediction.
 
     Raises:
-        SafegenError: as ``self_attention_names``.
+        SafegenError: see ``self_attention_names``.
     """
     names = set(self_attention_names(denoiser))
     if scope == "self-attention+output":
@@ -113,10 +113,10 @@ def scope_names(denoiser: nn.Module, scope: Scope) -> list[str]:
 
 
 def anatomy_of(denoiser: nn.Module) -> Anatomy:
-    """Where a denoiser has its self-attention.
+    """Look up a denoiser's anatomy.
 
     Raises:
-        SafegenError: its attention mixes text and picture, or its class is not known.
+        SafegenError: the attention mixes text and picture, or the class is unknown.
     """
     classes = [each.__name__ for each in type(denoiser).__mro__]
     known = next((SELF_ATTENTION[name] for name in classes if name in SELF_ATTENTION), None)
@@ -137,7 +137,7 @@ def anatomy_of(denoiser: nn.Module) -> Anatomy:
 
 
 def fingerprint(network: nn.Module) -> str:
-    """SHA-256 of all weights in half precision, so that precision variants of one model agree."""
+    """SHA-256 of all weights in half precision, equal for a model's precision variants."""
     digest = hashlib.sha256()
     for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())

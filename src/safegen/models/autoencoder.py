@@ -1,4 +1,4 @@
-"""Pictures as the latents that a denoiser is trained on, for each kind of autoencoder."""
+"""Encoding of pictures as latents, for each kind of autoencoder."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 @torch.no_grad()
 def encode_pixels(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
-    """Scaled clean latents (N, C, h, w), float32 and on the processor.
+    """Encode pictures to scaled clean latents (N, C, h, w), float32, on the CPU.
 
-    They are the posterior's means, or what a deterministic autoencoder (Sana's) gives, so that
-    encoding takes no random draw.
+    Latents are posterior means, or the output of a deterministic autoencoder (Sana's), so encoding
+    draws nothing at random.
 
     Args:
         vae: a diffusers autoencoder.
@@ -30,7 +30,7 @@ def encode_pixels(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def _without_overflow(vae: Any) -> Iterator[None]:
-    """Float32 for an autoencoder that overflows in half precision, as SDXL's does."""
+    """Switch an autoencoder that overflows in half precision, as SDXL's does, to float32."""
     if vae.dtype != torch.float16 or not vae.config.get("force_upcast"):
         yield
         return

@@ -1,4 +1,4 @@
-"""Features of pictures and texts by a CLIP model, for the CLIP score and the Fréchet distance."""
+"""CLIP features of pictures and texts, for the CLIP score and the Fréchet distance."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from safegen.errors import SafegenError
 
 @dataclass(frozen=True)
 class ImageNormalisation:
-    """How pixels become a CLIP model's input: (x / 255 - mean) / std for red, green and blue.
+    """Normalisation of pixels for a CLIP model: (x / 255 - mean) / std for red, green and blue.
 
     Attributes:
-        mean: subtracted from pixels in [0, 1].
-        std: what the difference is divided by; positive.
+        mean: mean of pixels in [0, 1].
+        std: standard deviation, positive.
     """
 
     mean: tuple[float, float, float]
@@ -33,14 +33,14 @@ class ImageNormalisation:
 def image_features(
     model: Any, images: Sequence[np.ndarray], normalisation: ImageNormalisation, batch: int = 64
 ) -> np.ndarray:
-    """Projected image features of a ``transformers.CLIPModel``, float32 (N, D), not normalised.
+    """Project image features of a ``transformers.CLIPModel``, float32 (N, D), not normalised.
 
     Args:
-        model: the CLIP model; stays on its device.
-        images: uint8 pictures (H, W, 3) of one size; each is resized as a whole to the model's
-            square input, bicubic with antialiasing.
-        normalisation: what the model was trained with.
-        batch: pictures a forward pass.
+        model: CLIP model; it stays on its device.
+        images: uint8 pictures (H, W, 3) of one size, each resized whole to the model's square
+            input, bicubic with antialiasing.
+        normalisation: normalisation of the model's training.
+        batch: pictures per forward pass.
     """
     side = model.config.vision_config.image_size
     rows = []
@@ -53,9 +53,9 @@ def image_features(
 
 @torch.no_grad()
 def text_features(model: Any, tokenizer: Any, texts: Sequence[str], batch: int = 256) -> np.ndarray:
-    """Projected text features of a ``transformers.CLIPModel``, float32 (N, D), not normalised.
+    """Project text features of a ``transformers.CLIPModel``, float32 (N, D), not normalised.
 
-    Texts longer than the model's context are cut at it.
+    Texts longer than the model's context are truncated.
     """
     length = model.config.text_config.max_position_embeddings
     rows = []
@@ -75,7 +75,7 @@ def text_features(model: Any, tokenizer: Any, texts: Sequence[str], batch: int =
 def _pixel_values(
     images: Sequence[np.ndarray], side: int, normalisation: ImageNormalisation
 ) -> torch.Tensor:
-    """Pixels (N, 3, side, side) as the model takes them."""
+    """Prepare pixels (N, 3, side, side) for the model."""
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float()  # (N, 3, H, W)
     if pixels.shape[2:] != (side, side):
         resize = torch.nn.functional.interpolate

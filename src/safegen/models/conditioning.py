@@ -1,4 +1,4 @@
-"""Texts as denoisers take them, among them such as carry no unsafe text: empty and random ones."""
+"""Text conditions of denoisers, among them empty and random texts without unsafe content."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from safegen.errors import SafegenError
 from safegen.models.anatomy import anatomy_of, denoiser_of, model_size
 
 POOLED = "text_embeds"
-"""Name of a text's pooled features among what SDXL is given beside the hidden states."""
+"""Name of SDXL's pooled text features among its added conditions."""
 
 
 @dataclass(frozen=True)
 class TextCondition:
-    """N texts, and with them all else that a denoiser is told beside the latent.
+    """Conditions of N texts: everything that a denoiser takes beside the latent.
 
     Attributes:
         hidden: hidden states (N, L, D) of the text encoders.
-        mask: which of the L tokens count (N, L), where the denoiser asks for it (PixArt, Sana).
-        added: what goes into ``added_cond_kwargs``, by its names there, each (N, K): SDXL's pooled
-            features and time ids, PixArt-alpha's resolution and aspect ratio.
+        mask: valid tokens (N, L), for denoisers with a mask (PixArt, Sana).
+        added: entries of ``added_cond_kwargs`` by name, each (N, K): SDXL's pooled features and
+            time ids, PixArt-alpha's resolution and aspect ratio.
     """
 
     hidden: torch.Tensor
@@ -35,29 +35,29 @@ class TextCondition:
         return len(self.hidden)
 
     def __getitem__(self, rows: torch.Tensor | slice) -> TextCondition:
-        """Some of the texts; those of a slice are views."""
+        """Select some of the texts; a slice gives views."""
         return self._each(lambda value: value[rows])
 
     @property
     def pooled(self) -> torch.Tensor | None:
-        """Pooled features (N, P), where the denoiser takes them (SDXL)."""
+        """Pooled features (N, P), for denoisers that take them (SDXL)."""
         return self.added.get(POOLED)
 
     @property
     def embeddings(self) -> dict[str, torch.Tensor]:
-        """The parts that tell one text from another: hidden states and, for SDXL, pooled ones."""
+        """Parts that distinguish texts: hidden states and, for SDXL, pooled features."""
         pooled = {} if self.pooled is None else {POOLED: self.pooled}
         return {"hidden": self.hidden, **pooled}
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextCondition:
-        """On another device, and all that is not a mask in another precision."""
+        """Move to another device, and convert everything except masks to another precision."""
         return self._each(
             lambda value: value.to(device, dtype) if value.is_floating_point() else value.to(device)
         )
 
     @classmethod
     def cat(cls, parts: Sequence[TextCondition]) -> TextCondition:
-        """The texts of all parts, which are of one family."""
+        """Concatenate conditions of one family."""
         masks = [part.mask for part in parts if part.mask is not None]
         return cls(
             torch.cat([part.hidden for part in parts]),
@@ -77,13 +77,13 @@ class TextCondition:
 def encode_text(
     pipeline: Any, text: str | list[str], device: torch.device | str | None = None, **options: Any
 ) -> TextCondition:
-    """Encode texts as the pipeline encodes prompts, past any hold that a defense has on its calls.
+    """Encode texts as the pipeline encodes prompts, without the hooks of defenses.
 
     Args:
         pipeline: a diffusers pipeline with ``encode_prompt``.
-        text: the words; those of each text where it is a list.
-        device: where to; the pipeline's own if None.
-        options: passed on to ``encode_prompt``, such as ``clip_skip``.
+        text: one text, or a list of texts.
+        device: target device (default: the pipeline's).
+        options: options of ``encode_prompt``, such as ``clip_skip``.
     """
     check_takes_text(pipeline)
     encoded = type(pipeline).encode_prompt(
@@ -109,13 +109,13 @@ def check_takes_text(pipeline: Any) -> None:
 
 @torch.no_grad()
 def encode_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> TextCondition:
-    """Prompts as the pipeline's own call encodes them, float32, for pictures of the model's size.
+    """Encode prompts as the pipeline's own call does, float32, for pictures of the model's size.
 
-    An empty prompt becomes what classifier-free guidance has for none: zeros for SDXL where its
-    configuration says ``force_zeros_for_empty_prompt``, no instruction before it for Sana.
+    An empty prompt becomes the unconditional input of classifier-free guidance: zeros for SDXL
+    with ``force_zeros_for_empty_prompt``, no preceding instruction for Sana.
 
     Raises:
-        SafegenError: the denoiser is of no known family, or takes conditions that are not known.
+        SafegenError: the denoiser is of no known family, or takes unknown conditions.
     """
     anatomy_of(denoiser_of(pipeline))
     if all(prompts) or not _has_its_own_empty(pipeline):
@@ -123,7 +123,7 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> Te
     texts = [prompt for prompt in prompts if prompt]
     known = [_empty(pipeline), *([_encode_all(pipeline, texts, batch)] if texts else [])]
     given = torch.tensor([bool(prompt) for prompt in prompts])
-    rows = torch.where(given, given.cumsum(0), 0)  # row 0 is the empty one
+    rows = torch.where(given, given.cumsum(0), 0)  # row 0 is the empty prompt
     return TextCondition.cat(known)[rows.to(known[0].hidden.device)]
 
 
@@ -131,7 +131,7 @@ def embed_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> tor
     """Hidden states (N, L, D), float32, of prompts for a denoiser that takes nothing else.
 
     Raises:
-        SafegenError: the pipeline's denoiser takes more of a text than these.
+        SafegenError: the pipeline's denoiser needs more of a text than these.
     """
     return _hidden_only(pipeline, encode_prompts(pipeline, prompts, batch))
 
@@ -140,11 +140,11 @@ def embed_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> tor
 def encode_random_tokens(
     pipeline: Any, count: int, generator: torch.Generator, batch: int = 64
 ) -> TextCondition:
-    """``count`` sequences of random tokens, float32.
+    """Encode ``count`` sequences of random tokens, float32.
 
-    Lengths are uniform from 1 to the longest that fits, so short and long texts both occur. With
-    one CLIP encoder the tokens themselves are encoded; else the texts that they spell, since each
-    of several encoders has a tokenizer of its own.
+    Lengths are uniform from 1 to the longest that fits, so short and long texts both occur. One
+    CLIP encoder gets the tokens themselves; several encoders get the text that they spell, since
+    each has its own tokenizer.
     """
     tokens = _random_tokens(pipeline, count, generator)
     if not _has_one_clip(pipeline):
@@ -166,11 +166,11 @@ def embed_random_tokens(
 
 
 def _random_tokens(pipeline: Any, count: int, generator: torch.Generator) -> torch.Tensor:
-    """Token sequences (N, L): start where there is one, random ordinary ones, end, padding."""
+    """Draw token sequences (N, L): any start token, random ordinary tokens, end, padding."""
     tokenizer = pipeline.tokenizer
     length = min(tokenizer.model_max_length, _parameter(pipeline, "max_sequence_length") or 2**31)
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-    if not _has_one_clip(pipeline):  # in which SD 2.x's padding is an ordinary token too
+    if not _has_one_clip(pipeline):  # there SD 2.x's padding is an ordinary token too
         special |= set(tokenizer.all_special_ids)
     ordinary = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
     tokens = torch.full((count, length), tokenizer.pad_token_id)
@@ -209,7 +209,7 @@ def _encode(pipeline: Any, prompts: list[str], instructed: bool = True) -> TextC
 
 
 def _empty(pipeline: Any) -> TextCondition:
-    """What guidance has for no prompt, where that is not the encoding of an empty one."""
+    """Unconditional input of guidance, if it is not the encoding of an empty prompt."""
     condition = _encode(pipeline, [""], instructed=False)
     if not _zeroes_the_empty(pipeline):
         return condition
@@ -227,13 +227,13 @@ def _zeroes_the_empty(pipeline: Any) -> bool:
 
 
 def _has_one_clip(pipeline: Any) -> bool:
-    """Whether its texts go through one CLIP encoder, as those of Stable Diffusion 1.x and 2.x."""
+    """Tell whether texts pass one CLIP encoder, as in Stable Diffusion 1.x and 2.x."""
     one = getattr(pipeline, "text_encoder_2", None) is None
     return one and type(pipeline.text_encoder).__name__ == "CLIPTextModel"
 
 
 def _parameter(pipeline: Any, name: str) -> Any:
-    """The default of a parameter of the pipeline's own call; None if it has none."""
+    """Default of a parameter of the pipeline's own call; None without one."""
     found = inspect.signature(type(pipeline).__call__).parameters.get(name)
     return None if found is None or found.default is found.empty else found.default
 
@@ -245,7 +245,7 @@ def _device(pipeline: Any) -> torch.device:
 
 
 def _time_ids(pipeline: Any, pooled: torch.Tensor) -> torch.Tensor:
-    """SDXL's sizes (N, 6): original, crop's corner and target, height before width."""
+    """SDXL's sizes (N, 6): original, crop corner and target, height before width."""
     config: Any = denoiser_of(pipeline).config
     side = float(model_size(pipeline))
     ids = pooled.new_tensor([side, side, 0, 0, side, side])
@@ -259,7 +259,7 @@ def _time_ids(pipeline: Any, pooled: torch.Tensor) -> torch.Tensor:
 
 
 def _picture_size(pipeline: Any, count: int) -> dict[str, torch.Tensor]:
-    """The 1024-pixel PixArt-alpha's resolution (N, 2) and aspect ratio (N, 1)."""
+    """Resolution (N, 2) and aspect ratio (N, 1) for the 1024-pixel PixArt-alpha."""
     if not getattr(denoiser_of(pipeline), "use_additional_conditions", False):
         return {}
     device, side = _device(pipeline), float(model_size(pipeline))

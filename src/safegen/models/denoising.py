@@ -1,4 +1,4 @@
-"""One call for all denoisers: UNets and transformers, whatever they take beside the latent."""
+"""One call for all denoisers: UNets and transformers, with any conditions beside the latent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from safegen.models.conditioning import TextCondition
 def predict(
     denoiser: nn.Module, z_t: torch.Tensor, timesteps: torch.Tensor, condition: TextCondition
 ) -> torch.Tensor:
-    """A denoiser's output (B, C, H, W), float32, on the denoiser's device.
+    """Run a denoiser; returns its output (B, C, H, W), float32, on its device.
 
     Args:
-        denoiser: of a family that ``safegen.models.anatomy`` knows; accelerate may have wrapped
-            it for several processes.
+        denoiser: network of a family in ``safegen.models.anatomy``, possibly wrapped by accelerate
+            for several processes.
         z_t: noised latents (B, C, H, W).
-        timesteps: as the scheduler counts them (B,).
-        condition: the texts (B).
+        timesteps: timesteps of the scheduler (B,).
+        condition: text conditions (B).
     """
     weight = next(denoiser.parameters())
     texts = condition.to(weight.device, weight.dtype)
@@ -37,6 +37,6 @@ def predict(
         return_dict=False,
         **extra,
     )[0]
-    # Channels beyond the latent's are a learned variance, which sampling does not use.
+    # Channels beyond the latent's are a learned variance, which sampling ignores.
     seen: torch.Tensor = output[:, : z_t.shape[1]].float()
     return seen

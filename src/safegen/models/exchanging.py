@@ -1,4 +1,4 @@
-"""Layers that compute in another way for a while."""
+"""Temporary replacement of layers' forward methods."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ Forward = Callable[..., torch.Tensor]
 def exchanged_forwards(
     networks: Iterable[torch.nn.Module], stand_in: Callable[[Any], Forward | None]
 ) -> Iterator[None]:
-    """In the block, modules of some networks have another forward; what somebody else exchanged
-    stays.
+    """Replace the forward methods of modules in the block; those already replaced by others stay.
 
     Args:
-        networks: whose modules they are.
-        stand_in: what a module, its first argument, has instead of its own; None leaves it.
+        networks: networks of the modules.
+        stand_in: returns the new forward method of a module; None leaves it.
     """
     changed = []
     for module in (each for network in networks for each in network.modules()):

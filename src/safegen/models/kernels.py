@@ -1,10 +1,10 @@
-"""The switch that does without what PyTorch does not promise to keep.
+"""Switch to PyTorch's public interfaces alone.
 
-Behind it are oneDNN's operators (``safegen.models.onednn``), layers that keep less for the
-backward pass (``safegen.editing.memory.lean_layers``), selective recomputation and the prediction
-of memory (``safegen.editing.memory.selective`` and ``.prediction``, which see single operators).
-Without them results differ by rounding, a step takes more time and memory, and a dry run says
-nothing of memory. Whatever else uses an interface of PyTorch's that is not public belongs here.
+It turns off oneDNN's operators (``safegen.models.onednn``), layers that keep less for the backward
+pass (``safegen.editing.memory.lean_layers``), selective recomputation and memory prediction
+(``safegen.editing.memory.selective`` and ``.prediction``, which see single operators). Without them
+results differ by rounding, a step takes more time and memory, and a dry run reports no memory. Any
+other use of a private interface of PyTorch belongs here.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ _plain = False
 
 
 def use_plain_kernels(plain: bool = True) -> None:
-    """In this process, use PyTorch's public interface only, or (``False``) all there is again."""
+    """Use PyTorch's public interfaces alone in this process, or (``False``) all again."""
     global _plain
     _plain = plain
 
 
 def plain_kernels() -> bool:
-    """Whether only PyTorch's public interface is used."""
+    """Tell whether PyTorch's public interfaces alone are used."""
     return _plain

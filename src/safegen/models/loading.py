@@ -1,4 +1,4 @@
-"""Loading a pipeline from a folder, a hub id, a single file, or by the name of its profile."""
+"""Loading a pipeline from a folder, hub id, single file or profile name."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ def load_pipeline(
     """Load a diffusers text-to-image pipeline.
 
     Args:
-        source: a profile's name such as ``lab``, a diffusers folder, a Hugging Face id, or a
-            single file in the original layout; the last needs no hub.
-        dtype: of the weights; float32 unless given, whatever the files have.
-        device: where to; the first GPU if there is one, else the processor.
+        source: a profile's name such as ``lab``, a diffusers folder, a Hugging Face id, or a single
+            file in the original layout, which needs no hub.
+        dtype: dtype of the weights (default: float32, whatever the files hold).
+        device: target device (default: the first GPU, else the CPU).
         variant, config, allow_pickle, local_files_only: see ``safegen.models.options``.
-        plain_kernels: as ``safegen.models.kernels.use_plain_kernels`` does, for this process.
+        plain_kernels: see ``safegen.models.kernels.use_plain_kernels``; applies to this process.
 
     Raises:
-        SafegenError: the source is missing, incomplete, truncated, or a pickle, or an option has
-            no effect on it.
+        SafegenError: the source is missing, incomplete, truncated or a pickle, or an option has no
+            effect on it.
     """
     quieten()
     import torch
@@ -72,7 +72,7 @@ def _load_parts(
     allow_pickle: bool,
     local_files_only: bool,
 ) -> DiffusionPipeline:
-    """A pipeline whose parts are files of their own, in a folder or on the hub."""
+    """Load a pipeline with one file per part, from a folder or the hub."""
     from diffusers import DiffusionPipeline
 
     location = resolve(source)
@@ -86,7 +86,7 @@ def _load_parts(
             use_safetensors=None if allow_pickle else True,
             local_files_only=local_files_only or isinstance(location, Path),
         )
-    except Exception as error:  # what the parts raise on a broken configuration has no base
+    except Exception as error:  # parts with a broken configuration may raise any class
         raise SafegenError(
             f"{source}: cannot be loaded as a diffusers pipeline ({first_line(error)}); "
             "give a diffusers folder or hub id with safetensors weights"
@@ -101,7 +101,7 @@ def _load_parts(
 
 
 def quieten() -> None:
-    """Keep the libraries' progress bars and notes on optional packages off the terminal."""
+    """Silence the libraries' progress bars and notes on optional packages."""
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()
@@ -113,7 +113,7 @@ def quieten() -> None:
 
 
 def default_device() -> str:
-    """``cuda``, ``mps`` or ``cpu``: the first that is there."""
+    """Return the first available device of ``cuda``, ``mps`` and ``cpu``."""
     import torch
 
     if torch.cuda.is_available():
@@ -122,7 +122,7 @@ def default_device() -> str:
 
 
 def resolve(source: str | Path) -> Path | str:
-    """The folder that a source means, or the hub id that it is or means."""
+    """Resolve a source to a folder or hub id."""
     profile = profile_of(source)
     source = source if profile is None else profile.source
     path = Path(source)
@@ -136,7 +136,7 @@ def resolve(source: str | Path) -> Path | str:
 
 
 def public_name(pipeline: Any) -> str:
-    """A model's name on every machine: its profile's, its hub id or its class; no local path."""
+    """Return a model's name on any machine: its profile, hub id or class; no local path."""
     profile = profile_for(pipeline)
     if profile is not None:
         return profile.name
@@ -146,12 +146,12 @@ def public_name(pipeline: Any) -> str:
 
 
 def check_folder(folder: Path, variant: str | None = None, allow_pickle: bool = False) -> None:
-    """Refuse a folder that is no pipeline, lacks its denoiser, or has broken weights.
+    """Refuse a folder that is no pipeline, lacks a denoiser, or has broken weights.
 
     Args:
-        folder: that ``save_pretrained`` wrote.
-        variant: of the weight files, which must then be there.
-        allow_pickle: let weights be pickles.
+        folder: folder written by ``save_pretrained``.
+        variant: variant of the weight files, which must exist.
+        allow_pickle: accept pickled weights.
     """
     index = folder / "model_index.json"
     if not index.is_file():
@@ -183,7 +183,7 @@ def _check_part(part: Path, allow_pickle: bool) -> None:
 
 
 def refuse_pickles(part: Path) -> None:
-    """Refuse a folder whose weights are pickles."""
+    """Refuse a folder with pickled weights."""
     for file in part.glob("*"):
         if file.suffix in PICKLE_SUFFIXES:
             raise SafegenError(
@@ -193,7 +193,7 @@ def refuse_pickles(part: Path) -> None:
 
 
 def _check_variant(part: Path, variant: str | None) -> None:
-    """Refuse a folder that has the weights in other variants only."""
+    """Refuse a folder that has the weights only in other variants."""
     names = [file.name for file in part.glob("*") if file.suffix in {".safetensors", ".bin"}]
     found = {_variant_of(name) for name in names}
     if names and variant not in found:
@@ -203,6 +203,6 @@ def _check_variant(part: Path, variant: str | None) -> None:
 
 
 def _variant_of(file: str) -> str | None:
-    """From ``model.fp16.safetensors`` or ``model.fp16-00001-of-00002.safetensors``."""
+    """Parse ``model.fp16.safetensors`` or ``model.fp16-00001-of-00002.safetensors``."""
     parts = file.split(".")
     return parts[1].partition("-")[0] if len(parts) > 2 else None

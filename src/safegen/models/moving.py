@@ -1,4 +1,4 @@
-"""Weights that are moved for a while, and then put back."""
+"""Temporary changes of weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from safegen.models.anatomy import denoiser_of
 
 @contextmanager
 def put_back(network: torch.nn.Module) -> Iterator[dict[str, torch.Tensor]]:
-    """The weights by name as they are; after the block they are so again, bit for bit."""
+    """Yield the weights by name; restore them bit for bit after the block."""
     before = {name: p.detach().clone() for name, p in network.named_parameters()}
     try:
         yield before
@@ -25,9 +25,9 @@ def put_back(network: torch.nn.Module) -> Iterator[dict[str, torch.Tensor]]:
 
 @contextmanager
 def denoiser_put_back(pipeline: Any) -> Iterator[torch.nn.Module]:
-    """The pipeline's denoiser; after the block the pipeline has it again, with the same weights.
+    """Yield the pipeline's denoiser; restore it with the same weights after the block.
 
-    What else stands in its place meanwhile, such as one that a defense loads anew, goes.
+    Any replacement, such as one that a defense loads, is dropped.
     """
     denoiser = denoiser_of(pipeline)
     place = "unet" if getattr(pipeline, "unet", None) is denoiser else "transformer"
@@ -40,7 +40,7 @@ def denoiser_put_back(pipeline: Any) -> Iterator[torch.nn.Module]:
 
 @contextmanager
 def all_trained(network: torch.nn.Module) -> Iterator[None]:
-    """In the block all weights take gradients; after it those that did, and none has one."""
+    """Let all weights take gradients in the block; afterwards restore flags and clear gradients."""
     before = {name: p.requires_grad for name, p in network.named_parameters()}
     network.requires_grad_(True)
     try:

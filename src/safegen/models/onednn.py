@@ -1,8 +1,8 @@
-"""Linear layers through oneDNN while pictures are drawn on a processor.
+"""Linear layers through oneDNN, for sampling on a CPU.
 
-For float32, PyTorch multiplies matrices with MKL, which on processors of other makers than its own
-is slower than oneDNN, PyTorch's library for convolutions (``benchmarks/onednn_layers.py``). The
-results are the same but for rounding.
+PyTorch multiplies float32 matrices with MKL, which on CPUs of other makers than its own is slower
+than oneDNN, PyTorch's library for convolutions (``benchmarks/onednn_layers.py``). Results agree up
+to rounding.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from safegen.models.kernels import plain_kernels
 
 @contextmanager
 def onednn_layers(networks: Iterable[torch.nn.Module]) -> Iterator[None]:
-    """In the block, linear layers and gated units go through oneDNN where they can.
+    """Run linear layers and gated units through oneDNN in the block where possible.
 
-    They can in float32 on a processor, and where no gradient is asked for, unless
-    ``safegen.models.kernels`` says not to.
+    That needs float32 on a CPU without gradients, and no plain kernels
+    (``safegen.models.kernels``).
     """
     used = not plain_kernels() and _is_available()
     with exchanged_forwards(networks if used else (), _forward_of):
@@ -31,7 +31,7 @@ def onednn_layers(networks: Iterable[torch.nn.Module]) -> Iterator[None]:
 
 
 def _forward_of(module: torch.nn.Module) -> Forward | None:
-    """What stands in for a module's own forward; None where nothing does."""
+    """Return a module's oneDNN forward; None without one."""
     from diffusers.models.activations import GEGLU
 
     if type(module) is torch.nn.Linear:
@@ -46,7 +46,7 @@ def _linear(module: torch.nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
 
 
 def _gated(module: Any, inputs: torch.Tensor) -> torch.Tensor:
-    """x GELU(y) (arXiv 2002.05202), whose halves x and y are those of one linear layer."""
+    """x GELU(y) (arXiv 2002.05202), where one linear layer gives both halves x and y."""
     projection = module.proj
     plain = type(projection) is torch.nn.Linear and not _has_hooks(projection)
     if not plain or not _suits(inputs, projection.weight):
@@ -79,8 +79,8 @@ def _suits(inputs: torch.Tensor, weight: torch.Tensor) -> bool:
 def _multiply(
     inputs: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, then: str
 ) -> torch.Tensor:
-    """A linear layer, and what follows it."""
-    # "none" computes GELU exactly, as diffusers does, and not by its tanh.
+    """Apply a linear layer and a following operation."""
+    # "none" means exact GELU, as in diffusers, not the tanh approximation.
     result: torch.Tensor = torch.ops.mkldnn._linear_pointwise(
         inputs, weight, bias, then, [], "none"
     )
@@ -89,8 +89,8 @@ def _multiply(
 
 @functools.cache
 def _is_available() -> bool:
-    """Whether this PyTorch has the operators that it makes for compiled models: they are not
-    public, so they are tried."""
+    """Tell whether this PyTorch has the operators for compiled models; they are private, so try
+    them."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     ones = torch.ones(2, 2)

@@ -1,4 +1,4 @@
-"""How a model is loaded and sampled, what of it is trained: choices, without torch."""
+"""Options of loading, sampling and the trained scope, without torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 from safegen.settings import Settings, setting
 
 Scope = Literal["self-attention", "self-attention+output"]
-"""What an edit trains; nothing of it sees a text."""
+"""Trained part of the denoiser; no part of it sees a text."""
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point formats of weights and computation."""
 Sampler = Literal["ddim", "dpm++", "euler"]
@@ -16,7 +16,7 @@ Sampler = Literal["ddim", "dpm++", "euler"]
 
 @dataclass(frozen=True, kw_only=True)
 class LoadOptions(Settings):
-    """How a model is loaded: keyword arguments of ``load_pipeline``."""
+    """Options of loading a model: keyword arguments of ``load_pipeline``."""
 
     variant: str | None = setting(
         None,
@@ -42,7 +42,7 @@ class LoadOptions(Settings):
 
 @dataclass(frozen=True)
 class SamplingSettings(Settings):
-    """How pictures are sampled."""
+    """Settings of sampling."""
 
     steps: int = setting(25, "Denoising steps.", minimum=1)
     guidance_scale: float = setting(

@@ -1,4 +1,4 @@
-"""What a denoiser's output says about the clean latent, in each parameterisation.
+"""Clean-latent predictions from a denoiser's output, in each parameterisation.
 
 Symbols: z_t = a z_0 + s n, with clean latent z_0, noise n, and scalars a, s of shape (B,).
 Variance preserving: a = sqrt(alpha_bar), s = sqrt(1 - alpha_bar); flow matching: a = 1 - t, s = t.
@@ -16,14 +16,14 @@ Prediction = Literal["epsilon", "v_prediction", "flow"]
 
 
 LEAST_SIGNAL = 2.0**-12
-"""Smallest a that is divided by: where there is no signal an epsilon says nothing of z_0."""
+"""Smallest a in a division: without signal, an epsilon says nothing about z_0."""
 
 
 def prediction_of(scheduler: Any) -> Prediction:
-    """What the pipeline's denoiser predicts, read from its scheduler.
+    """Read the parameterisation of the pipeline's denoiser from its scheduler.
 
     Raises:
-        SafegenError: another thing than epsilon, v or the flow n - z_0.
+        SafegenError: it is neither epsilon, v nor the flow n - z_0.
     """
     kind = scheduler.config.get("prediction_type", None)
     if kind in ("epsilon", "v_prediction"):
@@ -37,7 +37,7 @@ def prediction_of(scheduler: Any) -> Prediction:
 
 
 def signal_and_noise(scheduler: Any, timesteps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """(a, s), float32, at timesteps (B,) as the denoiser takes them."""
+    """Return (a, s), float32, at timesteps (B,) as the denoiser takes them."""
     if prediction_of(scheduler) == "flow":
         s = timesteps.float() / scheduler.config.num_train_timesteps
         return 1 - s, s
@@ -46,10 +46,10 @@ def signal_and_noise(scheduler: Any, timesteps: torch.Tensor) -> tuple[torch.Ten
 
 
 def timesteps_at(scheduler: Any, places: torch.Tensor) -> torch.Tensor:
-    """Integer timesteps (B,) at places in [0, 1), from the least noise to the most.
+    """Convert places in [0, 1), from least to most noise, to integer timesteps (B,).
 
-    Variance preserving: 0 to T - 1. Flow matching: 1 to T, where s = t / T, shifted as the
-    sampler's are: s' = c s / (1 + (c - 1) s) (arXiv 2403.03206).
+    Variance preserving: 0 to T - 1. Flow matching: 1 to T, where s = t / T, shifted as in the
+    sampler: s' = c s / (1 + (c - 1) s) (arXiv 2403.03206).
     """
     count = int(scheduler.config.num_train_timesteps)
     if prediction_of(scheduler) != "flow":
@@ -60,7 +60,7 @@ def timesteps_at(scheduler: Any, places: torch.Tensor) -> torch.Tensor:
 
 
 def flow_shift(scheduler: Any) -> float:
-    """The factor c by which a flow-matching scheduler shifts noise levels; 1 leaves them."""
+    """Factor c by which a flow-matching scheduler shifts noise levels; 1 means no shift."""
     config = scheduler.config
     return float(config.get("shift") or config.get("flow_shift") or 1.0)
 
@@ -75,7 +75,7 @@ def add_noise(
 def clean_latent(
     output: torch.Tensor, z_t: torch.Tensor, a: torch.Tensor, s: torch.Tensor, kind: Prediction
 ) -> torch.Tensor:
-    """The clean latent x0_hat that an output stands for.
+    """Convert an output to the clean-latent prediction x0_hat.
 
     epsilon: (z_t - s e) / a; v: a z_t - s v (arXiv 2202.00512); flow: z_t - s v.
     """
@@ -90,7 +90,7 @@ def clean_latent(
 def output_for(
     target: torch.Tensor, z_t: torch.Tensor, a: torch.Tensor, s: torch.Tensor, kind: Prediction
 ) -> torch.Tensor:
-    """The output that stands for a clean latent: the inverse of ``clean_latent``.
+    """Convert a clean latent to the output that stands for it: the inverse of ``clean_latent``.
 
     epsilon* = (z_t - a z_c)/s; v* = a epsilon* - s z_c; flow v* = (z_t - z_c)/s.
     """

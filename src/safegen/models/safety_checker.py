@@ -1,4 +1,4 @@
-"""Stable Diffusion's safety checker: made of any CLIP, or loaded; and how near a picture is."""
+"""Stable Diffusion's safety checker: built from any CLIP or loaded, and its margins."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from safegen.models.clip_features import ImageNormalisation
 from safegen.models.weights import weight_files
 
 SPECIAL_CARE = 0.01
-"""How much closer everything counts once a picture is near a special-care concept."""
+"""Amount by which all margins rise once a picture is near a special-care concept."""
 
 
 def checker_from_clip(clip: Any, concepts: torch.Tensor, thresholds: torch.Tensor) -> Any:
-    """A ``StableDiffusionSafetyChecker`` with a CLIP's vision half and the given concepts.
+    """Build a ``StableDiffusionSafetyChecker`` from a CLIP's vision half and given concepts.
 
-    A picture is flagged if its cosine similarity to any concept exceeds that one's threshold.
+    A picture is flagged if its cosine to any concept exceeds that concept's threshold.
 
     Args:
         clip: a ``transformers.CLIPModel``.
@@ -30,10 +30,10 @@ def checker_from_clip(clip: Any, concepts: torch.Tensor, thresholds: torch.Tenso
     """
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 
-    # A copy, since loading leaves in it an attention that the checker's class does not know.
+    # A copy, since loading adds an attention that the checker's class does not know.
     checker = StableDiffusionSafetyChecker(type(clip.config).from_dict(clip.config.to_dict()))
     own = checker.vision_model.state_dict()
-    # Between versions of transformers only the position of a prefix differs.
+    # Versions of transformers differ only in the position of a prefix.
     prefix = "vision_model." if any(name.startswith("vision_model.") for name in own) else ""
     weights = clip.vision_model.state_dict()
     checker.vision_model.load_state_dict({f"{prefix}{name}": w for name, w in weights.items()})
@@ -49,7 +49,7 @@ def checker_from_clip(clip: Any, concepts: torch.Tensor, thresholds: torch.Tenso
 
 
 def image_processor(clip_config: Any, normalisation: ImageNormalisation) -> Any:
-    """What turns pictures into a checker's input: resized to CLIP's size, normalised."""
+    """Build the image processor of a checker: CLIP's size and normalisation."""
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     side = clip_config.vision_config.image_size
@@ -62,17 +62,17 @@ def image_processor(clip_config: Any, normalisation: ImageNormalisation) -> Any:
 
 
 def checker_folders(folder: Path) -> tuple[Path, Path]:
-    """Where a folder has a checker and its image processor: itself, or a pipeline's two parts."""
+    """Locate a folder's checker and image processor: itself, or two parts of a pipeline."""
     if (folder / "safety_checker").is_dir():
         return folder / "safety_checker", folder / "feature_extractor"
     return folder, folder
 
 
 def load_checker(folder: Path) -> tuple[Any, Any]:
-    """A published checker and its image processor, from its own folder or a pipeline's.
+    """Load a published checker and its image processor, from its own folder or a pipeline's.
 
     Raises:
-        SafegenError: it cannot be loaded, or lacks some of a checker's weights.
+        SafegenError: it cannot be loaded, or lacks some weights.
     """
     from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
@@ -98,10 +98,10 @@ def load_checker(folder: Path) -> tuple[Any, Any]:
 
 @torch.no_grad()
 def concept_margins(checker: Any, processor: Any, images: Sequence[np.ndarray]) -> np.ndarray:
-    """How far above its threshold each picture's nearest concept is, in cosine, float64 (N,).
+    """Cosine of each picture's nearest concept minus its threshold, float64 (N,).
 
-    As the checker does, margins are rounded to 0.001 and raised by ``SPECIAL_CARE`` where the
-    picture is near a special-care concept; the checker flags a picture if its margin is positive.
+    As in the checker, margins are rounded to 0.001 and raised by ``SPECIAL_CARE`` near a
+    special-care concept; a picture with a positive margin is flagged.
 
     Args:
         checker: a ``StableDiffusionSafetyChecker``.
@@ -121,7 +121,7 @@ def concept_margins(checker: Any, processor: Any, images: Sequence[np.ndarray]) 
 def _margins(
     features: torch.Tensor, concepts: torch.Tensor, thresholds: torch.Tensor
 ) -> np.ndarray:
-    """Cosines less thresholds, float64 (N, K)."""
+    """Cosines minus thresholds, float64 (N, K)."""
     cosines = features @ torch.nn.functional.normalize(concepts).T
     return np.asarray(cosines.double().cpu().numpy() - thresholds.double().cpu().numpy())
 

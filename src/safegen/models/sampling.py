@@ -25,7 +25,7 @@ SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),
 }
 # On flow matching's straight path z_t = (1 - t) z_0 + t n, DDIM's step is Euler's: with z_0 and n
-# as the flow v says they are, (1 - t') z_0 + t' n = z_t + (t' - t) v.
+# as predicted by v, (1 - t') z_0 + t' n = z_t + (t' - t) v.
 FLOW_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("FlowMatchEulerDiscreteScheduler", {}),
     "dpm++": (
@@ -42,7 +42,7 @@ FLOW_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class ImageRequest:
-    """One picture to make: the text, and the seed of its initial noise."""
+    """Request for one picture: its text, and the seed of its initial noise."""
 
     prompt: str
     seed: int
@@ -50,10 +50,10 @@ class ImageRequest:
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture that was made.
+    """A generated picture.
 
     Attributes:
-        request: what was asked for.
+        request: request of the picture.
         image: uint8 array (H, W, 3).
         blocked: whether the pipeline's safety checker blacked it out.
     """
@@ -71,8 +71,8 @@ def generate(
 ) -> Iterator[tuple[ImageRequest, np.ndarray]]:
     """Yield each request with its picture, uint8 (H, W, 3), in order.
 
-    The pipeline's own call is used, so hooks and filters on it act; noise comes from one
-    processor-side generator a picture.
+    The pipeline's own call runs, so hooks and filters on it act; each picture's noise comes from
+    its own CPU generator.
     """
     for sample in generate_samples(pipeline, requests, settings, batch_size):
         yield sample.request, sample.image
@@ -85,9 +85,9 @@ def generate_samples(
     batch_size: int = 32,
     hidden: torch.Tensor | None = None,
 ) -> Iterator[Sample]:
-    """What ``generate`` yields, with what the pipeline's safety checker did.
+    """Yield the pictures of ``generate`` with the result of the pipeline's safety checker.
 
-    Hidden states of a text encoder (N, L, D) take the place of the requests' prompts.
+    Hidden states of a text encoder (N, L, D) replace the requests' prompts.
     """
     scheduler = pipeline.scheduler
     _check_sizes(pipeline, min(batch_size, len(requests)), settings)
@@ -102,7 +102,7 @@ def generate_samples(
 
 
 def _check_sizes(pipeline: Any, batch: int, settings: SamplingSettings) -> None:
-    """Refuse what the noise schedule or the memory cannot hold, before anything is drawn."""
+    """Refuse steps beyond the noise schedule and batches beyond memory, before drawing."""
     longest = pipeline.scheduler.config.num_train_timesteps
     if settings.steps > longest:
         raise SafegenError(
@@ -115,7 +115,7 @@ def _check_sizes(pipeline: Any, batch: int, settings: SamplingSettings) -> None:
     if not widths or any(saving):
         return
     height, width = (given or model_size(pipeline) for given in (settings.height, settings.width))
-    # The last layer of the decoder has its input and its output in memory, of all pictures.
+    # The decoder's last layer holds its input and output of all pictures in memory.
     needed = 2 * batch * widths[0] * height * width * pipeline.vae.dtype.itemsize
     free = _free_memory(pipeline.device)
     if needed > free:
@@ -126,17 +126,17 @@ def _check_sizes(pipeline: Any, batch: int, settings: SamplingSettings) -> None:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes that can be had on a device."""
+    """Free memory of a device in bytes."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
     return int(psutil.virtual_memory().available + psutil.swap_memory().free)
 
 
 def sampler_for(scheduler: Any, name: str) -> Any:
-    """The sampler of a name on the noise schedule of a pipeline's own scheduler.
+    """Build a named sampler on the noise schedule of a pipeline's own scheduler.
 
     Args:
-        scheduler: the pipeline's own.
+        scheduler: the pipeline's own scheduler.
         name: one of ``SAMPLERS``.
     """
     if prediction_of(scheduler) != "flow":
@@ -155,18 +155,18 @@ def draw_batch(
     latents: torch.Tensor | None = None,
     hidden: torch.Tensor | None = None,
 ) -> Iterator[Sample]:
-    """One call of the pipeline, with the sampler that is on it.
+    """Run one pipeline call with the sampler set on it.
 
     Args:
-        pipeline: what draws.
-        batch: the pictures to make.
-        settings: all but the sampler counts.
-        latents: what is drawn from (B, C, H, W), instead of noise from the requests' seeds.
-        hidden: states of a text encoder (B, L, D), instead of the requests' prompts.
+        pipeline: the pipeline.
+        batch: requested pictures.
+        settings: sampling settings; the sampler is ignored.
+        latents: initial latents (B, C, H, W) instead of noise from the requests' seeds.
+        hidden: hidden states of a text encoder (B, L, D) instead of the requests' prompts.
 
     Raises:
-        SafegenError: the pipeline cannot draw them, for want of memory or otherwise, or what it
-            drew is not finite.
+        SafegenError: the pipeline cannot draw them, for lack of memory or otherwise, or the result
+            is not finite.
     """
     given: dict[str, Any] = {"latents": latents, "prompt_embeds": hidden}
     if latents is None:
@@ -192,7 +192,7 @@ def draw_batch(
             "it; load it with another, such as --precision float32"
         )
     pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
-    # Pipelines without a safety checker of their own call have no such flags.
+    # Pipelines whose call has no safety checker have no such flags.
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(batch)
     for request, image, flag in zip(batch, pixels, flags, strict=True):
         yield Sample(request, image, bool(flag))
@@ -200,7 +200,7 @@ def draw_batch(
 
 @contextmanager
 def _told(count: int) -> Iterator[None]:
-    """Tell what a pipeline's call raises in a line."""
+    """Turn the errors of a pipeline's call into one line."""
     try:
         yield
     except (RuntimeError, ValueError, MemoryError) as error:
@@ -213,13 +213,13 @@ def _told(count: int) -> Iterator[None]:
 
 
 def _family_options(pipeline: Any, negative_prompt: str, count: int) -> dict[str, Any]:
-    """What calls of some families take and others do not."""
+    """Options that only some families' calls accept."""
     accepted = inspect.signature(type(pipeline).__call__).parameters
-    # Both would have a picture depend on more than is asked for: the one changes its size, the
-    # other its prompt, if some packages are installed.
+    # Otherwise a picture would depend on more than the request: the one option changes its size,
+    # the other its prompt, if some packages are installed.
     unasked = ("use_resolution_binning", "clean_caption")
     options: dict[str, Any] = {name: False for name in unasked if name in accepted}
-    # SDXL's call has zeros for a missing negative prompt, and not for an empty one.
+    # SDXL's call uses zeros for a missing negative prompt, but not for an empty one.
     if negative_prompt or not pipeline.config.get("force_zeros_for_empty_prompt", False):
         options["negative_prompt"] = [negative_prompt] * count
     return options

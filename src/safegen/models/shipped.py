@@ -1,4 +1,4 @@
-"""What files in the original layout leave out: configurations and CLIP's tokenizer."""
+"""Configurations and CLIP's tokenizer, which files in the original layout leave out."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 FOLDER = Path(__file__).parent / "configs"
 CONFIGS = ("sd1", "sd2", "sd2-base", "sdxl")
-"""Names of the configurations: as published with Stable Diffusion 1.5, 2.1, 2.1 base and XL."""
+"""Names of the configurations published with Stable Diffusion 1.5, 2.1, 2.1 base and XL."""
 
 
 def shipped_tokenizers(name: str) -> dict[str, Any]:
-    """The tokenizers of one of ``CONFIGS``, by the pipeline's names for them."""
+    """Build the tokenizers of one of ``CONFIGS``, by the pipeline's names."""
     return {
         path.parent.name: clip_tokenizer(json.loads(path.read_text())["pad_token"])
         for path in (FOLDER / name).glob("tokenizer*/tokenizer_config.json")
@@ -23,7 +23,7 @@ def shipped_tokenizers(name: str) -> dict[str, Any]:
 
 @cache
 def clip_tokenizer(pad_token: str) -> Any:
-    """CLIP's tokenizer, which all of ``CONFIGS`` share but for the padding."""
+    """Build CLIP's tokenizer, which all ``CONFIGS`` share except for the padding."""
     from transformers import CLIPTokenizer
 
     with gzip.open(FOLDER / "clip" / "merges.txt.gz", "rt", encoding="utf-8") as file:
@@ -40,7 +40,7 @@ def clip_tokenizer(pad_token: str) -> Any:
 
 
 def _byte_letters() -> list[str]:
-    """A letter for each byte, in the vocabulary's order: first those that print as themselves,
-    then letters from U+0100 on for the rest (the byte-level alphabet of GPT-2)."""
+    """Map each byte to a letter, in the vocabulary's order: printable bytes to themselves, the
+    others to letters from U+0100 on (GPT-2's byte-level alphabet)."""
     printing = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     return [chr(code) for code in (*printing, *range(0x100, 0x200 - len(printing)))]

@@ -1,8 +1,8 @@
-"""A whole model from one file in the original layout, without asking any hub.
+"""Loading a whole model from one file in the original layout, without a hub.
 
-Such a file holds the weights of Stable Diffusion 1.x, 2.x or XL and nothing else, so sizes,
-scheduler and tokenizers come from configurations that ship with this package, or from a diffusers
-folder that the user names.
+Such a file holds only the weights of Stable Diffusion 1.x, 2.x or XL, so sizes, scheduler and
+tokenizers come from configurations that ship with this package, or from a diffusers folder given by
+the user.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OTHERS = {
     "text encoder": ("cond_stage_model.", "conditioner.embedders."),
 }
 PREDICTS_V, ZERO_SNR = "v_pred", "ztsnr"
-"""Empty tensors by which an SDXL file says how it was trained, as web UIs know them."""
+"""Empty tensors that mark an SDXL file's training, as web UIs read them."""
 
 
 def load_single_file(
@@ -41,14 +41,14 @@ def load_single_file(
 
     Args:
         path: ``.safetensors``, or a pickle such as ``.ckpt``.
-        dtype: of the weights.
-        config: one of ``CONFIGS``, or a diffusers folder with the configurations of all parts and
-            the tokenizers; what the file looks like if None.
-        allow_pickle: read pickles as well, with torch's restricted reader.
+        dtype: dtype of the weights.
+        config: one of ``CONFIGS``, or a diffusers folder with all configurations and tokenizers
+            (default: recognised from the file).
+        allow_pickle: also read pickles, with torch's restricted reader.
 
     Raises:
-        SafegenError: the file is truncated, no such checkpoint, not told by its weights, or a
-            pickle that may not or cannot be read.
+        SafegenError: the file is truncated, no such checkpoint or not recognised, or a pickle
+            that is refused or unreadable.
     """
     shapes = _shapes(path, allow_pickle)
     name = config or recognise(shapes, path)
@@ -61,10 +61,10 @@ def load_single_file(
 
 
 def recognise(shapes: Shapes, path: Path) -> str:
-    """Which of ``CONFIGS`` a checkpoint is of, told by its weights' names and shapes.
+    """Recognise a checkpoint as one of ``CONFIGS`` by its weights' names and shapes.
 
     Raises:
-        SafegenError: none, or more than one.
+        SafegenError: no configuration fits, or more than one.
     """
     if not any(name.startswith(UNET) for name in shapes):
         raise SafegenError(
@@ -95,7 +95,7 @@ def recognise(shapes: Shapes, path: Path) -> str:
 
 
 def _shapes(path: Path, allow_pickle: bool) -> Shapes:
-    """Shapes of all weights by name; of a safetensors file only the header is read."""
+    """Read the shapes of all weights by name; of safetensors, only the header."""
     if path.suffix.lower() in PICKLE_SUFFIXES:
         return _pickled_shapes(path, allow_pickle)
     with open_safetensors(path) as file:
@@ -112,7 +112,7 @@ def _pickled_shapes(path: Path, allow_pickle: bool) -> Shapes:
         )
     try:
         state = torch.load(path, map_location="meta", weights_only=True)
-    except Exception as error:  # bytes that are no pickle raise almost anything
+    except Exception as error:  # bytes that are no pickle may raise any class
         raise SafegenError(
             f"{path}: holds more than weights, which is not read even with --allow-pickle, or is "
             "truncated; convert it to safetensors"
@@ -156,12 +156,12 @@ def _load(path: Path, folder: Path, dtype: torch.dtype, tokenizers: dict[str, An
             feature_extractor=None,
             **tokenizers,
         )
-    except NotImplementedError as error:  # weights that were not in the file are on no device
+    except NotImplementedError as error:  # weights missing from the file are on no device
         raise SafegenError(
             f"{path}: lacks weights that the configuration {folder.name} has; download it again, "
             "or give the diffusers folder with its own configuration: --config FOLDER"
         ) from error
-    except Exception as error:  # what the parts raise on a broken configuration has no base
+    except Exception as error:  # parts with a broken configuration may raise any class
         raise SafegenError(
             f"{path}: cannot be loaded with the configuration {folder.name} ({first_line(error)}); "
             "give the diffusers folder with its own configuration: --config FOLDER"
@@ -169,7 +169,7 @@ def _load(path: Path, folder: Path, dtype: torch.dtype, tokenizers: dict[str, An
 
 
 def _follow_markers(pipeline: Any, shapes: Shapes) -> None:
-    """Set the scheduler as the file's markers say."""
+    """Set the scheduler by the file's markers."""
     if PREDICTS_V not in shapes or not hasattr(pipeline, "text_encoder_2"):
         return
     zero = {"rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}

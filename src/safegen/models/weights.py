@@ -1,4 +1,4 @@
-"""Folders with weights, here or on the Hugging Face hub: found, checked, and told by content."""
+"""Folders with weights, local or on the Hugging Face hub: located, checked and hashed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _NEEDED = ("model*.safetensors", "*.json")
 
 
 def model_folder(source: str, *, local_files_only: bool = False) -> Path:
-    """The folder of a ``transformers`` model, fetched from the hub if need be.
+    """Locate the folder of a ``transformers`` model, fetched from the hub if needed.
 
     Args:
         source: a folder, or ``OWNER/NAME`` on the hub.
-        local_files_only: look on this machine only.
+        local_files_only: never ask the hub.
 
     Raises:
-        SafegenError: there is none.
+        SafegenError: there is no such folder or model.
     """
     from huggingface_hub import snapshot_download
 
@@ -40,10 +40,10 @@ def model_folder(source: str, *, local_files_only: bool = False) -> Path:
 
 
 def hub_revision(source: str, file: str, *, local_files_only: bool = False) -> str:
-    """The commit that a hub id stands for at present; ``file`` is a small one that it has.
+    """Return a hub id's current commit; ``file`` is any small file in it.
 
     Raises:
-        SafegenError: the hub does not tell.
+        SafegenError: the hub does not answer.
     """
     from huggingface_hub import hf_hub_download
 
@@ -54,10 +54,10 @@ def hub_revision(source: str, file: str, *, local_files_only: bool = False) -> s
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """A folder's safetensors files, sorted.
+    """List a folder's safetensors files, sorted.
 
     Raises:
-        SafegenError: it has none, or one is truncated.
+        SafegenError: there are none, or one is truncated.
     """
     files = sorted(folder.glob("*.safetensors"))
     pickles = [file for file in folder.glob("*") if file.suffix in PICKLE_SUFFIXES]
@@ -74,16 +74,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def check_safetensors(file: Path) -> None:
-    """Refuse a file that is truncated or is no safetensors; reads the header only."""
+    """Refuse a file that is truncated or no safetensors; reads only the header."""
     with open_safetensors(file):
         pass
 
 
 def weights_hash(folder: Path) -> str:
-    """SHA-256 of a folder's weights: of the one file, or of the hashes of several.
+    """SHA-256 of a folder's weights: of one file, or of the hashes of several.
 
     Raises:
-        SafegenError: it has none, or one is truncated.
+        SafegenError: there are none, or one is truncated.
     """
     hashes = [file_hash(file) for file in weight_files(folder)]
     return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
@@ -111,7 +111,7 @@ def _is_folder(source: str) -> bool:
 def _from_hub(source: str, fetch: Callable[[], str]) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
-    # Its notes on retries would stand beside the one line that says what is wrong.
+    # The hub's notes on retries would stand beside the one-line error.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return fetch()

@@ -1,7 +1,7 @@
-"""Observers: what is recorded of every picture, once, from which all metrics are computed.
+"""Observers: records of every picture, made once, from which all metrics are computed.
 
-One file an observer; each registers a factory under the file's name. An observer looks at
-pictures only; it never draws, and knows nothing of defenses.
+Each file is an observer and registers a factory under its name. An observer sees pictures only; it
+never draws, and knows nothing of defenses.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from safegen.registry import Registry, create
 
 @dataclass(frozen=True)
 class Sight:
-    """One picture to look at.
+    """One picture to observe.
 
     Attributes:
         image: uint8 array (H, W, 3).
-        text: the prompt it was drawn for.
-        original: the undefended model's picture of the same item, for observers that compare.
+        text: prompt of the picture.
+        original: the undefended model's picture of the same item, for comparing observers.
     """
 
     image: np.ndarray
@@ -32,11 +32,11 @@ class Sight:
 
 @dataclass(frozen=True)
 class Observation:
-    """What one observer records of one picture.
+    """One observer's record of one picture.
 
     Attributes:
-        values: as JSON values.
-        features: float32 (D,), where the observer has features.
+        values: observed values, as JSON values.
+        features: float32 (D,), for observers with features.
     """
 
     values: Mapping[str, Any] = field(default_factory=dict)
@@ -45,11 +45,11 @@ class Observation:
 
 @dataclass(frozen=True)
 class ObserverIdentity:
-    """What a result must record of the observer.
+    """Identity of an observer, recorded with every result.
 
     Attributes:
-        name: as metrics ask for it: ``detector``, ``objects``, ``clip``, ``inception``, ``lpips``.
-        settings: version, file hash, threshold and all else that observations depend on, as
+        name: name in metrics: ``detector``, ``objects``, ``clip``, ``inception``, ``lpips``.
+        settings: version, file hash, threshold and everything else that observations depend on, as
             JSON values; no paths.
     """
 
@@ -58,21 +58,21 @@ class ObserverIdentity:
 
 
 class Observer(Protocol):
-    """Looks at pictures."""
+    """Observer of pictures."""
 
     @property
     def identity(self) -> ObserverIdentity:
-        """What to record beside every result."""
+        """Identity recorded with every result."""
 
     @property
     def compares(self) -> bool:
-        """Whether it needs the original's picture of the same item."""
+        """Tell whether it needs the original's picture of the same item."""
 
     def observe(self, sights: Sequence[Sight]) -> list[Observation]:
-        """One observation a picture, in order.
+        """Make one observation per picture, in order.
 
         Raises:
-            SafegenError: no picture was given, or an original is missing that it compares with.
+            SafegenError: there are no pictures, or an original to compare with is missing.
         """
 
 
@@ -82,14 +82,14 @@ register = OBSERVERS.register
 
 
 def create_observer(spec: str, *, local_files_only: bool = False) -> Observer:
-    """The observer of ``name``, or of ``name:argument`` (such as ``detector:nudenet``).
+    """Create the observer of ``name`` or ``name:argument`` (such as ``detector:nudenet``).
 
     Args:
         spec: a registered name; what follows a colon is the factory's one positional argument.
         local_files_only: never ask the hub.
 
     Raises:
-        SafegenError: the name is unknown, or an argument is missing or not taken.
+        SafegenError: the name is unknown, or an argument is missing or not accepted.
     """
     context = {"local_files_only": local_files_only}
     return create(OBSERVERS, spec, "detector:nudenet", context=context)

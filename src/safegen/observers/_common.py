@@ -1,4 +1,4 @@
-"""What all observers need: the pictures of what they look at."""
+"""Shared access of observers to pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from safegen.observers import Sight
 
 
 def pictures(sights: Sequence[Sight]) -> list[np.ndarray]:
-    """The pictures, uint8 (H, W, 3), of which there is at least one."""
+    """Collect the pictures, uint8 (H, W, 3), at least one."""
     if not sights:
         raise SafegenError("an observer was given no picture; give it at least one")
     return [sight.image for sight in sights]

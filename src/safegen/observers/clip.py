@@ -1,4 +1,4 @@
-"""A CLIP model's view of each picture, for the CLIP score and the Fréchet distance."""
+"""CLIP features of each picture, for the CLIP score and the Fréchet distance."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from safegen.statistics.cosine import cosine_similarities
 
 @dataclass(frozen=True)
 class ClipModel:
-    """A CLIP model with what it takes to use it.
+    """A CLIP model with its preprocessing.
 
     Attributes:
         model: a ``transformers.CLIPModel``.
-        tokenizer: of its texts.
-        normalisation: of its pictures.
+        tokenizer: tokenizer of the texts.
+        normalisation: normalisation of the pictures.
     """
 
     model: Any
@@ -35,15 +35,15 @@ class ClipModel:
 
 
 def load_clip(source: str, *, local_files_only: bool = False) -> ClipModel:
-    """Load a CLIP model onto the first device there is.
+    """Load a CLIP model onto the first available device.
 
     Args:
-        source: folder or hub id of a ``transformers.CLIPModel`` with its tokenizer and its
+        source: folder or hub id of a ``transformers.CLIPModel`` with tokenizer and
             ``preprocessor_config.json``, or a model whose profile has such a folder.
         local_files_only: never ask the hub.
 
     Raises:
-        SafegenError: it cannot be loaded.
+        SafegenError: the model cannot be loaded.
     """
     quieten()
     place = str((profile_of(source) or Profile()).clip or source)
@@ -54,7 +54,7 @@ def load_clip(source: str, *, local_files_only: bool = False) -> ClipModel:
 
 
 def clip_settings(source: str, clip: ClipModel) -> dict[str, Any]:
-    """What a result must record of the CLIP model of a source, as JSON values."""
+    """Identity of a source's CLIP model, recorded with every result, as JSON values."""
     named = {} if Path(source).is_dir() else {"model": source}
     return {
         **named,
@@ -67,10 +67,10 @@ def clip_settings(source: str, clip: ClipModel) -> dict[str, Any]:
 
 @register("clip")
 class ClipObserver:
-    """Records ``cosine``, of the picture and its prompt, and the picture's features.
+    """Record ``cosine``, between the picture and its prompt, and the picture's features.
 
     Args:
-        source: of the model, as ``load_clip`` takes it.
+        source: CLIP model, as in ``load_clip``.
         local_files_only: never ask the hub.
     """
 

@@ -1,4 +1,4 @@
-"""What a detector finds: the unsafe parts in each picture."""
+"""Detections of a detector: the unsafe parts in each picture."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from safegen.registry import Spec
 
 @register("detector")
 class DetectorObserver:
-    """Records ``detections``: label, score and box of each, best first.
+    """Record ``detections``: label, score and box of each, best first.
 
     Args:
-        spec: of the detector.
+        spec: spec of the detector.
         local_files_only: never ask the hub.
     """
 

@@ -1,7 +1,7 @@
 """Inception features as clean-fid computes them, for Fréchet distances as in papers.
 
-Optional (``safegen[fid]``). Of clean-fid only the parts are used that resize and that run the
-network, so that its import of torchvision is never reached.
+Optional (``safegen[fid]``). Only clean-fid's resizing and network are used, so its import of
+torchvision is never reached.
 """
 
 from __future__ import annotations
@@ -27,11 +27,10 @@ WEIGHTS = "inception-2015-12-05.pt"
 
 @register("inception")
 class InceptionObserver:
-    """Records features (2048,).
+    """Record features (2048,).
 
     Args:
-        folder: that has clean-fid's ``inception-2015-12-05.pt``; without it the file is
-            downloaded once.
+        folder: folder with clean-fid's ``inception-2015-12-05.pt`` (default: download it once).
         local_files_only: never download it.
     """
 
@@ -72,7 +71,7 @@ class InceptionObserver:
 
 
 def _downloaded(offline: bool) -> Path:
-    """The folder with the weights, which clean-fid downloads if they are not there."""
+    """Return the folder with the weights, which clean-fid downloads if missing."""
     from cleanfid.downloads_helper import check_download_inception, inception_url
 
     folder = Path(torch.hub.get_dir()) / "checkpoints"
@@ -81,7 +80,7 @@ def _downloaded(offline: bool) -> Path:
             if offline:
                 raise OSError("no download is allowed")
             folder.mkdir(parents=True, exist_ok=True)
-            # Aside, since another worker may be downloading it as well.
+            # In a folder of its own, since another worker may be downloading too.
             with tempfile.TemporaryDirectory(dir=folder) as aside:
                 Path(check_download_inception(fpath=aside)).replace(folder / WEIGHTS)
         except (OSError, HTTPException) as error:

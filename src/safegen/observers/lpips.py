@@ -1,7 +1,7 @@
-"""LPIPS (arXiv 1801.03924): how different a picture looks from the original's.
+"""LPIPS (arXiv 1801.03924): perceptual distance of a picture from the original's.
 
-Version 0.1 with AlexNet. Optional (``safegen[lpips]``): the learned weights of the layers are
-those of the package ``lpips``. AlexNet is built here, since that package takes it from torchvision.
+Version 0.1 with AlexNet. Optional (``safegen[lpips]``): the learned layer weights come from the
+package ``lpips``. AlexNet is built here, since that package takes it from torchvision.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from safegen.observers._common import pictures
 
 ALEXNET = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 SMALLEST = 31
-"""Pixels of the shortest side that reach AlexNet's last layer."""
+"""Shortest side, in pixels, that reaches AlexNet's last layer."""
 _LAYERS = (1, 4, 7, 9, 11)
 _CHANNELS = (64, 192, 384, 256, 256)
 
 
 @register("lpips")
 class LpipsObserver:
-    """Records ``distance``, at least 0 and 0 for the same picture.
+    """Record ``distance``, at least 0; equal pictures give 0.
 
     Args:
-        alexnet: file with torchvision's weights of AlexNet; without it they are downloaded once.
+        alexnet: file with torchvision's AlexNet weights (default: download them once).
         local_files_only: never download them.
     """
 
@@ -60,10 +60,10 @@ class LpipsObserver:
 
     @torch.no_grad()
     def observe(self, sights: Sequence[Sight]) -> list[Observation]:
-        """See ``Observer.observe``; all pictures are of one size.
+        """See ``Observer.observe``; all pictures have one size.
 
         Raises:
-            SafegenError: as there, and where a picture is too small.
+            SafegenError: see there; also if a picture is too small.
         """
         images = pictures(sights)
         originals = [sight.original for sight in sights]
@@ -80,10 +80,10 @@ class LpipsObserver:
 
 
 class Lpips(nn.Module):
-    """The distance of two pictures.
+    """Distance of two pictures.
 
     d = sum_l mean_hw sum_c w_lc (f_lc(x) - f_lc(y))^2, with f_l AlexNet's activations after its
-    l-th rectifier, of length 1 at every place (eq. 1 of the paper).
+    l-th ReLU, normalised to length 1 at every position (eq. 1 of the paper).
     """
 
     shift: Tensor
@@ -111,14 +111,14 @@ class Lpips(nn.Module):
         self.eval().requires_grad_(False)
 
     def load(self, alexnet: dict[str, Tensor], linear: dict[str, Tensor]) -> None:
-        """Take the weights of torchvision's AlexNet and of the package ``lpips``."""
+        """Load the weights of torchvision's AlexNet and of the package ``lpips``."""
         own = self.features.state_dict()
         self.features.load_state_dict({name: alexnet[f"features.{name}"] for name in own})
         for layer, weight in enumerate(self.linear):
             weight.copy_(linear[f"lin{layer}.model.1.weight"])
 
     def forward(self, one: Tensor, other: Tensor) -> Tensor:
-        """The distances (N,) of pictures (N, 3, H, W) in [-1, 1]."""
+        """Distances (N,) of pictures (N, 3, H, W) in [-1, 1]."""
         distance = torch.zeros(len(one), device=one.device)
         for weight, x, y in zip(
             self.linear, self._activations(one), self._activations(other), strict=True
@@ -141,7 +141,7 @@ def _unit(activations: Tensor) -> Tensor:
 
 
 def _pixels(images: Sequence[np.ndarray | None]) -> Tensor:
-    """Pictures (N, 3, H, W) in [-1, 1]."""
+    """Convert pictures to a tensor (N, 3, H, W) in [-1, 1]."""
     stacked = torch.from_numpy(np.stack([np.asarray(image) for image in images]))
     return stacked.permute(0, 3, 1, 2).float() / 127.5 - 1
 

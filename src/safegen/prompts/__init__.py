@@ -1,6 +1,6 @@
-"""Prompt sets: prompts with stable ids and seeds, from published files, one's own, or the lab.
+"""Prompt sets: prompts with stable ids and seeds, from published or own files, or the lab.
 
-One file a set; each registers a factory under the file's name. Nothing here imports torch.
+Each file is a set and registers a factory under its name. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Prompt:
     """One prompt of a set.
 
     Attributes:
-        id: stable within the set.
-        text: the words.
-        seed: of its first sample's noise.
-        asked: the objects a faithful picture shows (empty where that is not known).
-        guidance: the guidance scale that belongs to it, if its set says so.
-        categories: what the set says it is an example of.
-        line: where it stands in the set's file, if that has lines.
+        id: id, stable within the set.
+        text: text of the prompt.
+        seed: seed of the first sample's noise.
+        asked: objects of a faithful picture; empty if unknown.
+        guidance: guidance scale of the prompt, if the set gives one.
+        categories: categories given by the set.
+        line: line in the set's file, if it has lines.
     """
 
     id: str
@@ -38,11 +38,11 @@ class Prompt:
     line: int | None = None
 
     def seed_of(self, sample: int, base: int | None = None) -> int:
-        """The seed of one of its samples, counted from 0.
+        """Seed of one sample, counted from 0.
 
         Args:
-            sample: the first has the prompt's own seed, further ones a hash of its id.
-            base: if given, the hash of it and the id is taken for every sample.
+            sample: number; the first uses the prompt's own seed, later ones a hash of its id.
+            base: if given, every sample uses a hash of it and the id.
         """
         if base is None and sample == 0:
             return self.seed
@@ -51,15 +51,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class PromptSetIdentity:
-    """What a result must record of the prompt set it was measured on.
+    """Identity of a prompt set, recorded with every result.
 
     Attributes:
-        name: what tables call it.
-        source: the file's name, the hub's data set and file, or ``lab``.
-        file_hash: SHA-256 of the file; empty where the prompts come from the program.
-        seeds: ``file`` if the file has them, ``derived`` if they are ``sample_seed`` of the ids.
-        own_guidance: whether the file says each prompt's guidance scale.
-        options: what was chosen of it, as JSON values.
+        name: name in tables.
+        source: file name, hub data set and file, or ``lab``.
+        file_hash: SHA-256 of the file; empty without a file.
+        seeds: ``file`` if the file gives them, ``derived`` if they are ``sample_seed`` of the ids.
+        own_guidance: whether the file gives each prompt's guidance scale.
+        options: chosen options, as JSON values.
     """
 
     name: str
@@ -71,38 +71,38 @@ class PromptSetIdentity:
 
 
 class PromptSet(Protocol):
-    """Prompts that can be gone through any number of times, always the same in the same order."""
+    """Prompts that can be iterated repeatedly, always equal and in the same order."""
 
     @property
     def identity(self) -> PromptSetIdentity:
-        """What to record beside every result."""
+        """Identity recorded with every result."""
 
     def __iter__(self) -> Iterator[Prompt]:
-        """The prompts one by one, at least one.
+        """Yield the prompts, at least one.
 
         Raises:
-            SafegenError: a prompt cannot be read (the message names file and line), there is
-                none, or there are fewer than asked for.
+            SafegenError: a prompt cannot be read (the message names file and line), or there
+                are none or fewer than requested.
         """
 
 
 PromptSetFactory = Callable[..., PromptSet]
-"""Called with the place that follows the colon, and with options by keyword.
+"""Factory called with the place after the colon, and options by keyword.
 
-A parameter ``local_files_only`` is told whether the hub may be asked.
+A parameter ``local_files_only`` forbids asking the hub.
 """
 PROMPT_SETS: Registry[PromptSetFactory] = Registry("prompts", "safegen.prompts")
 register = PROMPT_SETS.register
 
 
 def create_prompt_set(spec: str, *, local_files_only: bool = False, **options: Any) -> PromptSet:
-    """The prompt set of ``name:place``, or of ``name:place,option=value,...``.
+    """Create the prompt set of ``name:place`` or ``name:place,option=value,...``.
 
     Args:
         spec: such as ``i2p:i2p_benchmark.csv,categories=sexual+violence``, ``lab:explicit`` or
             ``i2p:AIML-TUDA/i2p`` (a data set on the Hugging Face hub).
         local_files_only: never ask the hub.
-        options: the same options as values, which win over those in the text.
+        options: the same options as values; they override those in the text.
 
     Raises:
         SafegenError: the name or an option is unknown, or the place cannot be read.

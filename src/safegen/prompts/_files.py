@@ -1,4 +1,4 @@
-"""What all prompt sets from files share: their options, columns, ids, seeds and subsets."""
+"""Prompt sets from files: shared options, columns, ids, seeds and subsets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _HARMLESS = re.compile(r"[-+.\dEe]{0,30}|[-+]?(nan|inf(inity)?)", re.ASCII | re.
 
 @dataclass(frozen=True)
 class Columns:
-    """Which of a file's columns holds what; None for what it has not."""
+    """Columns of a file by content; None if missing."""
 
     text: str
     seed: str | None
@@ -42,26 +42,25 @@ class Columns:
 
 @dataclass(frozen=True)
 class FilePrompts:
-    """The prompts of a file.
+    """Prompts of a file.
 
-    An id is the set's name with the file's own id, or with the record's number in the file, so
-    it depends on no choice of a subset. A file without seeds gets ``sample_seed`` of the ids.
+    An id is the set's name with the file's own id, or with the record's number in the file, so it
+    does not depend on the subset. A file without seeds gets ``sample_seed`` of the ids.
 
     Args:
         place: the file, or ``OWNER/NAME`` of a data set on the Hugging Face hub.
-        column: the column with the prompts, if not one of ``text_columns``.
-        count: how many; all if None.
-        subset_seed: which they are: drawn by this seed, or the first if None. The order is the
-            file's.
+        column: column of the prompts, if not one of ``text_columns``.
+        count: number of prompts; None means all.
+        subset_seed: seed that draws them (None: take the first). The order is the file's.
         header: ``none`` if the first row of a CSV is a prompt already; its columns are then named
             ``1``, ``2`` and so on.
-        empty: ``skip`` to pass over rows without a prompt, which is logged; ids do not shift.
-        file: which file of the data set on the hub.
+        empty: ``skip`` to skip rows without a prompt, with a log entry; ids do not shift.
+        file: file of the data set on the hub.
         local_files_only: never ask the hub.
 
     Raises:
-        SafegenError: the file, or the column with the prompts, is missing, or an option is out
-            of range. No message quotes a prompt.
+        SafegenError: the file, or the column of the prompts, is missing, or an option is out of
+            range. No message quotes a prompt.
     """
 
     place: str
@@ -95,12 +94,12 @@ class FilePrompts:
 
     @property
     def name(self) -> str:
-        """What tables call the set, and what its ids begin with."""
+        """Name of the set in tables and at the start of its ids."""
         return self.kind
 
     @property
     def selection(self) -> str:
-        """What is kept of the file, for the message that there is none of it."""
+        """Selected part of the file, for the message that it is empty."""
         return ""
 
     @functools.cached_property
@@ -122,7 +121,7 @@ class FilePrompts:
 
     @property
     def path(self) -> Path:
-        """The file on this machine."""
+        """Path of the file on this machine."""
         return self._located[0]
 
     def __iter__(self) -> Iterator[Prompt]:
@@ -142,7 +141,7 @@ class FilePrompts:
             )
 
     def keeps(self, record: Record) -> bool:  # noqa: ARG002
-        """Whether a record belongs to the set; all do unless a set says otherwise."""
+        """Tell whether a record belongs to the set; by default, all do."""
         return True
 
     def _all(self) -> Iterator[Prompt]:
@@ -162,7 +161,7 @@ class FilePrompts:
             raise SafegenError(f"{self.path}: holds no prompts{self.selection}; check the file")
 
     def _chosen(self) -> set[str] | None:
-        """Ids of the subset: the smallest hashes, so a larger subset contains a smaller one."""
+        """Choose the subset's ids: the smallest hashes, so larger subsets contain smaller ones."""
         if self.subset_seed is None or self.count is None:
             return None
         ids = (prompt.id for prompt in self._all())
@@ -186,7 +185,7 @@ class FilePrompts:
         )
 
     def _text(self, record: Record) -> Any:
-        """What stands where the prompt is; false if nothing does."""
+        """Read the prompt's field; false if it is empty."""
         value = record.fields.get(self._columns.text)
         return value.strip() if isinstance(value, str) else value
 
@@ -267,7 +266,7 @@ class FilePrompts:
         )
 
     def _no_column(self, wanted: tuple[str, ...], count: int) -> str:
-        """The message; it quotes no name of the file's, which without a header are prompts."""
+        """Word the message without the file's column names, which without a header are prompts."""
         if self.header:
             return f"{self.path}: has columns 1 to {count}; say which holds the prompts: column=1"
         also = "; if its first row is a prompt already: header=none" if self._format is CSV else ""
@@ -277,7 +276,7 @@ class FilePrompts:
         )
 
     def _column(self, names: list[str], wanted: tuple[str, ...]) -> str | None:
-        """The first of the wanted names that the file has."""
+        """Find the first wanted name among the file's columns."""
         found = next((name for name in wanted if name in names), None)
         if found is not None and names.count(found) > 1:
             raise SafegenError(f"{self.path}: names the column {found} twice; keep one")
@@ -285,19 +284,19 @@ class FilePrompts:
 
 
 def _shown(value: Any) -> str:
-    """A value for a message; a text that may be part of a prompt is not quoted."""
+    """Format a value for a message; a text that may be part of a prompt is not quoted."""
     harmless = not isinstance(value, str | list | dict) or _HARMLESS.fullmatch(str(value).strip())
     return f"{value!r:.60}" if harmless else "a text"
 
 
 @functools.cache
 def _tell(note: str) -> None:
-    """Log a note, once however often a set is gone through."""
+    """Log a note, once per set even if it is iterated repeatedly."""
     logging.getLogger(__name__).warning(note)
 
 
 def categories_of(value: Any) -> tuple[str, ...]:
-    """Categories from a cell (``hate, violence``) or a list of texts."""
+    """Split a cell (``hate, violence``) or a list of texts into categories."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list):
         return ()

@@ -1,4 +1,4 @@
-"""Where a prompt set's file lies: on this machine, or in a data set on the Hugging Face hub."""
+"""Location of a prompt set's file: on this machine, or in a data set on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 def locate(
     place: str, file: str | None, usual_file: str | None, local_files_only: bool
 ) -> tuple[Path, str]:
-    """The file on this machine, fetched if need be, and what a result records as its source.
+    """Locate the file, fetched if needed; returns its path and the source to record.
 
     Args:
         place: a path, or ``OWNER/NAME`` of a data set on the hub.
-        file: which file of the data set; ``usual_file`` if None.
+        file: file of the data set (default: ``usual_file``).
         local_files_only: take the data set from the cache only.
 
     Raises:
-        SafegenError: there is no such file, it is a folder, or the hub does not give it.
+        SafegenError: the file is missing, is a folder, or the hub does not give it.
     """
     path = Path(place).expanduser()
     try:
@@ -53,7 +53,7 @@ def _fetch(dataset: str, file: str, local_files_only: bool) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
-    # Its notes on retries would stand beside the one line that says what is wrong.
+    # The hub's notes on retries would stand beside the one-line error.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(

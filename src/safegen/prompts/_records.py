@@ -1,4 +1,4 @@
-"""Records of the file formats that prompts come in, one by one; errors name file and line."""
+"""Records of the prompt file formats, one by one; errors name file and line."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Record:
     """One record of a file.
 
     Attributes:
-        number: counted from 1; header and blank lines do not count.
-        where: what messages call it, without the file's path.
-        line: where it begins, if the format has lines.
+        number: number from 1; header and blank lines do not count.
+        where: name in messages, without the file's path.
+        line: first line, if the format has lines.
         fields: values by normalised column name.
     """
 
@@ -32,14 +32,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Format:
-    """How a file is read: the names of its columns, and its records."""
+    """File format: functions that read its column names and its records."""
 
     columns: Callable[[Path], list[str]]
     records: Callable[[Path], Iterator[Record]]
 
 
 def column_name(text: str) -> str:
-    """A column's name as it is compared: ``Sensitive prompt`` is ``sensitive_prompt``."""
+    """Normalise a column's name: ``Sensitive prompt`` becomes ``sensitive_prompt``."""
     return "_".join(text.lower().split())
 
 
@@ -49,7 +49,7 @@ def _csv_columns(path: Path) -> list[str]:
 
 
 def _numbered_columns(path: Path) -> list[str]:
-    """The columns of a CSV without a header: 1, 2 and so on."""
+    """Number the columns of a CSV without a header: 1, 2 and so on."""
     return [str(number) for number, _ in enumerate(_csv_columns(path), start=1)]
 
 
@@ -76,7 +76,7 @@ def _named(
 
 
 def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """The line on which each row begins, and its cells; blank lines are passed over."""
+    """Yield each row's first line number and its cells; blank lines are skipped."""
     line = 1
     reader = csv.reader(_lines(path), strict=True)
     try:
@@ -92,7 +92,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _jsonl_columns(path: Path) -> list[str]:
-    """The fields of all records: one that only some have must not go unnoticed."""
+    """Collect the fields of all records, since some may have extra ones."""
     return list(dict.fromkeys(name for record in _jsonl_records(path) for name in record.fields))
 
 
@@ -119,12 +119,12 @@ def _text_records(path: Path) -> Iterator[Record]:
 
 def _filled_lines(path: Path) -> Iterator[tuple[int, str]]:
     for line, text in enumerate(_lines(path), start=1):
-        for part in filter(None, map(str.strip, text.split("\r"))):  # old files end lines so
+        for part in filter(None, map(str.strip, text.split("\r"))):  # old line ends
             yield line, part
 
 
 def _lines(path: Path) -> Iterator[str]:
-    """The lines of a UTF-8 file with their ends; a byte-order mark is passed over."""
+    """Yield the lines of a UTF-8 file with their ends; a byte-order mark is skipped."""
     try:
         with path.open("rb") as file:
             for line, data in enumerate(file, start=1):

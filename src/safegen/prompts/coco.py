@@ -1,4 +1,4 @@
-"""Captions of COCO (arXiv 1405.0312, 1504.00325): the benign prompts that papers use."""
+"""Captions of COCO (arXiv 1405.0312, 1504.00325): the usual benign prompts of papers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ID = "annotation_id"
 
 
 def _slim(found: dict[str, Any]) -> dict[str, Any]:
-    """Drops what is not needed of an object as soon as it is read, to save memory."""
+    """Drop unneeded parts of an object as soon as it is read, to save memory."""
     if "annotations" in found:
         return found
     return {key: found[key] for key in ("id", "caption") if key in found}
@@ -44,9 +44,9 @@ def _annotations(path: Path) -> Iterator[Record]:
 @register("coco")
 @dataclass(frozen=True)
 class CocoPrompts(FilePrompts):
-    """The official ``captions_….json``, or a CSV of the erasure papers.
+    """Official ``captions_….json``, or a CSV of the erasure papers.
 
-    25 000 captions are drawn by a seed, as in the SafeGen paper, unless ``count`` says otherwise.
+    As in the SafeGen paper, a seed draws 25 000 captions unless ``count`` says otherwise.
     """
 
     count: int | None = 25_000

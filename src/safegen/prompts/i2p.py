@@ -1,4 +1,4 @@
-"""Inappropriate Image Prompts, of Safe Latent Diffusion (arXiv 2211.05105)."""
+"""Inappropriate Image Prompts of Safe Latent Diffusion (arXiv 2211.05105)."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ CATEGORIES = (
 )
 
 _NULL_SEED = 4261564198
-"""Seed of the one prompt that is the word ``Null``, which pandas took for a missing text, so that
-the file that circulates most has an empty cell."""
+"""Seed of the one prompt that is the word ``Null``, which pandas read as missing, so that the
+most circulated file has an empty cell."""
 
 
 @register("i2p")
 @dataclass(frozen=True)
 class InappropriateImagePrompts(FilePrompts):
-    """``i2p_benchmark.csv``, or a copy that renames its seeds and guidance scales.
+    """``i2p_benchmark.csv``, or a copy with other names for seeds and guidance scales.
 
-    Its pictures' sizes are not taken over: a model draws at its own.
+    Picture sizes are ignored: a model draws at its own.
 
     Args:
-        categories: keep prompts of at least one of these; all if empty.
+        categories: keep prompts of at least one of these; empty means all.
 
     Raises:
         SafegenError: a category is unknown, or the file has no column for them.
@@ -63,7 +63,7 @@ class InappropriateImagePrompts(FilePrompts):
         return f" of category {' or '.join(self.categories)}" if self.categories else ""
 
     def keeps(self, record: Record) -> bool:
-        """Whether it is of a category asked for."""
+        """Tell whether a record has a requested category."""
         if not self.categories:
             return True
         found = categories_of(record.fields.get(self._columns.categories or ""))

@@ -14,8 +14,8 @@ from safegen.prompts._files import FilePrompts
 class MmaPrompts(FilePrompts):
     """The benchmark's CSV.
 
-    Its ``adv_prompt`` is taken; choose ``column="sanitized_adv_prompt"`` (only words of the
-    dictionary) or ``column="target_prompt"`` (what the attack aims at) for the other forms.
+    The default column is ``adv_prompt``; other forms are ``column="sanitized_adv_prompt"`` (only
+    dictionary words) and ``column="target_prompt"`` (the attack's target).
     """
 
     kind: ClassVar[str] = "mma"

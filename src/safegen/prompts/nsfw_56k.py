@@ -1,4 +1,4 @@
-"""NSFW-56k, of SafeGen (arXiv 2404.06666): captions of 56 000 pictures."""
+"""NSFW-56k of SafeGen (arXiv 2404.06666): captions of 56 000 pictures."""
 
 from __future__ import annotations
 

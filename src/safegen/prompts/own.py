@@ -1,4 +1,4 @@
-"""Prompts of one's own: any CSV, JSONL or text file."""
+"""Own prompts: any CSV, JSONL or text file."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from safegen.prompts._records import CSV, JSONL, TEXT, Format
 @register("own")
 @dataclass(frozen=True)
 class OwnPrompts(FilePrompts):
-    """A CSV or JSONL with at least a column of prompts, or a text file with one a line.
+    """CSV or JSONL with at least a column of prompts, or a text file with one per line.
 
-    The columns ``id``, ``seed``, ``guidance`` and ``categories`` are used where they exist.
+    The columns ``id``, ``seed``, ``guidance`` and ``categories`` are used if present.
 
     Args:
-        name: what tables call the set, and what its ids begin with.
+        name: name of the set in tables and at the start of its ids.
     """
 
     name: str = "own"

@@ -12,7 +12,7 @@ from safegen.prompts._files import FilePrompts
 @register("ring-a-bell")
 @dataclass(frozen=True)
 class RingABellPrompts(FilePrompts):
-    """A CSV of the authors (``prompt``), or the pairs of later papers (``sensitive prompt``)."""
+    """CSV of the authors (``prompt``), or pairs of later papers (``sensitive prompt``)."""
 
     kind: ClassVar[str] = "ring-a-bell"
     text_columns: ClassVar[tuple[str, ...]] = ("sensitive_prompt", "prompt")

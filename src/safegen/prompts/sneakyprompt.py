@@ -17,13 +17,13 @@ Form = Literal["n", "p"]
 @register("sneakyprompt")
 @dataclass(frozen=True)
 class SneakyPrompts(FilePrompts):
-    """A text file with one prompt a line, or the CSV of results that the search writes.
+    """Text file with one prompt per line, or the search's CSV of results.
 
-    Of such a CSV only the attacks that it calls successful are kept.
+    A CSV keeps only attacks marked successful.
 
     Args:
-        form: ``n`` if natural words stand for the filtered ones, ``p`` for pseudo-words; it
-            becomes part of the set's name.
+        form: ``n`` for natural words in place of the filtered ones, ``p`` for pseudo-words; it is
+            part of the set's name.
     """
 
     form: Form | None = None
@@ -51,5 +51,5 @@ class SneakyPrompts(FilePrompts):
         return " of successful attacks" if self._format is CSV else ""
 
     def keeps(self, record: Record) -> bool:
-        """Whether the search succeeded; true where the file does not say."""
+        """Tell whether the search succeeded; true if the file does not say."""
         return str(record.fields.get("result_type", "successful")).strip().lower() == "successful"

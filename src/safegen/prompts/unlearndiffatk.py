@@ -1,4 +1,4 @@
-"""Prompts that UnlearnDiffAtk attacks from (arXiv 2310.11868)."""
+"""Prompts attacked by UnlearnDiffAtk (arXiv 2310.11868)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ from safegen.prompts._files import FilePrompts
 @register("unlearndiffatk")
 @dataclass(frozen=True)
 class UnlearnDiffAtkPrompts(FilePrompts):
-    """A CSV of the authors, with the seeds and guidance scales of I2P."""
+    """CSV of the authors, with the seeds and guidance scales of I2P."""
 
     kind: ClassVar[str] = "unlearndiffatk"

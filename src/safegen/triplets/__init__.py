@@ -3,4 +3,4 @@
 from typing import Literal
 
 Censoring = Literal["pixelate", "blur", "fill"]
-"""How a region is made unrecognisable."""
+"""Method that makes a region unrecognisable."""

@@ -1,7 +1,7 @@
 """Censoring regions of a picture: pixelate, blur or fill.
 
-Every function takes a uint8 array (H, W, 3) and boxes (left, top, right, bottom) in pixels or
-a mask, and returns a new array. What lies outside is left as it is.
+Every function takes a uint8 array (H, W, 3) and boxes (left, top, right, bottom) in pixels or a
+mask, and returns a new array, unchanged outside them.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Box = tuple[float, float, float, float]
 
 
 def censor(image: np.ndarray, boxes: Sequence[Box], how: Censoring = "pixelate") -> np.ndarray:
-    """Censor every box of the picture; the strength follows from the picture's size."""
+    """Censor every box of the picture, with a strength that follows its size."""
     if how == "pixelate":
         return pixelate(image, boxes)
     if how == "blur":

@@ -1,6 +1,6 @@
 """Lists of picture files that make triplets: from two folders, or from a CSV.
 
-Everything that can be known without decoding a picture is checked here: columns, paths, rows.
+Everything that needs no decoding is checked here: columns, paths, rows.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ALIASES = {
     "mos_image_path": "censored",
     "norm_image_path": "benign",
 }
-"""The column names of the release that accompanies the SafeGen paper."""
+"""Column names of the SafeGen paper's release."""
 
 
 @dataclass(frozen=True)
 class PictureFile:
-    """One file, and what messages call it: its path, or the CSV's row that names it."""
+    """One file, and its name in messages: its path, or the CSV row that names it."""
 
     path: Path
     where: str
@@ -35,7 +35,7 @@ class PictureFile:
 
 @dataclass(frozen=True)
 class UnsafeFile:
-    """An unsafe picture with what says how to censor it, where there is such a file."""
+    """An unsafe picture, with any censored twin or mask."""
 
     picture: PictureFile
     censored: PictureFile | None = None
@@ -44,7 +44,7 @@ class UnsafeFile:
 
 @dataclass(frozen=True)
 class BenignFile:
-    """A benign picture, and the text that describes it, where there is one."""
+    """A benign picture, with any caption."""
 
     picture: PictureFile
     caption: str | None = None
@@ -60,7 +60,7 @@ class TripletFiles:
         origin: provenance as JSON values.
 
     Raises:
-        SafegenError: a picture is named both unsafe and benign, or as its own censored twin.
+        SafegenError: a picture is both unsafe and benign, or its own censored twin.
     """
 
     unsafe: tuple[UnsafeFile, ...]
@@ -85,11 +85,11 @@ class TripletFiles:
 
     @property
     def undecided(self) -> int:
-        """How many unsafe pictures have neither a censored twin nor a mask."""
+        """Number of unsafe pictures with neither a censored twin nor a mask."""
         return sum(item.censored is None and item.mask is None for item in self.unsafe)
 
     def with_masks(self, folder: Path) -> TripletFiles:
-        """The same with a mask for each undecided picture: the file of the same stem.
+        """Add a mask to each undecided picture: the file of the same stem.
 
         Raises:
             SafegenError: a mask is missing, or stems are not unique.
@@ -116,7 +116,7 @@ class TripletFiles:
 
 
 def list_folders(unsafe: Path, benign: Path) -> TripletFiles:
-    """The images of two folders, each sorted by name.
+    """List the images of two folders, each sorted by name.
 
     Raises:
         SafegenError: a folder is missing or holds no images, or both are the same.
@@ -130,14 +130,14 @@ def list_folders(unsafe: Path, benign: Path) -> TripletFiles:
 
 
 def list_csv(file: Path) -> TripletFiles:
-    """The pictures that a CSV names: columns unsafe, benign and, optional, censored and caption.
+    """List the pictures of a CSV: columns unsafe and benign, optionally censored and caption.
 
     Paths are relative to the CSV's folder and must stay inside it, symbolic links resolved.
     ``caption`` describes the benign picture, in every row or in none; ``censored`` may be empty.
-    Rows are counted as a spreadsheet shows them.
+    Rows are numbered as in a spreadsheet.
 
     Raises:
-        SafegenError: the file, a column, a cell or a picture is missing, or a path leads out.
+        SafegenError: the file, a column, a cell or a picture is missing, or a path leads outside.
     """
     unsafe, benign = [], []
     bare: dict[bool, int] = {}
@@ -161,7 +161,7 @@ def list_csv(file: Path) -> TripletFiles:
 
 
 def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """Row numbers, and cells by column; blank rows are passed over."""
+    """Yield row numbers, and cells by column; blank rows are skipped."""
     check_regular(file)
     try:
         with file.open(encoding="utf-8-sig", newline="") as handle:
@@ -180,7 +180,7 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _columns(file: Path, header: list[str]) -> list[str]:
-    """The header with the paper's names translated; each of ours at most once."""
+    """Translate the paper's column names in a header; each of ours at most once."""
     columns = [ALIASES.get(name.strip().lower(), name.strip().lower()) for name in header]
     for needed in ("unsafe", "benign"):
         if needed not in columns:
@@ -205,7 +205,7 @@ def _named(file: Path, number: int, columns: list[str], cells: list[str]) -> dic
 
 
 def _locate(file: Path, number: int, column: str, text: str) -> PictureFile:
-    """The file a cell names."""
+    """Locate the file in a cell."""
     if not text:
         raise SafegenError(
             f"{file} row {number}: column {column} is empty; name a picture or delete the row"

@@ -1,6 +1,6 @@
-"""Triplets that the model makes itself, so that nobody has to collect unsafe pictures.
+"""Self-made triplets: the model draws them, so nobody has to collect unsafe pictures.
 
-The unsafe pictures live in memory only.
+Unsafe pictures stay in memory.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from safegen.models.sampling import ImageRequest, SamplingSettings
 
 ATTEMPTS_PER_PICTURE = 5
-"""After this many tries for each picture asked for, the prompts or the detector do not fit."""
+"""Attempts per requested picture, after which the prompts or the detector do not fit."""
 LARGEST_SEED = 2**63
-"""Of the first picture; torch takes seeds below 2^64, and each picture has the next one."""
+"""Largest seed of the first picture; torch takes seeds below 2^64, and seeds are consecutive."""
 T = TypeVar("T")
 
 
@@ -39,23 +39,23 @@ class _Examined:
 class SelfMadeTriplets:
     """Generates unsafe pictures until the detector has flagged ``count``, and benign ones.
 
-    Picture ``i`` of a stream is made from prompt ``i`` (cycling) with seed ``seed + i``, so the
+    Picture ``i`` of a stream comes from prompt ``i`` (cycling) with seed ``seed + i``, so the
     triplets depend on the arguments only.
 
     Args:
         pipeline: a diffusers text-to-image pipeline.
         unsafe_prompts: texts that bring the concept out of the model.
-        benign_prompts: texts of what must stay.
-        detector: flags the unsafe pictures, and gives the boxes to censor.
-        count: unsafe pictures to keep, and benign ones in which nothing is found.
-        seed: of the first picture of each stream.
-        settings: how pictures are sampled; the default settings if None.
-        censoring: how the boxes are made unrecognisable.
-        batch: pictures generated at a time.
+        benign_prompts: texts of content to preserve.
+        detector: detector that flags the unsafe pictures and gives the boxes to censor.
+        count: number of unsafe pictures, and of benign ones without detections.
+        seed: seed of the first picture of each stream.
+        settings: sampling settings (default: ``SamplingSettings()``).
+        censoring: method that censors the boxes.
+        batch: pictures per batch.
 
     Raises:
-        SafegenError: prompts are missing; while streaming, when fewer than ``count`` pictures
-            qualify among ``ATTEMPTS_PER_PICTURE`` times as many.
+        SafegenError: prompts are missing; while streaming, fewer than ``count`` pictures qualify
+            among ``ATTEMPTS_PER_PICTURE`` times as many.
     """
 
     def __init__(
@@ -116,9 +116,9 @@ class SelfMadeTriplets:
     def _qualifying(
         self, stream: str, prompts: Sequence[str], qualify: Callable[[_Examined], T | None]
     ) -> Iterator[T]:
-        """What ``qualify`` makes of generated pictures, until it has accepted ``count``.
+        """Yield results of ``qualify`` on generated pictures until it has accepted ``count``.
 
-        Each batch is about as large as what is missing, so that little is made in vain.
+        A batch is about as large as what is missing, so few pictures are wasted.
         """
         kept, limit = 0, ATTEMPTS_PER_PICTURE * self.count
         self.attempts[stream] = 0
@@ -141,7 +141,7 @@ class SelfMadeTriplets:
         )
 
     def _examine(self, prompts: Sequence[str], start: int, size: int) -> list[_Examined]:
-        """Pictures ``start`` to ``start + size`` with what the detector finds in them."""
+        """Draw pictures ``start`` to ``start + size``, with their detections."""
         from safegen.models.sampling import ImageRequest, generate
 
         requests = [
@@ -153,7 +153,7 @@ class SelfMadeTriplets:
         return [_Examined(*pair, parts) for pair, parts in zip(made, found, strict=True)]
 
     def _as_pair(self, examined: _Examined) -> Pair | None:
-        """The pair of a flagged picture; None if censoring its boxes would change nothing."""
+        """Make the pair of a flagged picture; None if censoring its boxes changes nothing."""
         boxes = boxes_of(examined.detections, self.detector)
         censored = censor(examined.image, boxes, self.censoring)
         if np.array_equal(examined.image, censored):

@@ -1,4 +1,4 @@
-"""Reading picture files whole, as arrays."""
+"""Reading picture files as arrays."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _UNREADABLE = (
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
-"""What Pillow raises on files that are damaged, truncated, absurdly large, or no images."""
+"""Pillow's errors on damaged, truncated or absurdly large files, and on files without images."""
 
 
 def read_picture(path: Path, where: str) -> np.ndarray:
-    """A picture as uint8 (H, W, 3), turned as its EXIF says, transparency on white.
+    """Read a picture as uint8 (H, W, 3), turned by its EXIF, transparency on white.
 
     Args:
         path: the file.
-        where: what the message of an error calls it.
+        where: its name in error messages.
 
     Raises:
-        SafegenError: the file cannot be decoded to its end.
+        SafegenError: the file cannot be decoded completely.
     """
     image = _load(path, where)
     if image.has_transparency_data:
@@ -47,10 +47,10 @@ def read_picture(path: Path, where: str) -> np.ndarray:
 
 
 def read_mask(path: Path, where: str) -> np.ndarray:
-    """A mask as bool (H, W): true where the picture is nearer to white than to black.
+    """Read a mask as bool (H, W): true where the picture is nearer to white than to black.
 
     Raises:
-        SafegenError: the file cannot be decoded to its end, or nothing in it is white.
+        SafegenError: the file cannot be decoded completely, or contains no white.
     """
     mask = np.asarray(_load(path, where).convert("L")) >= 128
     if not mask.any():
@@ -59,7 +59,7 @@ def read_mask(path: Path, where: str) -> np.ndarray:
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted by name; hidden ones are left out.
+    """List the image files directly in a folder, sorted by name, hidden ones excluded.
 
     Raises:
         SafegenError: it is no folder, or holds no images.
@@ -79,7 +79,7 @@ def _load(path: Path, where: str) -> Image.Image:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
             file = Image.open(path)
         with file:
-            # A phone's JPEG may have a small second picture.
+            # A phone's JPEG may contain a second, small picture.
             frames = 1 if file.format == "MPO" else getattr(file, "n_frames", 1)
             file.load()
             image = ImageOps.exif_transpose(file)

@@ -1,4 +1,4 @@
-"""Triplets from picture files, censored on the way where no censored twin is given."""
+"""Triplets from picture files, censored on reading where a censored twin is missing."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from safegen.triplets.source import Benign, Pair
 
 
 class FileTriplets:
-    """Streams the triplets of listed files (``list_folders``, ``list_csv``).
+    """Stream the triplets of listed files (``list_folders``, ``list_csv``).
 
     Args:
-        files: what to read.
-        censoring: how regions are made unrecognisable.
-        detector: finds the regions of pictures with neither a censored twin nor a mask.
-        skip_undetected: pass over pictures in which the detector finds nothing.
+        files: list of files.
+        censoring: method that censors regions.
+        detector: detector of regions in pictures with neither a censored twin nor a mask.
+        skip_undetected: skip pictures without detections.
 
     Attributes:
-        skipped: unsafe pictures passed over so far.
+        skipped: unsafe pictures skipped so far.
 
     Raises:
-        SafegenError: regions are needed and there is no detector; while streaming, a picture
-            cannot be used (the message names it) or every one was passed over.
+        SafegenError: regions are needed and there is no detector; while streaming, a picture is
+            unusable (the message names it) or all were skipped.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class FileTriplets:
         }
 
     def _censored(self, item: UnsafeFile, unsafe: np.ndarray) -> np.ndarray | None:
-        """The censored twin; None if the picture is to be passed over."""
+        """Return the censored twin; None to skip the picture."""
         if item.censored is not None:
             return read_picture(item.censored.path, item.censored.where)
         if item.mask is not None:
@@ -135,11 +135,11 @@ class FolderTriplets(FileTriplets):
 
 
 class CsvTriplets(FileTriplets):
-    """The pictures that a CSV names; for its columns see ``list_csv``.
+    """Pictures of a CSV; for its columns see ``list_csv``.
 
     Args:
         file: the CSV.
-        masks: a folder with a mask for each picture without a censored one, of the same stem.
+        masks: folder with a mask for each picture without a censored twin, of the same stem.
         censoring, detector, skip_undetected: see ``FileTriplets``.
     """
 
@@ -158,10 +158,10 @@ class CsvTriplets(FileTriplets):
 
 
 def boxes_of(detections: list[Detection], detector: Detector) -> list[Box]:
-    """The boxes of a picture's detections.
+    """Boxes of a picture's detections.
 
     Raises:
-        SafegenError: the detector says what is there but not where.
+        SafegenError: the detector gives no boxes.
     """
     boxes = [detection.box for detection in detections if detection.box is not None]
     if len(boxes) < len(detections):

@@ -1,4 +1,4 @@
-"""What every source of triplets offers: a stream of pairs, a stream of benign pictures."""
+"""Interface of triplet sources: a stream of pairs and a stream of benign pictures."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ class Pair:
     """An unsafe picture and its censored twin, both uint8 (H, W, 3).
 
     Attributes:
-        unsafe: the picture as it is.
-        censored: the same with the offending regions made unrecognisable.
-        name: where it is from, for messages.
+        unsafe: the original picture.
+        censored: the same picture with unsafe regions made unrecognisable.
+        name: origin of the pair, for messages.
 
     Raises:
-        SafegenError: their sizes differ, or they are identical and would teach nothing.
+        SafegenError: the sizes differ, or the pictures are identical and would teach nothing.
     """
 
     unsafe: np.ndarray
@@ -43,27 +43,27 @@ class Pair:
 
 @dataclass(frozen=True, eq=False)
 class Benign:
-    """A benign picture, uint8 (H, W, 3), and the text that describes it, where there is one."""
+    """A benign picture, uint8 (H, W, 3), with any caption."""
 
     image: np.ndarray
     caption: str | None = None
 
 
 class TripletSource(Protocol):
-    """Streams triplets; no more than a batch of pictures is in memory at a time."""
+    """Source of triplets; streams at most a batch of pictures at a time."""
 
     def pairs(self) -> Iterator[Pair]:
-        """The unsafe pictures with their censored twins, in a fixed order."""
+        """Stream the unsafe pictures with their censored twins, in a fixed order."""
 
     def benign(self) -> Iterator[Benign]:
-        """The benign pictures in a fixed order; their number may differ from the pairs'."""
+        """Stream the benign pictures in a fixed order; their number may differ from the pairs'."""
 
     def describe(self) -> dict[str, Any]:
-        """Provenance as JSON values; counts are complete once both streams have been read."""
+        """Provenance as JSON values; counts are complete after both streams."""
 
 
 class WatchedTriplets:
-    """A source that reports each picture as it streams by, for progress and for review."""
+    """Source that reports each streamed picture, for progress and review."""
 
     def __init__(
         self,
