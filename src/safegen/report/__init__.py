@@ -1,3 +1,3 @@
-"""What a run found, for people: summary, HTML page, model card and picture grid."""
+"""Reports of a run: summary, HTML page, model card and picture grid."""
 
 from __future__ import annotations

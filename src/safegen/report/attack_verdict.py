@@ -1,4 +1,4 @@
-"""What attacks say of the defenses, in sentences: how far each held at its weakest."""
+"""Verdict of the attacks in sentences: the highest success rate against each defense."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from safegen.report.wording import listed
 from safegen.results.records import ORIGINAL, Table
 
 NAMED = 2
-"""Attacks that are named as the strongest, at most."""
+"""Largest number of attacks named as the strongest."""
 
 
 class Weakest(NamedTuple):
-    """The highest success rate of any attack on a defense, and the attacks that have it."""
+    """Highest success rate of any attack on a defense, and the attacks that reach it."""
 
     rate: float
     attacks: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Rate and attacks, or only the rate of many."""
+        """Write the rate and the attacks; the rate alone if they are many."""
         share = f"{value_text(ATTACK_METRIC, self.rate)} of its tasks"
         return f"{share} ({listed(self.attacks)})" if len(self.attacks) <= NAMED else share
 
 
 def attack_headline(table: Table) -> str:
-    """Which defense holds best at its weakest, beside the undefended model; empty without
-    attacks."""
+    """Name the defense that holds best against its strongest attack, beside the undefended model;
+    empty without attacks."""
     weakest = weakest_points(table)
     before = weakest.pop(ORIGINAL, None)
     if before is None:
@@ -47,8 +47,8 @@ def attack_headline(table: Table) -> str:
 
 
 def attack_verdict(table: Table) -> str:
-    """How safegen alone holds, and under which attacks a baseline holds better; empty where
-    safegen was not attacked, or no baseline was."""
+    """Write how safegen alone holds, and under which attacks a baseline holds better; empty if
+    safegen or every baseline was not attacked."""
     weakest = weakest_points(table)
     kinds, own = kinds_of(table), safegen_alone(table)
     baselines = [name for name in weakest if kinds[name] == "baseline"]
@@ -69,7 +69,7 @@ def attack_verdict(table: Table) -> str:
 
 
 def weakest_points(table: Table) -> dict[str, Weakest]:
-    """By defense, where it is weakest."""
+    """Find the highest success rate on each defense."""
     rates = _rates(table)
     found = {}
     for record in table.defenses:
@@ -82,7 +82,7 @@ def weakest_points(table: Table) -> dict[str, Weakest]:
 
 
 def _rates(table: Table) -> dict[str, dict[str, float]]:
-    """Success rates by attack and defense."""
+    """Collect success rates by attack and defense."""
     attacked = attacked_sets(table)
     rates: dict[str, dict[str, float]] = {}
     for record in table.prompt_sets:

@@ -1,4 +1,4 @@
-"""What attacks cost, in words: a success rate means nothing without its budget."""
+"""Budgets of attacks in words: a success rate means nothing without its budget."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SINGULARS = {"pictures": "picture", "passes": "pass"}
 
 
 def budget_lines(table: Table) -> list[str]:
-    """A line for each attack of a table, with what it is and its mean budget; and a first one."""
+    """List a heading, and a line per attack of a table with its kind and mean budget."""
     lines = [
         f"{record.name}: {attack_kind(record)}, {budget(table, record.name)}."
         for record in table.prompt_sets
@@ -20,13 +20,13 @@ def budget_lines(table: Table) -> list[str]:
 
 
 def attack_kind(record: PromptSetRecord) -> str:
-    """Side and access of an attacked prompt set's attack, such as ``text, white box``."""
+    """Write side and access of an attacked prompt set's attack, such as ``text, white box``."""
     attack = record.attack or {}
     return f"{attack.get('side', 'unknown')}, {attack.get('access', 'unknown')}"
 
 
 def budget(table: Table, prompt_set: str) -> str:
-    """Pictures and passes a goal, on the mean, each from the lowest to the highest of defenses."""
+    """Write mean pictures and passes per goal, each as the range over the defenses."""
     spans = {metric: _span(table, prompt_set, metric) for metric in _SINGULARS}
     return " and ".join(
         f"{span} {_SINGULARS[metric] if span == '1' else metric}" for metric, span in spans.items()

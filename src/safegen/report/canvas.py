@@ -1,4 +1,4 @@
-"""Figures drawn by matplotlib in one style: inline SVG in a page's own colours and type, or PNG."""
+"""Figures by matplotlib in one style: inline SVG in a page's own colours and type, or PNG."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Palette(NamedTuple):
-    """The colours of a figure, as the style sheet names them."""
+    """Colours of a figure, by the style sheet's names."""
 
     ink: str
     faint: str
@@ -23,15 +23,15 @@ class Palette(NamedTuple):
 
 
 STAND_INS = Palette("#010101", "#020202", "#030303", "#040404", "#050505")
-"""What SVG is drawn with; the page's variables take their place."""
+"""Colours in drawn SVG, which the page's variables replace."""
 LIGHT = Palette("#1c1b1a", "#6c6861", "#e2ded4", "#b0763a", "#0e7c74")
-"""The style sheet's colours in light mode."""
+"""Colours of the style sheet in light mode."""
 PAPER = "#fbfaf6"
 PNG_DPI = 200
 
 
 def svg_of_axes(draw: Callable[[Axes], Any], size: tuple[float, float], name: str) -> str:
-    """Draw on bare axes; see ``svg_of``."""
+    """Draw on empty axes; see ``svg_of``."""
 
     def on_figure(figure: Figure) -> None:
         axes = figure.add_subplot()
@@ -42,12 +42,12 @@ def svg_of_axes(draw: Callable[[Axes], Any], size: tuple[float, float], name: st
 
 
 def svg_of(draw: Callable[[Figure], Any], size: tuple[float, float], name: str) -> str:
-    """An ``<svg>`` element without external references.
+    """Draw an ``<svg>`` element without external references.
 
     Args:
-        draw: draws on an empty figure, in the colours of ``STAND_INS``.
-        size: width and height, in inches.
-        name: different for each figure of a page; its ids begin with it.
+        draw: function that draws on an empty figure, in the colours of ``STAND_INS``.
+        size: width and height in inches.
+        name: prefix of the element's ids, unique in a page.
     """
     empty = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     buffer = io.BytesIO()
@@ -56,8 +56,7 @@ def svg_of(draw: Callable[[Figure], Any], size: tuple[float, float], name: str) 
 
 
 def png_of(draw: Callable[[Figure], Any], size: tuple[float, float]) -> bytes:
-    """A PNG of what ``draw`` draws on an empty figure in the colours of ``LIGHT``; the size is
-    in inches."""
+    """Draw a PNG: ``draw`` gets an empty figure (size in inches) in the colours of ``LIGHT``."""
     buffer = io.BytesIO()
     _save(draw, size, buffer, LIGHT, "", format="png", dpi=PNG_DPI, facecolor=PAPER)
     return buffer.getvalue()
@@ -83,7 +82,7 @@ def _save(
 
 
 def _style(palette: Palette) -> Any:
-    """As matplotlib's settings, whose own type lists every name there is."""
+    """Return matplotlib's settings, whose own type lists every name there is."""
     return {
         "svg.fonttype": "none",
         "text.parse_math": False,
@@ -104,7 +103,7 @@ def _style(palette: Palette) -> Any:
 
 
 def _for_page(svg: str, name: str) -> str:
-    """The bare element: page colours and type, ids of its own, size left to the page."""
+    """Reduce to the bare element: page colours and type, unique ids, size left to the page."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = svg.replace('xlink:href="#', f'href="#{name}-').replace("url(#", f"url(#{name}-")
@@ -117,5 +116,5 @@ def _for_page(svg: str, name: str) -> str:
 
 
 def _font_size(match: re.Match[str]) -> str:
-    """The size of a font shorthand; nothing for a family, which the page decides."""
+    """Keep the size of a font shorthand; drop a family, which the page decides."""
     return f"font-size: {match[1]}px" if match[1] else ""

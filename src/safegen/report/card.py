@@ -1,4 +1,4 @@
-"""The model card of a patch or of a model it was applied to."""
+"""Model card of a patch, or of a model with the patch applied."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TAGS = ("safegen", "safety", "concept-erasure", "stable-diffusion")
 
 @dataclass(frozen=True)
 class FigureRow:
-    """A row of the card's table, as text: what, on which prompts, for both models, on how many."""
+    """Row of the card's table, as text: metric, prompts, figures of both models, count."""
 
     measure: str
     over: str
@@ -36,15 +36,15 @@ class FigureRow:
 
 @dataclass(frozen=True)
 class CardFigures:
-    """What was measured of a hardened model, as a card tells it.
+    """Figures of a hardened model in a card.
 
     Attributes:
-        rows: of the table.
-        results: of the metadata's ``model-index``.
-        detector: name, version and threshold of what decided on the unsafe.
-        caption: how it was measured, in sentences.
-        sections: all else that a repetition needs, as named lists.
-        edit_seconds: duration of the edit, where it is known.
+        rows: rows of the table.
+        results: results of the metadata's ``model-index``.
+        detector: name, version and threshold of the detector.
+        caption: conditions of the measurement, in sentences.
+        sections: other facts that a repetition needs, as named lists.
+        edit_seconds: duration of the edit in seconds, if known.
     """
 
     rows: tuple[FigureRow, ...]
@@ -57,18 +57,18 @@ class CardFigures:
 
 @dataclass(frozen=True)
 class CardSubject:
-    """What a card is about.
+    """Subject of a card.
 
     Attributes:
-        model: the base model's name or hub id.
-        concept: the word for what was removed, as it stands in a sentence ("weapons").
-        patch: the patch's file name.
-        base_model: hub id of the base model; left out where None.
-        license: the base model's licence identifier; left out where None, never guessed.
-        name: the hardened model's name; by default from the model and the concept.
+        model: name or hub id of the base model.
+        concept: word for the removed concept, as in a sentence ("weapons").
+        patch: file name of the patch.
+        base_model: hub id of the base model; omitted if None.
+        license: licence identifier of the base model; omitted if None, never guessed.
+        name: name of the hardened model (default: from the model and the concept).
         whole: whether the card lies in a complete pipeline, not beside a patch.
         half: whether the weights were written in half precision after they were measured.
-        scope: what the edit trained.
+        scope: scope of the edit's trained weights.
     """
 
     model: str
@@ -83,17 +83,17 @@ class CardSubject:
 
     @property
     def title(self) -> str:
-        """The heading."""
+        """Heading of the card."""
         return self.name or f"{self.model} hardened against {self.concept}"
 
 
 def card_figures(table: Table, defense: str, edit_seconds: float | None = None) -> CardFigures:
-    """The figures of an evaluation's defense, beside those of the original model.
+    """Collect the figures of an evaluation's defense, beside the original model's.
 
     Args:
-        table: of the evaluation.
+        table: table of the evaluation.
         defense: name of the patch's row.
-        edit_seconds: duration of the edit, where it is known.
+        edit_seconds: duration of the edit in seconds, if known.
     """
     shown = [column for column in columns(table) if defense in column.estimates]
     settings = next(record.settings for record in table.defenses if record.name == defense)
@@ -110,7 +110,7 @@ def card_figures(table: Table, defense: str, edit_seconds: float | None = None) 
 
 
 def write_card(subject: CardSubject, figures: CardFigures) -> ModelCard:
-    """The card of a subject with its figures."""
+    """Write the card of a subject with its figures."""
     data = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
@@ -145,7 +145,7 @@ def _row(column: Column, defense: str) -> FigureRow:
 
 
 def _cell(column: Column, defense: str) -> str:
-    """A figure with its interval in brackets."""
+    """Write a figure with its interval in brackets."""
     estimate = column.estimates.get(defense)
     if estimate is None:
         return "–"

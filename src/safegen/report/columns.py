@@ -1,4 +1,4 @@
-"""The columns of an evaluation's table."""
+"""Columns of an evaluation's table."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from safegen.report.measures import best_of, measure
 from safegen.results.records import Estimate, Table
 
 ATTACK_METRIC = "asr"
-"""What an attack is measured by; its other figures are for those who look closer."""
+"""Metric of attacks in compact tables; detailed tables have the others."""
 
 
 @dataclass(frozen=True)
 class Column:
-    """The figures of one metric on one prompt set.
+    """Figures of one metric on one prompt set.
 
     Attributes:
-        name: of the metric.
-        prompt_set: the prompt set's name.
-        table: where the figures are.
+        name: name of the metric.
+        prompt_set: name of the prompt set.
+        table: table that holds the figures.
     """
 
     name: str
@@ -29,23 +29,23 @@ class Column:
 
     @property
     def metric(self) -> Metric:
-        """The metric itself."""
+        """Metric of the column."""
         return measure(self.name)
 
     @cached_property
     def estimates(self) -> dict[str, Estimate]:
-        """By defense, its figure, of those that have one."""
+        """Figures by defense; a defense without one is left out."""
         keys = ((row.name, self.prompt_set, self.name) for row in self.table.defenses)
         return {key[0]: self.table.figures[key] for key in keys if key in self.table.figures}
 
     @cached_property
     def best(self) -> set[str]:
-        """The defenses with the best figure; see ``best_of``."""
+        """Defenses with the best figure; see ``best_of``."""
         return best_of(self.name, self.estimates)
 
 
 def shown_columns(table: Table) -> list[Column]:
-    """The columns of a table that is read as a whole: of an attack only the success rate."""
+    """List the columns of a compact table: of attacks, the success rate alone."""
     attacked = {record.name for record in table.prompt_sets if record.attack}
     return [
         each
@@ -55,7 +55,7 @@ def shown_columns(table: Table) -> list[Column]:
 
 
 def columns(table: Table) -> list[Column]:
-    """The columns that have any figure: metric by metric, each in the prompt sets' order."""
+    """List the columns with any figure: metric by metric, each in the prompt sets' order."""
     possible = [
         Column(name, record.name, table) for name in table.metrics for record in table.prompt_sets
     ]

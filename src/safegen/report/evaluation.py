@@ -1,8 +1,6 @@
-"""The report of an evaluation: one HTML page that holds all it shows, and asks the network for
-nothing.
+"""Report of an evaluation: one HTML page without external references.
 
-Pictures that the detector flags are in it blurred, with nothing sharp behind the blur, unless it
-is written unblurred.
+Pictures that the detector flags are blurred in the file itself, unless ``unblurred`` is set.
 """
 
 from __future__ import annotations
@@ -46,13 +44,13 @@ def render_report(
     losses: Sequence[EditRecord] = (),
     unblurred: bool = False,
 ) -> str:
-    """The page as text.
+    """Render the page as text.
 
     Args:
-        table: the figures.
-        gallery: the pictures, under each of the table's defenses.
-        losses: records of the edit that made the defense; no section on it without them.
-        unblurred: show flagged pictures as they are.
+        table: figures of the evaluation.
+        gallery: pictures under each of the table's defenses.
+        losses: records of the edit that made the defense; without them, no section on losses.
+        unblurred: whether to show flagged pictures unblurred.
     """
     concept = _concept(table)
     return render_page(
@@ -80,7 +78,7 @@ def render_report(
 
 
 def _standing(table: Table) -> dict[str, Any]:
-    """What the page says and shows of the trade-off and of attacks."""
+    """Build the page's texts and plots of the trade-off and of attacks."""
     found = standing(table)
     attacked, compared = attack_headline(table), attack_verdict(table)
     if found is None:
@@ -97,7 +95,7 @@ def _standing(table: Table) -> dict[str, Any]:
 
 
 def _role(record: PromptSetRecord, concept: str) -> str:
-    """What a prompt set is for, in a sentence."""
+    """Write the purpose of a prompt set, in a sentence."""
     if record.attack:
         return ATTACKED.format(kind=attack_kind(record))
     return ROLES[record.role].format(concept=concept)
@@ -109,14 +107,14 @@ def _model(table: Table) -> str:
 
 
 def _concept(table: Table) -> str:
-    """The concept's name as it stands in a sentence."""
+    """Write the concept's name as in a sentence."""
     concept = table.provenance.get("concept")
     name = concept.get("name") if isinstance(concept, Mapping) else concept
     return str(name) if name and name != "concept" else "the concept"
 
 
 def _measured_by(provenance: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The provenance as lists: one a mapping, one an observer, and one of all else."""
+    """Split the provenance into lists: one per mapping, one per observer, one of all else."""
     seed = provenance.get("seed")
     plain = {key: value for key, value in provenance.items() if not isinstance(value, Mapping)}
     plain["seed"] = "of each prompt" if seed is None else seed
@@ -126,7 +124,7 @@ def _measured_by(provenance: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def _record_lists(records: Sequence[DefenseRecord | PromptSetRecord]) -> list[tuple[str, Entries]]:
-    """Each record's name, and all that is recorded of it."""
+    """List each record's name with all that is recorded."""
     found = []
     for record in records:
         values = (

@@ -1,4 +1,4 @@
-"""The galleries of an evaluation: the same prompts and seeds under every defense."""
+"""Galleries of an evaluation: the same prompts and seeds under every defense."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ import numpy as np
 from safegen.results.records import Item
 
 SHOWN = 6
-"""Items of a prompt set in its gallery."""
+"""Items per prompt set in its gallery."""
 
 
 @dataclass(frozen=True)
 class GalleryPicture:
-    """A picture of the gallery.
+    """Picture of the gallery.
 
     Attributes:
         image: uint8 array (H, W, 3).
-        unsafe: whether the detector flags it, and so the page blurs it.
-        blocked: whether an output filter blacked it out.
-        found: the prompt that an attack found for it; empty where it drew the item's own.
+        unsafe: whether the detector flags the picture, which the page then blurs.
+        blocked: whether an output filter blacked the picture out.
+        found: prompt that an attack found for the picture; empty if it drew the item's own.
     """
 
     image: np.ndarray
@@ -38,7 +38,7 @@ class GalleryPicture:
 
 @dataclass(frozen=True)
 class GalleryItem:
-    """One item, and its picture under each defense, by the defense's name; all from one seed."""
+    """Item and its pictures from one seed, by defense name."""
 
     item: Item
     pictures: Mapping[str, GalleryPicture]
@@ -46,12 +46,12 @@ class GalleryItem:
 
 @dataclass(frozen=True)
 class GallerySet:
-    """What is shown of a prompt set.
+    """Gallery of a prompt set.
 
     Attributes:
-        prompt_set: its name.
-        count: how many items it has.
-        items: those that are shown, in its order.
+        prompt_set: name of the prompt set.
+        count: number of all its items.
+        items: shown items, in the set's order.
     """
 
     prompt_set: str
@@ -61,14 +61,14 @@ class GallerySet:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What is shown of every prompt set, in the table's order."""
+    """Galleries of all prompt sets, in the table's order."""
 
     sets: tuple[GallerySet, ...] = ()
 
 
 def gallery_positions(count: int, shown: int = SHOWN) -> list[int]:
-    """Positions of the items to show of ``count``: evenly spaced from the first one on, so that
-    how they turned out has no part in the choice."""
+    """Choose the positions of the items to show of ``count``: evenly spaced from the first on,
+    whatever their pictures show."""
     shown = min(count, shown)
     return [index * count // shown for index in range(shown)]
 
@@ -79,13 +79,13 @@ def gallery_items(
     picture: Callable[[str, str, int], GalleryPicture],
     shown: int = SHOWN,
 ) -> Gallery:
-    """The gallery of an evaluation.
+    """Build the gallery of an evaluation.
 
     Args:
-        defenses: names, in the table's order.
-        items: by prompt set, all of its items in order.
-        picture: gives the picture of (defense, prompt set, position of the item in the set).
-        shown: items of each prompt set, at most.
+        defenses: names of the defenses, in the table's order.
+        items: all items by prompt set, in order.
+        picture: function that returns the picture of (defense, prompt set, item's position).
+        shown: largest number of items per prompt set.
     """
     return Gallery(
         tuple(

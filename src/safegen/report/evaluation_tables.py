@@ -1,4 +1,4 @@
-"""The figures of an evaluation in rows and columns: as bars, and as a table a prompt set."""
+"""Figures of an evaluation in rows and columns: as bars, and as one table per prompt set."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from safegen.report.standing import Kind, attacked_sets, columns_of, kind_of
 from safegen.results.records import ORIGINAL, Estimate, Table
 
 BAR_METRICS = ("removal", "asr", "retention", "near-miss-retention")
-"""Metrics that are shown as bars, where a table has them."""
+"""Metrics shown as bars, if a table has them."""
 COMPARED_WITH = "the others are compared with this one"
 UNKNOWN = "not measured"
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A figure and its interval as places on a line, in percent of its length.
+    """Figure and its interval as positions on a line, in percent of its length.
 
     Attributes:
-        left, width: of the bar, from zero to the value.
-        low, spread: where the interval begins, and its length; 0 where there is none.
+        left, width: start and length of the bar, which reaches from zero to the value.
+        low, spread: start and length of the interval; 0 without one.
     """
 
     left: float
@@ -35,17 +35,17 @@ class Bar:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure as text.
+    """Figure as text.
 
     Attributes:
-        value: the figure; empty where there is none.
-        interval: the ends of its interval; empty where it has none.
+        value: the figure; empty without one.
+        interval: ends of its interval; empty without one.
         mark: stars of significance.
-        p_value: in words; empty where no test applies.
-        best: whether it is among the best of its column; see ``best_of``.
-        number: the figure itself, to sort by.
-        bar: the figure as a bar.
-        reason: why there is no figure; empty where there is one.
+        p_value: p-value in words; empty if no test applies.
+        best: whether the figure is among the best of its column; see ``best_of``.
+        number: the figure as a number, to sort by.
+        bar: bar of the figure.
+        reason: reason for a missing figure; empty if there is one.
     """
 
     value: str = ""
@@ -60,7 +60,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """A defense, and its figure in every column."""
+    """Defense, and its figure in every column."""
 
     defense: str
     kind: Kind
@@ -69,13 +69,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Column:
-    """A metric on a prompt set.
+    """Metric on a prompt set.
 
     Attributes:
-        metric: its title.
-        prompt_set: its name.
-        higher_is_better: which way is good.
-        count: items that its figures rest on, as text.
+        metric: title of the metric.
+        prompt_set: name of the prompt set.
+        higher_is_better: whether higher figures are better.
+        count: number of items behind the figures, as text.
     """
 
     metric: str
@@ -86,13 +86,13 @@ class Column:
 
 @dataclass(frozen=True)
 class AttackRow:
-    """An attack, and its success rate under each defense.
+    """Attack, and its success rate under each defense.
 
     Attributes:
-        name: of its prompt set.
-        kind: side and access.
-        budget: of a task, in words.
-        figures: one a defense.
+        name: name of its prompt set.
+        kind: side and access of the attack.
+        budget: budget per task, in words.
+        figures: one figure per defense.
     """
 
     name: str
@@ -103,7 +103,7 @@ class AttackRow:
 
 @dataclass(frozen=True)
 class Grid:
-    """Rows and columns under a title; a row has a figure for each column."""
+    """Rows and columns under a title; a row has one figure per column."""
 
     title: str
     columns: tuple[Column, ...]
@@ -111,8 +111,8 @@ class Grid:
 
 
 def bar_grids(table: Table) -> list[Grid]:
-    """A grid a metric of ``BAR_METRICS``: its figures on every prompt set that has it, but for
-    those of attacks."""
+    """Build a grid per metric of ``BAR_METRICS``: its figures on every prompt set that has it,
+    except those of attacks."""
     attacked = attacked_sets(table)
     grids = []
     for metric in BAR_METRICS:
@@ -123,7 +123,7 @@ def bar_grids(table: Table) -> list[Grid]:
 
 
 def attack_rows(table: Table) -> list[AttackRow]:
-    """The attacks whose success was measured, in the table's order."""
+    """List the attacks whose success was measured, in the table's order."""
     measured = {name for name, _ in columns_of(table, [ATTACK_METRIC])}
     rows = []
     for record in table.prompt_sets:
@@ -136,7 +136,7 @@ def attack_rows(table: Table) -> list[AttackRow]:
 
 
 def set_grids(table: Table) -> list[Grid]:
-    """A grid a prompt set: all metrics that any defense has a figure of."""
+    """Build a grid per prompt set: all metrics with a figure for any defense."""
     columns = columns_of(table, table.metrics)
     return [
         _grid(table, record.name, [pair for pair in columns if pair[0] == record.name])
@@ -163,7 +163,7 @@ def _column(column: TableColumn) -> Column:
 
 
 def _figures(column: TableColumn) -> dict[str, Figure]:
-    """A column by defense."""
+    """Convert a column to figures by defense."""
     table, metric = column.table, column.name
     scale = _scale(table, metric)
     figures = {}
@@ -186,7 +186,7 @@ def _figures(column: TableColumn) -> dict[str, Figure]:
 
 
 def _scale(table: Table, metric: str) -> tuple[float, float]:
-    """What the ends of a metric's bars stand for: at least from 0 to 1."""
+    """Compute the range of a metric's bars: at least from 0 to 1."""
     ends = [
         end
         for (_, _, each), estimate in table.figures.items()
@@ -210,7 +210,7 @@ def _bar(estimate: Estimate, scale: tuple[float, float]) -> Bar:
 
 
 def _reason(table: Table, defense: str, prompt_set: str) -> str:
-    """Why a column has no figure of a defense, as far as the table tells."""
+    """Explain why a column has no figure of a defense, as far as the table tells."""
     if defense == ORIGINAL:
         return COMPARED_WITH
     notes = [note for note in table.notes if note.startswith(f"{prompt_set}: ")]

@@ -1,4 +1,4 @@
-"""The galleries of an evaluation as a page holds them."""
+"""Galleries of an evaluation in the form of the page."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from safegen.report.standing import KEPT_METRICS, REMOVAL, Kind, attacked_sets, 
 from safegen.results.records import ORIGINAL, Table
 
 PICTURE_SIDE = 128
-"""Larger pictures are reduced to this, in pixels: there is one for every defense."""
+"""Largest side of a picture in pixels; larger ones are reduced, since each defense has one."""
 HEAD_METRICS = (REMOVAL, *(metric for group in KEPT_METRICS for metric in group))
-"""A column's head has a figure of the first of these that its prompt set has; under an attack of
-the success rate."""
+"""Metrics for a column's head: the first that its prompt set has; under an attack, the success
+rate."""
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A picture.
+    """Picture in a gallery.
 
     Attributes:
-        alt: in words.
-        blocked: an output filter blacked it out; it has no file.
-        flagged: the detector flags it.
-        uri: PNG data URI; empty where it is blocked.
-        width, height: in pixels.
-        found: the prompt that an attack found for it; empty if none did.
+        alt: alternative text.
+        blocked: whether an output filter blacked it out; it then has no file.
+        flagged: whether the detector flags it.
+        uri: PNG data URI; empty if blocked.
+        width, height: size in pixels.
+        found: prompt that an attack found for it; empty if none did.
     """
 
     alt: str
@@ -42,7 +42,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class TileRow:
-    """One item: its words and seed, and a tile a defense."""
+    """Item: its words and seed, and one tile per defense."""
 
     prompt: str
     seed: int
@@ -51,14 +51,14 @@ class TileRow:
 
 @dataclass(frozen=True)
 class TileSet:
-    """The gallery of a prompt set.
+    """Gallery of a prompt set.
 
     Attributes:
-        name: the prompt set's.
-        count: items of the whole set.
-        metric: title of the metric of which the head of each column has a figure; empty if none.
-        columns: name, kind and figure of each defense.
-        rows: one an item.
+        name: name of the prompt set.
+        count: number of items of the whole set.
+        metric: title of the metric in the columns' heads; empty if none.
+        columns: name, kind and figure per defense.
+        rows: one row per item.
     """
 
     name: str
@@ -69,7 +69,7 @@ class TileSet:
 
 
 def tile_sets(table: Table, gallery: Gallery, unblurred: bool) -> list[TileSet]:
-    """The galleries, with flagged pictures blurred if not ``unblurred``."""
+    """Build the galleries, with flagged pictures blurred unless ``unblurred``."""
     return [_tile_set(table, each, unblurred) for each in gallery.sets if each.items]
 
 

@@ -1,4 +1,4 @@
-"""The card of an exported model, with the figures that an evaluation measured."""
+"""Card of an exported model, with the figures that an evaluation measured."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def export_card(
     base_model: str | None = None,
     half: bool = False,
 ) -> ModelCard:
-    """The card of the pipeline that a patch makes of a model.
+    """Write the card of a model's pipeline with a patch applied.
 
     Args:
-        model: what the patch goes on: ``lab``, a folder, a file, or a hub id.
-        patch: its file, as it was measured.
+        model: base model: ``lab``, a folder, a file, or a hub id.
+        patch: file of the patch, unchanged since it was measured.
         summary: ``summary.json`` of an evaluation.
-        license: by default what the model's own card says.
-        base_model: hub id of the model; by default the model, where it is one.
+        license: licence of the model (default: from the model's own card).
+        base_model: hub id of the model (default: ``model``, if that is one).
         half: see ``CardSubject``.
 
     Raises:
@@ -60,7 +60,7 @@ def export_card(
 
 
 def _own_license(place: Path | str) -> str | None:
-    """What the model's profile says, or the card in its folder; None if neither says anything."""
+    """Read the licence from the model's profile, or the card in its folder; None without either."""
     if (profile := profile_of(place)) is not None:
         return profile.licence
     readme = place / "README.md" if isinstance(place, Path) else None
@@ -79,7 +79,7 @@ def _own_license(place: Path | str) -> str | None:
 
 
 def _defense_of(table: Table, path: Path, patch: Path) -> str:
-    """The defense that is this patch alone."""
+    """Find the defense that is this patch alone."""
     wanted = file_hash(patch)
     for record in table.defenses:
         if record.settings.get("file_hash") == wanted:

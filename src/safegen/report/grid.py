@@ -1,4 +1,4 @@
-"""One picture of a gallery: a column for each item, a row for each defense."""
+"""Picture grid of a gallery: one column per item, one row per defense."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from safegen.report.evaluation_gallery import Gallery, GalleryPicture
 from safegen.report.pictures import blurred, png_bytes
 
 GAP = 6
-"""Pixels between columns; a third of it between rows."""
+"""Gap between columns in pixels; rows have a third of it."""
 MARGIN = 26
-"""Width of the strip on the left that names the rows."""
+"""Width in pixels of the left strip that names the rows."""
 _PAPER, _INK = (251, 250, 246), (108, 104, 97)
 
 
 def write_grid(path: Path, gallery: Gallery, scale: int = 2) -> None:
-    """Write all items of a gallery, whose pictures have one size, as a PNG; flagged ones blurred.
+    """Write all items of a gallery as a PNG, flagged ones blurred; pictures have one size.
 
     Args:
-        path: of the PNG.
-        gallery: with at least one item.
-        scale: whole enlargement, by nearest neighbour.
+        path: path of the PNG.
+        gallery: gallery with at least one item.
+        scale: whole factor of enlargement, by nearest neighbour.
     """
     items = [item for each in gallery.sets for item in each.items]
     defenses = list(items[0].pictures)
@@ -46,7 +46,7 @@ def _enlarged(picture: GalleryPicture, scale: int) -> Image.Image:
 
 
 def _upright(text: str, length: int) -> Image.Image:
-    """The text read from below, centred on a strip (``MARGIN`` wide, ``length`` high)."""
+    """Draw text that reads upwards, centred on a strip (``MARGIN`` wide, ``length`` high)."""
     strip = Image.new("RGB", (length, MARGIN), _PAPER)
     font = ImageFont.load_default(min(max(length / 8, 8), 14))
     centre = (length / 2, MARGIN / 2)

@@ -1,4 +1,4 @@
-"""Where to write the names of points that lie close together."""
+"""Placement of labels for points that lie close together."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import NamedTuple
 
 DIRECTIONS = 24
 STEPS = 14
-"""How many directions and distances around a point are tried."""
+"""Number of directions and of distances tried around a point."""
 DISTANCE_COST = 2.5
-"""Area (square points) that a label may hide rather than be a point farther away."""
+"""Area (square points) that a label may hide before it moves one point farther away."""
 MARKER = 5.0
-"""Half the side of the square that a point's marker takes up."""
+"""Half the side of a marker's square, in points."""
 
 
 class Box(NamedTuple):
-    """A rectangle; ``left`` <= ``right`` and ``bottom`` <= ``top``."""
+    """Rectangle; ``left`` <= ``right`` and ``bottom`` <= ``top``."""
 
     left: float
     bottom: float
@@ -24,18 +24,18 @@ class Box(NamedTuple):
     top: float
 
     def overlap(self, other: Box) -> float:
-        """The area that two rectangles share."""
+        """Compute the area that two rectangles share."""
         width = min(self.right, other.right) - max(self.left, other.left)
         height = min(self.top, other.top) - max(self.bottom, other.bottom)
         return max(width, 0.0) * max(height, 0.0)
 
     def wider(self, room: float) -> Box:
-        """With so much more room on every side."""
+        """Return the rectangle widened by ``room`` on every side."""
         return Box(self.left - room, self.bottom - room, self.right + room, self.top + room)
 
     @property
     def area(self) -> float:
-        """Width times height."""
+        """Area: width times height."""
         return (self.right - self.left) * (self.top - self.bottom)
 
 
@@ -45,17 +45,17 @@ def place_labels(
     bounds: Box,
     lines: Sequence[Box] = (),
 ) -> list[Box]:
-    """A place for each label: near its point, inside the bounds, and clear of points, labels and
-    lines as far as that goes.
+    """Place each label near its point, inside the bounds, as clear as possible of points, other
+    labels and lines.
 
-    Greedy, in the order given, so the labels that matter most come first. All lengths are in
-    points (1/72 inch).
+    Greedy in the given order, so the most important labels come first. All lengths are in points
+    (1/72 inch).
 
     Args:
-        points: the points' places.
+        points: positions of the points.
         sizes: widths and heights of their labels.
-        bounds: where labels may be.
-        lines: what they had better not be written over either.
+        bounds: area for labels.
+        lines: other areas that labels avoid.
     """
     taken = [Box(x, y, x, y).wider(MARKER) for x, y in points] + list(lines)
     placed: list[Box] = []
@@ -73,7 +73,7 @@ def place_labels(
 def _candidates(
     point: tuple[float, float], size: tuple[float, float]
 ) -> Iterator[tuple[float, Box]]:
-    """Distances from a point and boxes there, to the right of it first."""
+    """Yield distances from a point with the boxes there, to the right of it first."""
     (x, y), (width, height) = point, size
     for step in range(1, STEPS + 1):
         distance = 2 + MARKER * step

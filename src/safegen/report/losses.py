@@ -1,4 +1,4 @@
-"""The losses of an edit as inline SVG."""
+"""Losses of an edit as inline SVG."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def losses_svg(records: Sequence[EditRecord]) -> str:
-    """The two losses against the step, each faint as it was and strong as a moving mean, on a
-    logarithmic scale."""
+    """Plot both losses against the step on a logarithmic scale: raw values faint, moving means
+    strong."""
     from matplotlib.ticker import LogLocator
 
     steps = np.array([record.step for record in records])
@@ -50,7 +50,7 @@ def losses_svg(records: Sequence[EditRecord]) -> str:
 
 
 def moving_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Mean of each value and those before it, over at most ``window``; same length (N,)."""
+    """Compute the mean of each value (N,) and those before it, over at most ``window``; (N,)."""
     sums = np.concatenate([[0.0], np.cumsum(values)])
     ends = np.arange(1, len(values) + 1)
     starts = np.maximum(0, ends - window)

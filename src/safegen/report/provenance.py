@@ -1,4 +1,4 @@
-"""What a repetition needs to know, as named lists for the page and the model card."""
+"""Provenance that a repetition needs, as named lists for the page and the model card."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Entries = list[tuple[str, str]]
 
 
 def named_lists(found: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Entries]:
-    """Nested values as flat lists by name, without empty ones."""
+    """Flatten nested values to lists by name, without empty ones."""
     lists = {name: list(_flat(values)) for name, values in found.items() if values}
     return {name: entries for name, entries in lists.items() if entries}
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Nested values as (dotted name, text); lists on one line, those of mappings by number; what
-    is not known is left out."""
+    """Flatten nested values to (dotted name, text); lists fill one line, those of mappings are
+    numbered, unknown values are left out."""
     for key, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{key}.")

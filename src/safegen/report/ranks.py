@@ -1,4 +1,4 @@
-"""What a LoRA of each rank keeps of a patch, as a table."""
+"""Table of the share of a patch that a LoRA of each rank keeps."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from safegen.report.wording import percent
 
 
 class Effect(NamedTuple):
-    """What a patch does, as shares; None where the model does nothing of the kind without it.
+    """Effect of a patch in shares; None if the model without it draws nothing of the kind.
 
     Attributes:
-        removal: of the unsafe pictures, how many are gone.
-        retention: of what is kept without the patch, how much still is.
+        removal: share of the unsafe pictures that are gone.
+        retention: retention relative to that without the patch.
     """
 
     removal: float | None
@@ -31,13 +31,13 @@ def rank_table(
     dtype: torch.dtype,
     measure: Callable[[Patch], Effect] | None = None,
 ) -> Table:
-    """A row for ranks 1, 2, 4 and so on up to the full one, and for the chosen ranks.
+    """Build a row per rank 1, 2, 4 and so on up to the full one, and one for the chosen ranks.
 
     Args:
-        parts: the patch.
-        chosen: the ranks that are written.
-        dtype: in which they are.
-        measure: gives the effect of a patch; None does not measure.
+        parts: factors of the patch.
+        chosen: ranks to write.
+        dtype: dtype of the written factors.
+        measure: function that measures a patch's effect; None does not measure.
     """
     table = Table("rank", title="What a LoRA keeps of the patch")
     for head in ("energy kept", "error", "MB"):

@@ -1,4 +1,4 @@
-"""How the defenses of an evaluation stand: what each removes, and what it leaves."""
+"""Standing of an evaluation's defenses: what each removes, and what it keeps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from safegen.statistics.intervals import Interval
 
 REMOVAL = "removal"
 KEPT_METRICS = (("retention", "near-miss-retention"), ("clip-score",))
-"""What removal is set against: the first group of which a table has a figure."""
+"""Metrics set against removal: the first group of which a table has a figure."""
 SAFEGEN = "safegen"
 
 Kind = Literal["original", "safegen", "baseline"]
@@ -20,7 +20,7 @@ Kind = Literal["original", "safegen", "baseline"]
 
 @dataclass(frozen=True)
 class Point:
-    """A defense in the trade-off: what it removes, and what it keeps."""
+    """Defense in the trade-off: what it removes, and what it keeps."""
 
     defense: str
     removal: Estimate
@@ -29,16 +29,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Standing:
-    """What the trade-off and the headline are made of.
+    """Data of the trade-off and the headline.
 
     Attributes:
-        removal: by unsafe set and defense; the original model's is 0, by definition.
-        mean_removal: by defense, over these sets.
-        kept_metric: the first of the metrics that what is kept is measured by.
-        kept_sets: the sets that have one of them.
-        kept: by defense, the mean over these sets.
-        kinds: of every defense.
-        ours: name of the defense that is safegen alone; the first of several, None if none is.
+        removal: removal by unsafe set and defense; the original model's is 0 by definition.
+        mean_removal: mean removal over these sets, by defense.
+        kept_metric: first of the metrics of what is kept.
+        kept_sets: prompt sets with a figure of these metrics.
+        kept: mean figure over these sets, by defense.
+        kinds: kind by defense.
+        ours: name of the first defense that is safegen alone; None without one.
     """
 
     removal: dict[str, dict[str, Estimate]]
@@ -50,7 +50,7 @@ class Standing:
     ours: str | None
 
     def panels(self) -> dict[str, list[Point]]:
-        """By unsafe set, the defenses that have both figures."""
+        """Defenses that have both figures, by unsafe set."""
         return {
             name: [Point(d, removed[d], kept) for d, kept in self.kept.items() if d in removed]
             for name, removed in self.removal.items()
@@ -58,8 +58,8 @@ class Standing:
 
 
 def standing(table: Table) -> Standing | None:
-    """How the defenses stand on prompts that are drawn as they stand; None where the table has no
-    removal rate on such, or none of ``KEPT_METRICS``."""
+    """Compute the standing on prompts that no attack changes; None if the table has no removal rate
+    on such prompts, or none of ``KEPT_METRICS``."""
     attacked = attacked_sets(table)
     removed_on = [pair for pair in columns_of(table, [REMOVAL]) if pair[0] not in attacked]
     groups = [columns_of(table, group) for group in KEPT_METRICS]
@@ -79,19 +79,19 @@ def standing(table: Table) -> Standing | None:
 
 
 def attacked_sets(table: Table) -> set[str]:
-    """Names of the prompt sets that are the goals of an attack."""
+    """Return the names of the prompt sets that are the goals of an attack."""
     return {record.name for record in table.prompt_sets if record.attack}
 
 
 def columns_of(table: Table, metrics: Sequence[str]) -> list[tuple[str, str]]:
-    """(prompt set, metric) of which any defense has a figure, in the prompt sets' order."""
+    """List each (prompt set, metric) with a figure for any defense, in the prompt sets' order."""
     found = {(name, metric) for _, name, metric in table.figures}
     pairs = ((record.name, metric) for record in table.prompt_sets for metric in metrics)
     return [pair for pair in pairs if pair in found]
 
 
 def mean_figures(table: Table, columns: Sequence[tuple[str, str]]) -> dict[str, Estimate]:
-    """By defense, the mean of (prompt set, metric) columns; a defense that lacks one has none."""
+    """Average (prompt set, metric) columns by defense; a defense that lacks one has no mean."""
     means = {}
     for record in table.defenses:
         found = [table.figures.get((record.name, *column)) for column in columns]
@@ -102,11 +102,11 @@ def mean_figures(table: Table, columns: Sequence[tuple[str, str]]) -> dict[str, 
 
 
 def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
-    """The mean of figures of different prompt sets, each set counting the same.
+    """Average figures of different prompt sets, with equal weights.
 
-    Its interval is put together from theirs (square-and-add for independent figures; Zou and
+    The interval combines those of the figures (square-and-add for independent figures; Zou and
     Donner, Statistics in Medicine 27, 2008): mean - sqrt(sum (value - low)^2) / k, and upwards
-    likewise. None where one of the k figures has none.
+    likewise. None if one of the k figures has no interval.
     """
     count = len(estimates)
     mean = math.fsum(estimate.value for estimate in estimates) / count
@@ -122,26 +122,26 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def kind_of(record: DefenseRecord) -> Kind:
-    """Whether a defense is none at all, safegen (alone or in a stack), or a baseline: by what is
-    recorded of it, whatever the table calls it."""
+    """Classify a defense as none, safegen (alone or in a stack), or a baseline: by its recorded
+    settings, whatever its name."""
     if record.name == ORIGINAL:
         return "original"
     return "safegen" if any(map(_is_ours, _parts(record))) else "baseline"
 
 
 def kinds_of(table: Table) -> dict[str, Kind]:
-    """The kind of each defense, by its name."""
+    """Return the kind of each defense, by its name."""
     return {record.name: kind_of(record) for record in table.defenses}
 
 
 def safegen_alone(table: Table) -> str | None:
-    """Name of the first defense that is safegen, and not a stack; None if none is."""
+    """Return the name of the first defense that is safegen and no stack; None without one."""
     alone = (each for each in table.defenses if len(_parts(each)) == 1 and _is_ours(*_parts(each)))
     return next((record.name for record in alone), None)
 
 
 def _parts(record: DefenseRecord) -> list[str]:
-    """The methods that a defense consists of."""
+    """List the methods that a defense consists of."""
     return str(record.settings.get("defense", "")).split("+")
 
 

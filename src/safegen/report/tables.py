@@ -1,4 +1,4 @@
-"""What an evaluation writes and prints of its table: terminal, JSON, CSV and Markdown."""
+"""Output of an evaluation's table: terminal, JSON, CSV and Markdown."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def write_outputs(table: Table, folder: Path) -> None:
 
 
 def write_summary(table: Table, path: Path) -> None:
-    """Write all of the table as JSON, which ``read_summary`` reads.
+    """Write the whole table as JSON, which ``read_summary`` reads.
 
     Raises:
         SafegenError: a figure is not finite, or the file cannot be written.
@@ -65,7 +65,7 @@ def write_summary(table: Table, path: Path) -> None:
 
 
 def summary_of(table: Table) -> dict[str, Any]:
-    """All of the table as JSON values; figures by defense, prompt set and metric.
+    """Convert the whole table to JSON values; figures by defense, prompt set and metric.
 
     Raises:
         SafegenError: a figure is not finite.
@@ -97,10 +97,10 @@ def summary_of(table: Table) -> dict[str, Any]:
 
 
 def read_summary(path: Path) -> Table:
-    """The table that ``write_summary`` of this or an earlier version wrote.
+    """Read the table that ``write_summary`` of this or an earlier version wrote.
 
     Raises:
-        SafegenError: the file is missing, no evaluation's summary, or of a later version.
+        SafegenError: the file is missing, is no evaluation's summary, or is of a later version.
     """
     try:
         summary = json.loads(path.read_text(encoding="utf-8"))
@@ -117,7 +117,7 @@ def read_summary(path: Path) -> Table:
 
 
 def write_csv(table: Table, path: Path) -> None:
-    """Write a row a figure; what a figure does not have is empty."""
+    """Write one row per figure; missing values are empty."""
     roles = {record.name: record.role for record in table.prompt_sets}
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -131,7 +131,7 @@ def write_csv(table: Table, path: Path) -> None:
 
 
 def markdown_table(table: Table) -> str:
-    """The table in Markdown, with a caption that says how it was measured."""
+    """Write the table in Markdown, with a caption on how it was measured."""
     shown = shown_columns(table)
     head = [f"{each.metric.title}, {literal(each.prompt_set)}" for each in shown]
     rows = [
@@ -146,13 +146,13 @@ def markdown_table(table: Table) -> str:
 
 
 def caption(table: Table) -> str:
-    """How the table was measured, in sentences: model, sampling, seeds, observers, pictures."""
+    """Describe the measurement in sentences: model, sampling, seeds, observers, pictures."""
     return " ".join(f"{sentence}." for sentence in _caption(table.provenance, table))
 
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """A table as rich prints it: a row a defense, and as many columns beside each other as fit."""
+    """Table for rich: one row per defense, with as many columns beside each other as fit."""
 
     table: Table
 
@@ -167,7 +167,7 @@ class TerminalTable:
         yield from map(Text, [*budget_lines(self.table), *self.table.notes])
 
     def _fitting(self, shown: list[Column], width: int) -> int:
-        """How many of the columns fit, at least one."""
+        """Count the columns that fit, at least one."""
         names = [_HEAD, *(row.name for row in self.table.defenses)]
         room = width - max(map(len, names)) - 2 * _GAP
         for count, column in enumerate(shown):
@@ -188,7 +188,7 @@ class TerminalTable:
 
 
 def table_to_rich(table: Table) -> TerminalTable:
-    """The table for ``rich.print``."""
+    """Return the table for ``rich.print``."""
     return TerminalTable(table)
 
 
@@ -243,7 +243,7 @@ def _caption(provenance: Mapping[str, Any], table: Table) -> Iterator[str]:
 
 
 def _observer(settings: Mapping[str, Any]) -> str:
-    """What tells one observer of a kind from another, in a few words."""
+    """Write in a few words what identifies an observer."""
     words = [str(settings[key]) for key in ("name", "model", "net", "version") if key in settings]
     if "threshold" in settings:
         words.append(f"threshold {settings['threshold']:g}")

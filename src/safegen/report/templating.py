@@ -1,4 +1,4 @@
-"""Jinja2 over the package's own templates; nothing is loaded from anywhere else."""
+"""Jinja2 over the package's own templates alone."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safegen.report.wording import code, duration, literal
 
 
 def environment(autoescape: bool = True) -> Environment:
-    """An environment in which an unknown name is an error.
+    """Make an environment in which an unknown name is an error.
 
     Args:
         autoescape: True for HTML; False for Markdown.
@@ -32,11 +32,11 @@ def environment(autoescape: bool = True) -> Environment:
 
 
 def render_page(name: str, **values: Any) -> str:
-    """An HTML page that holds all that it needs; its policy lets only its own script run.
+    """Render an HTML page without external references; its policy lets only its own script run.
 
     Args:
-        name: of its template, style sheet and script, without their endings.
-        values: what the template asks for.
+        name: name of its template, style sheet and script, without suffix.
+        values: values of the template's variables.
     """
     program = template_text(f"{name}.js").strip()
     return (
@@ -52,5 +52,5 @@ def render_page(name: str, **values: Any) -> str:
 
 
 def template_text(name: str) -> str:
-    """A file of the package's templates folder."""
+    """Read a file of the package's templates folder."""
     return (files("safegen.report") / "templates" / name).read_text(encoding="utf-8")

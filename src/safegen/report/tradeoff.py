@@ -1,4 +1,4 @@
-"""The trade-off of an evaluation as a plot: removal to the right, what is kept upwards."""
+"""Trade-off plot of an evaluation: removal on the x axis, what is kept on the y axis."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 PANEL_SIZE = (5.6, 4.4)
 LABEL_SIZE = 9
 LINE_ROOM = 0.8
-"""What names keep from the lines of intervals, in points."""
+"""Distance of names from the lines of intervals, in points."""
 NEAR = 11.0
-"""A name farther from its point than this, in points, has a line to it."""
+"""Distance in points from which a name has a line to its point."""
 PADDING = 0.05
-"""Room around the points, as a share of their range."""
+"""Margin around the points as a share of their range."""
 ORDER: tuple[Kind, ...] = ("safegen", "original", "baseline")
-"""In which defenses are named, so that the names that matter most get the best places."""
+"""Order of naming, which gives the most important names the best places."""
 Limits = tuple[float, float]
 
 
 class _Look(NamedTuple):
-    """How a defense is drawn; its shape tells the kinds apart without the colour."""
+    """Marker of a defense; its shape tells the kinds apart without colour."""
 
     colour: str
     marker: str
@@ -43,7 +43,7 @@ class _Look(NamedTuple):
 
 
 def tradeoff_svgs(found: Standing) -> dict[str, str]:
-    """By unsafe set, its panel as an ``<svg>`` element in the page's colours."""
+    """Draw a panel per unsafe set as an ``<svg>`` element in the page's colours."""
     panels = found.panels()
     return {
         name: svg_of(
@@ -57,7 +57,7 @@ def write_tradeoff_png(path: Path, table: Table) -> None:
     """Write all panels beside each other as a PNG, in light colours.
 
     Raises:
-        SafegenError: the table has no removal rate, or nothing to set against it.
+        SafegenError: the table has no removal rate, or no figure of what is kept.
     """
     found = standing(table)
     if found is None:
@@ -74,7 +74,7 @@ def write_tradeoff_png(path: Path, table: Table) -> None:
 def _draw(
     found: Standing, panels: Mapping[str, Sequence[Point]], palette: Palette, figure: Figure
 ) -> None:
-    """Draw panels that share their axes with all others of the standing."""
+    """Draw panels that share the axes of all panels of the standing."""
     every = [point for points in found.panels().values() for point in points]
     across, along = _limits(point.removal for point in every), _limits(p.kept for p in every)
     all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -92,7 +92,7 @@ def _draw(
 
 
 def _limits(estimates: Iterable[Estimate]) -> Limits:
-    """From the lowest end of an interval to the highest, and a little more."""
+    """Compute the axis limits: from the lowest to the highest end of an interval, and a margin."""
     ends = [end for each in estimates for end in (each.value, *(each.interval or ()))]
     room = PADDING * ((max(ends) - min(ends)) or 1.0)
     return min(ends) - room, max(ends) + room
@@ -176,7 +176,7 @@ def _draw_labels(
 
 
 def _lines(point: Point) -> Iterator[tuple[Limits, Limits]]:
-    """A point's intervals as lines: from where to where across, and along."""
+    """Yield a point's intervals as lines: their ends in x and in y."""
     if point.removal.interval is not None:
         yield point.removal.interval, (point.kept.value, point.kept.value)
     if point.kept.interval is not None:

@@ -1,4 +1,4 @@
-"""What an evaluation says, in sentences: what removes most, and where safegen is not ahead."""
+"""Verdict of an evaluation in sentences: what removes most, and where safegen is not ahead."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from safegen.report.wording import listed
 from safegen.results.records import ORIGINAL, Estimate
 
 COMPARABLE = 0.5
-"""What a defense keeps means little where it removes little: only baselines that remove at least
-this part of what safegen removes are asked whether they keep more."""
+"""Share of safegen's removal that a baseline must reach before what it keeps is compared: a
+defense that removes little keeps much."""
 NOT_MEASURED = (
     "There is no trade-off to show: it takes the removal rate on prompts that ask for the concept, "
     "and the retention or CLIP score on prompts that do not."
@@ -19,7 +19,7 @@ NOT_MEASURED = (
 
 
 def headline(found: Standing) -> str:
-    """Which defense removes most, by the mean over the unsafe sets, and what it keeps."""
+    """Name the defense that removes most, on the mean of the unsafe sets, and what it keeps."""
     names = _removing_most(found)
     if not names:
         return "No defense has a removal rate on every unsafe prompt set."
@@ -38,8 +38,8 @@ def headline(found: Standing) -> str:
 
 
 def safegen_verdict(found: Standing) -> str:
-    """Whether safegen alone is ahead of every baseline, and where it is not; empty where it, or
-    any baseline, was not evaluated on all unsafe sets."""
+    """Write whether safegen alone is ahead of every baseline, and where not; empty if it or any
+    baseline was not evaluated on all unsafe sets."""
     ours = found.ours
     baselines = [name for name in found.mean_removal if found.kinds[name] == "baseline"]
     if ours is None or ours not in found.mean_removal or not baselines:
@@ -61,14 +61,14 @@ def safegen_verdict(found: Standing) -> str:
 
 
 def _removing_most(found: Standing) -> list[str]:
-    """The defense with the highest mean removal rate, or those that share it."""
+    """Find the defenses with the highest mean removal rate."""
     removed = {name: each.value for name, each in found.mean_removal.items() if name != ORIGINAL}
     most = max(removed.values(), default=None)
     return [name for name, value in removed.items() if value == most]
 
 
 def _lead(found: Standing, ours: str) -> str:
-    """How a sentence on safegen alone begins; with its figures where the headline has others'."""
+    """Begin a sentence on safegen alone; with its figures if the headline has others'."""
     if _removing_most(found) == [ours]:
         return "It "
     removed = value_text(REMOVAL, found.mean_removal[ours].value)
@@ -85,7 +85,7 @@ def _kept_text(found: Standing, name: str) -> str:
 def _removing_more(
     prompt_set: str, ours: str, removed: Mapping[str, Estimate], baselines: Sequence[str]
 ) -> str:
-    """The baselines that remove as much as safegen on a set, or more; empty if none does."""
+    """Name the baselines that remove as much as safegen on a set, or more; empty without any."""
     least = removed[ours].value
     ahead = [name for name in baselines if removed[name].value >= least]
     texts = [f"{name} {value_text(REMOVAL, removed[name].value)}" for name in ahead]
@@ -94,7 +94,7 @@ def _removing_more(
 
 
 def _keeping_more(found: Standing, ours: str, baselines: Sequence[str]) -> str:
-    """The baselines that keep more than safegen and remove enough; empty if there is none."""
+    """Name the baselines that keep more than safegen and remove enough; empty without any."""
     own, least = found.kept.get(ours), COMPARABLE * found.mean_removal[ours].value
     kept = {name: found.kept[name].value for name in baselines if name in found.kept}
     ahead = [

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def percent(share: float) -> str:
-    """A share as text with one decimal; only all of it is written 100 %, and only none 0 %."""
+    """Write a share with one decimal; 100 % means all of it, and 0 % none."""
     if share in (0, 1):
         return f"{100 * share:.0f} %"
     rounded = round(100 * share, 1)
@@ -17,22 +17,22 @@ def percent(share: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A duration as text, to the second."""
+    """Write a duration to the second."""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
 def listed(words: Sequence[str]) -> str:
-    """``a``, ``a and b``, ``a, b and c``."""
+    """Join words: ``a``, ``a and b``, ``a, b and c``."""
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def literal(text: object) -> str:
-    """Text that Markdown, and HTML within it, shows as it is, on one line."""
+    """Escape text for Markdown, and HTML within it, on one line."""
     return re.sub(r"([\\`*_\[\]|<>&])", r"\\\1", " ".join(str(text).split()))
 
 
 def code(text: object) -> str:
-    """Text as a code span of Markdown, on one line, also within a table."""
+    """Write text as a code span of Markdown, on one line, also within a table."""
     words = " ".join(str(text).replace("`", "'").split())
     return f"`{words}`".replace("|", "\\|")
