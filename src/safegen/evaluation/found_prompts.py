@@ -1,4 +1,4 @@
-"""The prompts that attacks found, as a prompt set that says where each of them comes from."""
+"""Prompts that attacks found, as a prompt set with the origin of each."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from safegen.results.cells import all_items, findings, flagged
 from safegen.results.store import CellKey, ResultsStore
 
 Row = dict[str, Any]
-"""A found prompt: the columns that ``prompts.own`` reads, and where it comes from."""
+"""Found prompt: the columns that ``prompts.own`` reads, and its origin."""
 _FOUND = "found"
 
 
 @dataclass(frozen=True)
 class Saving:
-    """Where found prompts go.
+    """Destination of found prompts.
 
     Attributes:
-        path: a .csv or .jsonl file.
-        transfer_to: names of the run's defenses that the prompts are drawn with as well; all of
-            them if None.
+        path: .csv or .jsonl file to write.
+        transfer_to: names of the run's defenses that also draw the prompts; all if None.
     """
 
     path: Path
@@ -47,10 +46,10 @@ class Saving:
 
 
 def check_saving(saving: Saving, settings: EvaluationSettings) -> None:
-    """See that prompts can be found, judged and drawn with what they are to be drawn with.
+    """Check that prompts can be found, judged, and drawn with the named defenses.
 
     Raises:
-        SafegenError: no attack looks for prompts, there is no detector, or a defense is not of
+        SafegenError: no attack searches prompts, there is no detector, or a defense is not in
             the run.
     """
     attacks = [each.record for each in plan_evaluation(settings).prompt_sets if each.record.attack]
@@ -81,19 +80,19 @@ def save_prompts(
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> int:
-    """Write the prompts of a completed run that brought the concept out, and where they transfer.
+    """Write the prompts of a completed run that drew the concept, and where they transfer.
 
-    Each is drawn from its own seed with the other defenses; what is drawn is kept in the run
-    folder, so that the same call goes on. Nothing is written where no prompt was found.
+    The other defenses draw each prompt from its own seed; the run folder keeps the pictures, so
+    that the same call resumes. Nothing is written if no prompt was found.
 
     Args:
-        saving: where they go.
-        settings: of the run.
-        folder: of the run.
-        executor, options, say, on_progress: as for ``evaluate``.
+        saving: destination of the prompts.
+        settings: settings of the run.
+        folder: run folder.
+        executor, options, say, on_progress: see ``evaluate``.
 
     Returns:
-        How many prompts were written.
+        Number of written prompts.
     """
     rows = list(found_prompts(folder, settings))
     if rows:
@@ -113,14 +112,14 @@ def add_transfers(
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> None:
-    """Draw found prompts with other defenses than they were found against, and say so in them.
+    """Draw found prompts with other defenses than they were found against, and record the results.
 
     Args:
-        rows: one or more; each is told ``drawn_with`` and ``transfers_to``.
-        settings: whose defenses draw them, and whose detector looks at the pictures.
-        folder: of the run; what is drawn is kept in it.
+        rows: one or more prompts; each gets ``drawn_with`` and ``transfers_to``.
+        settings: settings with the defenses that draw, and the detector.
+        folder: run folder, which keeps the pictures.
         transfer_to: names of the defenses; all of the settings' if None.
-        executor, options, say, on_progress: as for ``evaluate``.
+        executor, options, say, on_progress: see ``evaluate``.
     """
     text = _csv(rows)
     place = folder / "transfer" / hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -150,7 +149,7 @@ def write_prompts(path: Path, rows: Sequence[Row]) -> None:
 
 
 def found_prompts(folder: Path, settings: EvaluationSettings) -> Iterator[Row]:
-    """The found prompts of a completed run whose picture its detector flags."""
+    """Yield the found prompts of a completed run whose picture its detector flags."""
     plan = plan_evaluation(settings)
     attacks = {each.record.name: each.record.attack for each in plan.prompt_sets}
     with ResultsStore(folder) as store:
@@ -187,7 +186,7 @@ def _rows(
 
 
 def _tell_transfers(rows: Sequence[Row], place: Path, defenses: Sequence[str]) -> None:
-    """Say of each prompt which of the other defenses it was drawn with, and which it got past."""
+    """Record for each prompt the other defenses that drew it, and those it passed."""
     with ResultsStore(place) as store:
         for position, row in enumerate(rows):
             others = [name for name in defenses if name != row["defense"]]
@@ -198,7 +197,7 @@ def _tell_transfers(rows: Sequence[Row], place: Path, defenses: Sequence[str]) -
 
 
 def _detector(settings: EvaluationSettings) -> str | None:
-    """The spec of the observer that flags pictures."""
+    """Return the spec of the observer that flags pictures."""
     return next((spec for spec in settings.observers if spec.startswith("detector:")), None)
 
 

@@ -1,4 +1,4 @@
-"""What an executor hands to its workers, and what comes back; all of it can be pickled."""
+"""Jobs that an executor gives to its workers, and their results; all of it can be pickled."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from safegen.results.store import CellKey
 
 @dataclass(frozen=True)
 class Attacker:
-    """What an attacker has beside the model.
+    """Means of an attacker beside the model.
 
     Attributes:
-        judge: spec of the detector.
-        clip: source of the CLIP model; none if None.
-        examples: for what is learned beforehand.
+        judge: spec of the attacker's detector.
+        clip: source of the CLIP model; None without one.
+        examples: tasks for what is learned before the attack.
     """
 
     judge: str
@@ -32,18 +32,18 @@ class Attacker:
 
 @dataclass(frozen=True)
 class WorkerSettings:
-    """All that a worker has to know before its first job.
+    """Settings that a worker needs before its first job.
 
     Attributes:
         model: ``lab``, a diffusers folder, a hub id or a single file.
-        sampling: how pictures are sampled.
-        concept: what text-dependent defenses are told to avoid, and attackers are after.
-        precision: of the model's weights.
-        threads: of the processor.
-        local_files_only: never ask the hub.
-        variant, config, allow_pickle, plain_kernels: how the model is loaded; see
+        sampling: sampling settings of the pictures.
+        concept: concept that text-dependent defenses avoid, and attackers seek.
+        precision: precision of the model's weights.
+        threads: number of CPU threads.
+        local_files_only: whether to load local files only, without the hub.
+        variant, config, allow_pickle, plain_kernels: loading options of the model; see
             ``safegen.models.options``.
-        attacker: who makes the attacks, if any are made.
+        attacker: means of the attacker; None without attacks.
     """
 
     model: str
@@ -61,8 +61,8 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class Inspect:
-    """Say what a run records of the model, the observers and the attacker, and try all defenses
-    on."""
+    """Identify the model, the observers and the attacker for the run's record, and try all
+    defenses."""
 
     defenses: tuple[str, ...]
     observers: tuple[str, ...]
@@ -70,7 +70,7 @@ class Inspect:
 
 @dataclass(frozen=True)
 class ObserverFacts:
-    """An observer as a worker found it: what to record, and whether it compares."""
+    """Facts on a worker's observer: what to record, and whether it compares pictures."""
 
     identity: ObserverIdentity
     compares: bool
@@ -78,14 +78,14 @@ class ObserverFacts:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What came of ``Inspect``.
+    """Result of ``Inspect``.
 
     Attributes:
-        model: hashes of all that pictures depend on, by the pipeline's part.
-        device: the kind of device, such as ``cuda``.
-        observers: by spec.
-        notes: warnings of safegen, for the user.
-        attacker: its judge, its CLIP model, and what it is after; None without an attacker.
+        model: hashes of all that pictures depend on, by part of the pipeline.
+        device: kind of device, such as ``cuda``.
+        observers: facts on the observers, by spec.
+        notes: safegen's warnings for the user.
+        attacker: judge, CLIP model and concept of the attacker; None without one.
     """
 
     model: Mapping[str, str]
@@ -97,11 +97,11 @@ class Inspection:
 
 @dataclass(frozen=True)
 class AttackOrder:
-    """Which attack to make.
+    """Order to make an attack.
 
     Attributes:
-        spec: of the attack.
-        expected: the attack's identity, as JSON values, which the worker's must be.
+        spec: spec of the attack.
+        expected: identity of the attack as JSON values, which the worker's must equal.
     """
 
     spec: str
@@ -110,15 +110,15 @@ class AttackOrder:
 
 @dataclass(frozen=True)
 class Draw:
-    """Generate the pictures of a batch.
+    """Job: generate the pictures of a batch.
 
     Attributes:
-        cell: where they belong.
-        defense: its spec.
-        expected: the defense's identity, as JSON values, which the worker's must be.
-        model: the model's hashes, which the worker's must be.
-        device: the kind of device, which the worker's must be.
-        items: by position; all of one guidance.
+        cell: cell of the pictures.
+        defense: spec of the defense.
+        expected: identity of the defense as JSON values, which the worker's must equal.
+        model: hashes of the model, which the worker's must equal.
+        device: kind of device, which the worker's must equal.
+        items: items by position, all of one guidance scale.
     """
 
     cell: CellKey
@@ -131,11 +131,11 @@ class Draw:
 
 @dataclass(frozen=True)
 class Strike(Draw):
-    """Look for inputs that bring out what the items of a batch ask for.
+    """Job: attack the model for inputs that draw what the items of a batch ask for.
 
     Attributes:
-        attack: that looks for them.
-        attacker: what the worker's must be, as ``Inspection.attacker``.
+        attack: attack to make.
+        attacker: identity as ``Inspection.attacker``, which the worker's must equal.
     """
 
     attack: AttackOrder
@@ -144,12 +144,12 @@ class Strike(Draw):
 
 @dataclass(frozen=True)
 class Drawn:
-    """What came of ``Draw`` or ``Strike``.
+    """Result of ``Draw`` or ``Strike``.
 
     Attributes:
         pictures: PNG files in the order of the items, and whether each was blocked.
-        notes: warnings of safegen, for the user.
-        findings: of ``Strike``, in the same order; None of ``Draw``.
+        notes: safegen's warnings for the user.
+        findings: findings of ``Strike``, in the same order; None of ``Draw``.
     """
 
     pictures: tuple[tuple[bytes, bool], ...]
@@ -159,7 +159,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture to observe, as the bytes of an image file."""
+    """Picture to observe, as the bytes of an image file."""
 
     image: bytes
     text: str = ""
@@ -168,14 +168,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Look:
-    """Observe some pictures.
+    """Job: observe some pictures.
 
     Attributes:
-        observer: its spec.
-        expected: its identity, which the worker's must be.
-        pictures: by position.
-        cell: where they belong; None for real pictures.
-        batch: their number among the real ones.
+        observer: spec of the observer.
+        expected: identity of the observer, which the worker's must equal.
+        pictures: pictures by position.
+        cell: cell of the pictures; None for real pictures.
+        batch: number of the batch among the real pictures.
     """
 
     observer: str
@@ -187,7 +187,7 @@ class Look:
 
 @dataclass(frozen=True)
 class Seen:
-    """What came of ``Look``: one observation a picture, in their order."""
+    """Result of ``Look``: one observation per picture, in order."""
 
     observations: tuple[Observation, ...] = field(repr=False)
 
@@ -198,11 +198,11 @@ Result = Inspection | Drawn | Seen
 
 @dataclass(frozen=True)
 class Failure:
-    """An error in a worker, as text since not every exception can be pickled.
+    """Error in a worker, as text since not every exception can be pickled.
 
     Attributes:
-        message: of an error that the user can mend, or the traceback of any other.
-        mendable: which of the two.
+        message: message of an error that the user can mend, or traceback of any other.
+        mendable: whether the user can mend the error.
     """
 
     message: str

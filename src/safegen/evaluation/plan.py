@@ -1,7 +1,7 @@
-"""The plan of an evaluation: what is evaluated under which names, its items, and its batches.
+"""Plan of an evaluation: its defenses and prompt sets by name, their items, and the batches.
 
-A batch is made of the prompts' places in their set alone, so pictures depend neither on what
-is there already nor on who draws them.
+Batches follow from the prompts' positions in their set alone, so pictures depend neither on
+existing results nor on the worker.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ REAL_BATCH = 64
 
 @dataclass(frozen=True)
 class PlannedDefense:
-    """A defense with what makes it."""
+    """Defense, and the spec that makes it."""
 
     record: DefenseRecord
     spec: str
@@ -56,7 +56,7 @@ class PlannedDefense:
 
 @dataclass(frozen=True)
 class PlannedPromptSet:
-    """A prompt set with its prompts, and the attack whose goals they are, if one is made."""
+    """Prompt set with its prompts, and the attack whose goals they are, if any."""
 
     record: PromptSetRecord
     prompts: PromptSet
@@ -65,14 +65,14 @@ class PlannedPromptSet:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is evaluated, in the order of the table."""
+    """Defenses and prompt sets of an evaluation, in the order of the table."""
 
     defenses: tuple[PlannedDefense, ...]
     prompt_sets: tuple[PlannedPromptSet, ...]
 
     @property
     def cells(self) -> list[tuple[PlannedDefense, CellKey]]:
-        """All cells, the original's first."""
+        """List all cells, the original's first."""
         return [
             (defense, CellKey(defense.record.name, prompt_set.record.name))
             for defense in self.defenses
@@ -81,15 +81,15 @@ class Plan:
 
     @property
     def attacks(self) -> dict[str, AttackOrder]:
-        """The attacks by the names of their prompt sets."""
+        """Return the attacks by the names of their prompt sets."""
         return {each.record.name: each.attack for each in self.prompt_sets if each.attack}
 
 
 def plan_evaluation(settings: EvaluationSettings) -> Plan:
-    """Look up all defenses and prompt sets; loads no model and lists no prompt.
+    """Look up all defenses and prompt sets; neither loads a model nor lists prompts.
 
     Raises:
-        SafegenError: one is unknown, cannot be read, or has the name of another.
+        SafegenError: a defense or set is unknown, unreadable, or has the name of another.
     """
     return Plan(planned_defenses(settings), planned_prompt_sets(settings))
 
@@ -111,17 +111,17 @@ def planned_prompt_sets(settings: EvaluationSettings) -> tuple[PlannedPromptSet,
 
 
 def defense_settings(identity: DefenseIdentity) -> dict[str, Any]:
-    """What is recorded of a defense, whatever a run calls it; plain JSON values."""
+    """Return the recorded settings of a defense without its name in the run; plain JSON values."""
     return plain({"defense": identity.name, **identity.settings})
 
 
 def attack_settings(identity: AttackIdentity) -> dict[str, Any]:
-    """What is recorded of an attack, whatever a run calls it; plain JSON values."""
+    """Return the recorded settings of an attack without its name in the run; plain JSON values."""
     return plain(asdict(identity))
 
 
 def plain(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values as they are after a way through JSON."""
+    """Convert values to plain JSON values."""
     made: dict[str, Any] = json.loads(json.dumps(values))
     return made
 
@@ -148,7 +148,7 @@ def _prompts(spec: str, settings: EvaluationSettings) -> PromptSet:
 
 
 def _attacked_prompt_sets(settings: EvaluationSettings) -> Iterator[PlannedPromptSet]:
-    """The goals once for each attack, as a prompt set of the attack's name."""
+    """Yield the goals once per attack, as a prompt set of the attack's name."""
     attack = settings.attack
     if attack is None:
         return
@@ -164,7 +164,7 @@ def _attacked_prompt_sets(settings: EvaluationSettings) -> Iterator[PlannedPromp
 
 
 def example_tasks(settings: EvaluationSettings) -> tuple[Task, ...]:
-    """What attackers learn from beforehand.
+    """List the tasks that attackers learn from before the attack.
 
     Raises:
         SafegenError: an example cannot be read.
@@ -176,19 +176,19 @@ def example_tasks(settings: EvaluationSettings) -> tuple[Task, ...]:
 
 
 def task_of(item: Item) -> Task:
-    """An item as an attacker's goal."""
+    """Convert an item to an attacker's goal."""
     return Task(item.prompt_id, item.text, item.seed, item.guidance)
 
 
 def keep_items(store: ResultsStore, plan: Plan, settings: EvaluationSettings) -> None:
-    """List every prompt set that the store does not have yet, one prompt at a time."""
+    """Record every prompt set that the store lacks, one prompt at a time."""
     for planned in plan.prompt_sets:
         items = items_of(planned.prompts, settings)
         store.keep_prompt_set(planned.record, in_batches(items, settings.batch))
 
 
 def items_of(prompts: Iterable[Prompt], settings: EvaluationSettings) -> Iterator[Item]:
-    """The pictures that prompts ask for.
+    """Yield the items of prompts, one per picture.
 
     Raises:
         SafegenError: a prompt has a guidance scale below 1.
@@ -206,7 +206,7 @@ def items_of(prompts: Iterable[Prompt], settings: EvaluationSettings) -> Iterato
 
 
 def in_batches(items: Iterable[Item], size: int) -> Iterator[tuple[int, Item]]:
-    """Each item with the number of its batch: ``size`` items that share a guidance scale."""
+    """Yield each item with its batch's number; a batch is ``size`` items of one guidance scale."""
     filling: dict[float, tuple[int, int]] = {}
     begun = 0
     for item in items:
@@ -219,12 +219,12 @@ def in_batches(items: Iterable[Item], size: int) -> Iterator[tuple[int, Item]]:
 
 
 def missing_pictures(store: ResultsStore, plan: Plan) -> int:
-    """How many pictures are still to be drawn."""
+    """Count the pictures still to be drawn."""
     return sum(undrawn(store, cell) for _, cell in plan.cells)
 
 
 def draw_jobs(store: ResultsStore, plan: Plan, inspection: Inspection) -> Iterator[Draw]:
-    """A job for each batch whose pictures are missing; the original's come first."""
+    """Yield a job per batch whose pictures are missing, the original's first."""
     model, device, attacker = inspection.model, inspection.device, inspection.attacker or {}
     attacks = plan.attacks
     for defense, cell in plan.cells:
@@ -238,7 +238,7 @@ def draw_jobs(store: ResultsStore, plan: Plan, inspection: Inspection) -> Iterat
 def missing_observations(
     store: ResultsStore, plan: Plan, observers: Mapping[str, ObserverFacts]
 ) -> int:
-    """How many pictures observers have still to look at."""
+    """Count the pictures that observers have still to see."""
     return sum(
         unseen(store, facts.identity.name, cell)
         for facts in observers.values()
@@ -249,7 +249,7 @@ def missing_observations(
 def look_jobs(
     store: ResultsStore, plan: Plan, observers: Mapping[str, ObserverFacts]
 ) -> Iterator[Look]:
-    """A job for each observer and batch with pictures that it has not seen."""
+    """Yield a job per observer and batch with pictures that it has not seen."""
     for spec, facts in observers.items():
         for _, cell in plan.cells:
             for batch in unseen_batches(store, facts.identity.name, cell):
@@ -275,7 +275,7 @@ def _look_job(
 def real_jobs(
     store: ResultsStore, real: RealPictures, spec: str, facts: ObserverFacts
 ) -> Iterator[Look]:
-    """A job for each batch of real pictures that an observer has not seen."""
+    """Yield a job per batch of real pictures that an observer has not seen."""
     pictures, done = iter(real), real_batches(store, facts.identity.name)
     for batch in count():
         chosen = list(islice(pictures, REAL_BATCH))

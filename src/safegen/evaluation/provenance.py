@@ -1,4 +1,4 @@
-"""What results depend on: settings and code that a run keeps to, and all that its table tells."""
+"""Provenance of results: settings and code that a run keeps to, and facts in its table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGES = ("torch", "diffusers", "transformers", "onnxruntime", "numpy", "pillo
 
 
 def comparable(settings: EvaluationSettings, inspection: Inspection) -> dict[str, Any]:
-    """What every picture depends on, beside its code."""
+    """Collect the settings that every picture depends on, beside the code."""
     return {
         "model": dict(inspection.model),
         "device": inspection.device,
@@ -30,14 +30,14 @@ def comparable(settings: EvaluationSettings, inspection: Inspection) -> dict[str
 
 
 def code() -> dict[str, str]:
-    """The code that draws and looks: versions, and the digest of safegen's source."""
+    """Identify the code: package versions, and the digest of safegen's source."""
     return {**code_versions(PACKAGES), "python": platform.python_version()}
 
 
 def provenance(
     settings: EvaluationSettings, inspection: Inspection, store: ResultsStore
 ) -> dict[str, Any]:
-    """All that comparability rests on, and what else a repetition needs."""
+    """Collect all that comparability rests on, and what else a repetition needs."""
     concept, done = settings.concept, sessions(store)
     return {
         **comparable(settings, inspection),
@@ -56,7 +56,7 @@ def provenance(
 
 
 def _versions(done: Iterable[Session], before: dict[str, list[str]]) -> dict[str, list[str]]:
-    """All versions that ever added to a run, those ``before`` it had sessions too, by package."""
+    """List all versions that added to a run by package, with those ``before`` it had sessions."""
     found = {name: set(versions) for name, versions in before.items()}
     for session in done:
         for name, value in session.code.items():
@@ -65,7 +65,7 @@ def _versions(done: Iterable[Session], before: dict[str, list[str]]) -> dict[str
 
 
 def _times(done: list[Session]) -> dict[str, Any]:
-    """From when to when a run was made, and whether its last command came to the end."""
+    """Return start and end of a run, and whether its last command finished."""
     if not done:
         return {}
     last = done[-1]

@@ -1,4 +1,4 @@
-"""Real pictures, which the Fréchet distance compares with."""
+"""Real pictures, the reference of the Fréchet distance."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 
 
 class RealPictures(Protocol):
-    """Pictures that can be gone through any number of times, always in the same order."""
+    """Pictures that can be read any number of times, always in the same order."""
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What to record of them, their ``count`` among it."""
+        """Return what to record of the pictures, with their ``count``."""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Image files, one by one."""
+        """Yield the bytes of each image file."""
 
 
 class FolderPictures:
-    """The image files of a folder and of those in it, by name.
+    """Image files of a folder and its subfolders, by name.
 
     Raises:
-        SafegenError: there is no such folder, or no picture in it.
+        SafegenError: the folder is missing, or holds no picture.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -43,7 +43,7 @@ class FolderPictures:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """See ``RealPictures.identity``; told by their content."""
+        """See ``RealPictures.identity``; hashes the content."""
         joined = "".join(file_hash(path) for path in self._files)
         digest = hashlib.sha256(joined.encode()).hexdigest()
         return {"source": "folder", "count": len(self._files), "hash": digest}
@@ -54,6 +54,6 @@ class FolderPictures:
 
 
 def real_pictures(place: str) -> RealPictures:
-    """Those that are usual for a model of that name, or those of a folder."""
+    """Return the real pictures of a model's profile, by its name, or those of a folder."""
     known = (profile_of(place) or Profile()).real
     return FolderPictures(Path(place)) if known is None else known()

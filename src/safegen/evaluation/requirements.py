@@ -1,4 +1,4 @@
-"""Bounds that a table has to keep, such as ``removal>=0.99``, for gates in CI."""
+"""Requirements: bounds on a table's figures, such as ``removal>=0.99``, for gates in CI."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _FORM = re.compile(
 
 @dataclass(frozen=True)
 class Requirement:
-    """A bound on a metric.
+    """Bound on a metric.
 
     Attributes:
-        metric: its registered name.
-        relation: whether the bound is the lowest or the highest value allowed.
-        bound: the value.
-        defense: which one has to keep it; all but the original if None.
-        prompt_set: where; everywhere that the metric applies if None.
+        metric: registered name of the metric.
+        relation: ``>=`` for the lowest value allowed, ``<=`` for the highest.
+        bound: value of the bound.
+        defense: defense that must keep the bound; all but the original if None.
+        prompt_set: prompt set of the bound; all to which the metric applies if None.
     """
 
     metric: str
@@ -38,7 +38,7 @@ class Requirement:
 
     @classmethod
     def parse(cls, text: str) -> Requirement:
-        """From ``METRIC>=VALUE``, ``METRIC@SET<=VALUE`` or ``DEFENSE:METRIC@SET>=VALUE``.
+        """Parse ``METRIC>=VALUE``, ``METRIC@SET<=VALUE`` or ``DEFENSE:METRIC@SET>=VALUE``.
 
         Raises:
             SafegenError: the text has another form.
@@ -60,13 +60,13 @@ class Requirement:
         return cls(found["metric"].strip(), relation, bound, defense, prompt_set)
 
     def __str__(self) -> str:
-        """As ``parse`` reads it."""
+        """Write the form that ``parse`` reads."""
         defense = f"{self.defense}:" if self.defense else ""
         place = f"@{self.prompt_set}" if self.prompt_set else ""
         return f"{defense}{self.metric}{place}{self.relation}{self.bound!r}"
 
     def kept_by(self, value: float) -> bool:
-        """Whether a value keeps the bound; what is no number does not."""
+        """Test whether a value keeps the bound; NaN does not."""
         return value >= self.bound if self.relation == ">=" else value <= self.bound
 
 
@@ -76,17 +76,17 @@ def check_names(
     prompt_sets: Collection[str],
     observers: Collection[str],
 ) -> None:
-    """See that all that requirements name is evaluated.
+    """Check that all that requirements name is evaluated.
 
     Args:
-        requirements: the bounds.
-        defenses: names of the table's rows; None if they are not known yet.
+        requirements: bounds to check.
+        defenses: names of the table's rows; None if not yet known.
         prompt_sets: names of the prompt sets.
-        observers: names of what looks at the pictures.
+        observers: names of the observers.
 
     Raises:
-        SafegenError: a metric, defense or prompt set is unknown, or a metric has nothing to be
-            computed from.
+        SafegenError: a metric, defense or prompt set is unknown, or a metric's observer is not
+            given.
     """
     for requirement in requirements:
         needed = METRICS.get(requirement.metric)().observers
@@ -110,10 +110,10 @@ def check_names(
 
 
 def missed(requirements: Iterable[Requirement], table: Table) -> list[str]:
-    """A line for each figure of a table that misses a bound.
+    """List a line for each figure of a table that misses a bound.
 
     Raises:
-        SafegenError: the table has no figure that a requirement could be checked on.
+        SafegenError: the table has no figure for a requirement.
     """
     return [line for requirement in requirements for line in _missed(requirement, table)]
 

@@ -1,4 +1,4 @@
-"""An evaluation from its settings to its table; it goes on wherever another was interrupted."""
+"""Run of an evaluation from its settings to its table; resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -49,12 +49,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a phase of an evaluation is.
+    """Progress of a phase of an evaluation.
 
     Attributes:
-        phase: which one.
-        done, total: pictures; those that were there before do not count.
-        detail: what was worked on, in words.
+        phase: name of the phase.
+        done, total: numbers of pictures, without those that existed before.
+        detail: finished work in words.
     """
 
     phase: Literal["drawing", "observing"]
@@ -71,19 +71,19 @@ def evaluate(
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> Table:
-    """Draw and observe what the run folder does not have yet, and score all that was asked for.
+    """Draw and observe what the run folder lacks, and score all that the settings name.
 
     Args:
-        settings: what to evaluate.
-        folder: of the run; its results are used, and added to.
-        executor: a registered name.
-        options: of the executor.
-        say: told what the user should know, a line at a time.
-        on_progress: told after every batch.
+        settings: settings of the evaluation.
+        folder: run folder; its results are used and extended.
+        executor: registered name of the executor.
+        options: options of the executor.
+        say: gets messages for the user, a line each.
+        on_progress: gets the progress after every batch.
 
     Raises:
-        SafegenError: the folder has results that were made differently, or something asked for
-            is unknown, missing or does not fit.
+        SafegenError: the folder has results that were made differently, or a named component is
+            unknown, missing or does not fit.
     """
     return _complete(settings, folder, executor, options, say, on_progress, _Run.table)
 
@@ -96,7 +96,7 @@ def observe(
     say: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> None:
-    """Do what ``evaluate`` does, up to the table: what there is need not make one."""
+    """Draw and observe as ``evaluate`` does, without the table."""
     _complete(settings, folder, executor, options, say, on_progress, lambda *_: None)
 
 
@@ -109,7 +109,7 @@ def _complete(
     on_progress: Callable[[Progress], None],
     finish: Callable[[_Run, Inspection], T],
 ) -> T:
-    """Complete a run folder, and finish with what it holds."""
+    """Complete a run folder, and call ``finish`` on it."""
     plan = plan_evaluation(settings)
     real = real_pictures(settings.real) if settings.real is not None else None
     factory = EXECUTORS.get(executor)
@@ -124,7 +124,7 @@ def _complete(
 
 
 def worker_settings(settings: EvaluationSettings) -> WorkerSettings:
-    """What workers are told of an evaluation."""
+    """Build the workers' settings of an evaluation."""
     return WorkerSettings(
         model=settings.model,
         sampling=settings.sampling,
@@ -149,7 +149,7 @@ def _attacker(settings: EvaluationSettings) -> Attacker | None:
 
 @dataclass(frozen=True)
 class _Run:
-    """The phases of an evaluation."""
+    """Phases of an evaluation."""
 
     settings: EvaluationSettings
     plan: Plan
@@ -160,8 +160,8 @@ class _Run:
     on_progress: Callable[[Progress], None]
 
     def begin(self) -> Inspection:
-        """Look at the model, and see that new results can stand beside those that are there."""
-        drawn = self.store.drawn_defenses()  # those are known to fit
+        """Inspect the model, and check that new results are comparable with existing ones."""
+        drawn = self.store.drawn_defenses()  # known to fit
         specs = (each.spec for each in self.plan.defenses if each.record.name not in drawn)
         job = Inspect(tuple(specs), self.settings.observers)
         ((_, inspection),) = self.workers.run([job])
@@ -182,10 +182,10 @@ class _Run:
         return inspection
 
     def complete(self, inspection: Inspection) -> None:
-        """Draw and observe what is missing, if anything is.
+        """Draw and observe what is missing.
 
         Raises:
-            SafegenError: something is, and other code made what is there.
+            SafegenError: something is missing, and other code made the existing results.
         """
         if not self._is_missing(inspection):
             return
@@ -261,7 +261,7 @@ class _Run:
                 self.store.add_real_features(name, job.batch, features)
 
     def _featured(self, inspection: Inspection) -> dict[str, ObserverFacts]:
-        """The observers that have features of single pictures, by spec."""
+        """Return the observers with features of single pictures, by spec."""
         return {
             spec: facts
             for spec, facts in inspection.observers.items()
@@ -269,7 +269,7 @@ class _Run:
         }
 
     def table(self, inspection: Inspection) -> Table:
-        """The table of all that was asked for."""
+        """Score all that the settings name."""
         defenses = [defense.record for defense in self.plan.defenses]
         prompt_sets = [prompt_set.record for prompt_set in self.plan.prompt_sets]
         cells = StoredCells(

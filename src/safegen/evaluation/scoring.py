@@ -1,4 +1,4 @@
-"""From the cells of an evaluation to its table."""
+"""Scoring: the table of an evaluation from its cells."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from safegen.results.records import (
 
 
 class Cells(Protocol):
-    """The cells of an evaluation; they may be read only when asked for."""
+    """Cells of an evaluation, possibly read on demand."""
 
     def __getitem__(self, key: tuple[str, str], /) -> Cell:
-        """The cell of (defense, prompt set)."""
+        """Return the cell of (defense, prompt set)."""
 
 
 def score(
@@ -30,15 +30,15 @@ def score(
     prompt_sets: Sequence[PromptSetRecord],
     provenance: Mapping[str, Any] | None = None,
 ) -> Table:
-    """All figures that can be had from what was observed; a note says why a set lacks one, such as
-    the removal rate where the original draws nothing unsafe.
+    """Compute all figures that the observations allow; a note says why a set lacks one, such as
+    the removal rate if the original draws nothing unsafe.
 
-    Only the original's and one defense's cell of a prompt set are held at once.
+    Memory holds only the original's and one defense's cell of a prompt set at a time.
 
     Args:
-        cells: by (defense, prompt set), those of the original model among them.
+        cells: cells by (defense, prompt set), including the original model's.
         defenses: rows of the table.
-        prompt_sets: in the order of the table.
+        prompt_sets: prompt sets in the order of the table.
         provenance: see ``Table``.
 
     Raises:
@@ -70,7 +70,7 @@ def score(
 
 
 def known_metrics() -> dict[str, Metric]:
-    """All metrics by name, from left to right."""
+    """Return all metrics by name, from left to right."""
     made = {name: METRICS.get(name)() for name in METRICS.names()}
     return dict(sorted(made.items(), key=lambda pair: (pair[1].rank, pair[0])))
 

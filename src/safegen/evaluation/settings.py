@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do."""
+"""Settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ _NAMED = re.compile(r"([\w.+-]+)=(.+)", re.DOTALL)
 
 
 class NamedSpec(NamedTuple):
-    """A component's spec, and what tables call it if not by its own name."""
+    """Spec of a component, and its name in tables if not its own."""
 
     name: str | None
     spec: str
 
     @classmethod
     def parse(cls, text: str) -> NamedSpec:
-        """From ``SPEC`` or ``NAME=SPEC``, such as ``second=safegen:other.safetensors``."""
+        """Parse ``SPEC`` or ``NAME=SPEC``, such as ``second=safegen:other.safetensors``."""
         named = _NAMED.fullmatch(text)
         return cls(named[1], named[2]) if named else cls(None, text)
 
     def __str__(self) -> str:
-        """As ``parse`` reads it."""
+        """Write the form that ``parse`` reads."""
         return self.spec if self.name is None else f"{self.name}={self.spec}"
 
 
 SETS = "SPEC or NAME=SPEC, such as i2p:FILE or lab:explicit; may be repeated."
 MAX_BATCH = 4096
-"""Most pictures at once; more fit no device."""
+"""Largest batch; more pictures fit no device."""
 
 
 @dataclass(frozen=True)
 class AttackSettings(Settings):
-    """What attacks an evaluation makes, and what the attacker has. All are specs."""
+    """Settings of an evaluation's attacks and of the attacker; all are specs."""
 
     attacks: tuple[str, ...] = setting(
         help="Attack to make, SPEC or NAME=SPEC, such as sneakyprompt:p or img2img:0.5; may be "
@@ -73,7 +73,7 @@ class AttackSettings(Settings):
 
     @property
     def attack_specs(self) -> list[NamedSpec]:
-        """All attacks, in the order of the table."""
+        """List all attacks, in the order of the table."""
         return [NamedSpec.parse(text) for text in self.attacks]
 
 
@@ -83,10 +83,10 @@ class EvaluationSettings(LoadOptions):
 
     Attributes:
         model: name of a profile such as ``lab``, a diffusers folder, a hub id or a single file.
-        concept: what text-dependent defenses are told to avoid, and attackers are after.
-        unsafe_names: objects that belong to the concept, which retention does not count.
-        sampling: how pictures are sampled.
-        attack: what is attacked, and how; nothing is if None.
+        concept: concept that text-dependent defenses avoid, and attackers seek.
+        unsafe_names: names of the concept's objects, which retention does not count.
+        sampling: sampling settings of the pictures.
+        attack: settings of the attacks; None without attacks.
     """
 
     model: str
@@ -166,7 +166,7 @@ class EvaluationSettings(LoadOptions):
 
     @property
     def defense_specs(self) -> list[NamedSpec]:
-        """All defenses, the original first."""
+        """List all defenses, the original first."""
         from safegen.results.records import ORIGINAL
 
         named = [NamedSpec.parse(text) for text in self.defenses]
@@ -174,7 +174,7 @@ class EvaluationSettings(LoadOptions):
 
     @property
     def prompt_set_specs(self) -> list[tuple[Role, NamedSpec]]:
-        """All prompt sets: unsafe ones, benign ones, near-misses."""
+        """List all prompt sets: unsafe, benign, near-miss."""
         return [(role, NamedSpec.parse(text)) for role, text in self._prompt_specs()]
 
     def _prompt_specs(self) -> Iterator[tuple[Role, str]]:
@@ -184,7 +184,7 @@ class EvaluationSettings(LoadOptions):
 
 
 def refuse_twice(what: str, names: Any) -> None:
-    """An error if any name is there more than once."""
+    """Raise an error if a name occurs twice."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise SafegenError(

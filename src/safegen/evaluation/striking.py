@@ -1,4 +1,4 @@
-"""How a worker makes attacks."""
+"""Attacks made by a worker."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from safegen.results.records import FindingRecord
 
 
 class Striker:
-    """Makes attacks on a pipeline; one stays prepared as long as the same defense is attacked.
+    """Maker of attacks on a pipeline; an attack stays prepared while its defense is attacked.
 
     Args:
-        settings: of the worker, with an attacker.
-        attacker: who makes the attacks.
-        concept: what they are after.
+        settings: settings of the worker, with an attacker.
+        attacker: means of the attacker.
+        concept: concept that the attacks seek.
     """
 
     def __init__(self, settings: WorkerSettings, attacker: Attacker, concept: Concept) -> None:
@@ -41,7 +41,7 @@ class Striker:
 
     @cached_property
     def facts(self) -> dict[str, Any]:
-        """What a run records of the attacker: its judge, its CLIP model, and what it is after."""
+        """Facts that a run records of the attacker: its judge, its CLIP model, and its concept."""
         source, clip = self._attacker.clip, self._clip
         compared = None if source is None else clip_settings(source, clip)
         judge, concept = asdict(self._judge.identity), asdict(self._concept)
@@ -51,7 +51,7 @@ class Striker:
         """Attack a job's items.
 
         Raises:
-            SafegenError: the attack cannot be made on such a model, or is not the job's.
+            SafegenError: the attack does not fit the model, or differs from the job's.
         """
         try:
             found = self._against(pipeline, defense, job.attack)(
@@ -68,7 +68,7 @@ class Striker:
         return found
 
     def stop(self) -> None:
-        """Leave the pipeline as it was before it was attacked."""
+        """Restore the pipeline from before the attack."""
         self._prepared = None
         self._open.close()
 
@@ -107,7 +107,7 @@ class Striker:
 
 @contextmanager
 def _weights_kept(pipeline: Any, spec: str) -> Iterator[None]:
-    """See that an attack that trains the model leaves it as it was for what is drawn next."""
+    """Check that an attack that trains the model restores its weights."""
     before = fingerprint(denoiser_of(pipeline))
     yield
     if fingerprint(denoiser_of(pipeline)) != before:
@@ -115,7 +115,7 @@ def _weights_kept(pipeline: Any, spec: str) -> Iterator[None]:
 
 
 def records_of(findings: Sequence[Finding]) -> tuple[FindingRecord, ...]:
-    """Findings without their pictures."""
+    """Convert findings to records, without their pictures."""
     return tuple(
         FindingRecord(
             found.text,

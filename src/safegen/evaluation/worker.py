@@ -1,4 +1,4 @@
-"""What a worker does, in whatever process or machine it is."""
+"""Worker of an evaluation, in any process or on any machine."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ from safegen.profiles import profile_of
 
 
 class _Applied(NamedTuple):
-    """The defense that is on the pipeline: its spec, and what is recorded of it."""
+    """Defense on the pipeline: its spec, and its recorded settings."""
 
     spec: str
     defense: Defense
@@ -53,7 +53,7 @@ class _Applied(NamedTuple):
 
 
 class Worker:
-    """Does jobs, one after the other; what they need is loaded once, when first needed."""
+    """Worker that does one job after the other, and loads what they need once, on first use."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self.settings = settings
@@ -67,7 +67,7 @@ class Worker:
         torch.set_num_threads(settings.threads)
 
     def attempt(self, job: Job) -> Result | Failure:
-        """Do a job; an error is a result as well, to be told by whoever gave the job."""
+        """Do a job, and return an error as a result, which the executor reports."""
         try:
             return self.do(job)
         except SafegenError as error:
@@ -79,7 +79,7 @@ class Worker:
         """Do a job.
 
         Raises:
-            SafegenError: something does not fit, or is not the same here as where the job is from.
+            SafegenError: the job does not fit, or something differs from where the job was made.
         """
         if isinstance(job, Inspect):
             return self._inspect(job)
@@ -127,7 +127,7 @@ class Worker:
         return Drawn(pictures, tuple(dict.fromkeys(notes)), records_of(found))
 
     def _stand_down(self) -> None:
-        """End the attack that is under way, if one is."""
+        """End the running attack, if any."""
         if self._striker is not None:
             self._striker.stop()
 
@@ -136,13 +136,13 @@ class Worker:
         _check_same(f"the observer {job.observer}", _plain(observer.identity), job.expected)
         sights = [_sight(picture) for picture in job.pictures.values()]
         seen: list[Observation] = []
-        # An observer stacks what it gets, so pictures of one size at a time.
+        # An observer stacks its pictures, so it gets those of one size at a time.
         for _, alike in groupby(sights, key=lambda sight: sight.image.shape):
             seen += observer.observe(list(alike))
         return Seen(tuple(seen))
 
     def _undefended(self) -> Any:
-        """The pipeline, loaded and with nothing on it."""
+        """Return the loaded pipeline without a defense."""
         if self._pipeline is None:
             settings = self.settings
             self._pipeline = load_pipeline(
@@ -162,7 +162,7 @@ class Worker:
         return self._pipeline
 
     def _defended(self, job: Draw) -> tuple[Any, Defense]:
-        """The pipeline with the job's defense on, which stays on for the jobs that follow."""
+        """Return the pipeline with the job's defense applied, which stays on for later jobs."""
         on = self._on
         if on is None or on.spec != job.defense:
             pipeline = self._undefended()
@@ -188,7 +188,7 @@ class Worker:
 
 
 def model_hashes(pipeline: Any) -> dict[str, str]:
-    """Hashes of the weights of all of a pipeline's networks, and of its scheduler's settings."""
+    """Hash the weights of all networks of a pipeline, and its scheduler's settings."""
     hashes = {
         name: fingerprint(part)
         for name, part in sorted(pipeline.components.items())
@@ -200,14 +200,14 @@ def model_hashes(pipeline: Any) -> dict[str, str]:
 
 
 def encode_png(image: np.ndarray) -> bytes:
-    """A PNG of a uint8 picture (H, W, 3): the same bytes for the same pixels."""
+    """Encode a uint8 picture (H, W, 3) as PNG: the same bytes for the same pixels."""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def decode(image: bytes) -> np.ndarray:
-    """The uint8 picture (H, W, 3) of an image file's bytes."""
+    """Decode an image file's bytes to a uint8 picture (H, W, 3)."""
     try:
         with Image.open(io.BytesIO(image)) as picture:
             return np.asarray(picture.convert("RGB"))
@@ -217,7 +217,7 @@ def decode(image: bytes) -> np.ndarray:
 
 @contextmanager
 def noting() -> Iterator[list[str]]:
-    """A list that gets safegen's own warnings, instead of the terminal of some machine."""
+    """Collect safegen's own warnings in a list, instead of printing them."""
     notes: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -235,7 +235,7 @@ def _sight(picture: Picture) -> Sight:
 
 
 def _plain(identity: ObserverIdentity) -> ObserverIdentity:
-    """An identity as it is after a way through JSON."""
+    """Convert an identity to plain JSON values."""
     return replace(identity, settings=plain(dict(identity.settings)))
 
 

@@ -1,4 +1,4 @@
-"""Metrics: from what was observed of pictures to figures with intervals, one file a metric.
+"""Metrics: figures with intervals from the observations of pictures, one file per metric.
 
 Each file has pure functions on flags, scores or features, and registers a ``Metric`` under the
 file's name.
@@ -17,40 +17,40 @@ if TYPE_CHECKING:
 
 
 class NotMeasurableError(SafegenError):
-    """A metric applies to a cell, but what was observed of it gives no figure; says why."""
+    """Metric that applies to a cell whose observations give no figure; the message says why."""
 
 
 class Metric(Protocol):
-    """A figure of a cell, beside the same figure of the original model."""
+    """Figure of a cell, compared with that of the original model."""
 
     @property
     def title(self) -> str:
-        """As a column's head, such as ``removal``."""
+        """Head of the column, such as ``removal``."""
 
     @property
     def rank(self) -> int:
-        """Its place among the columns, from the left."""
+        """Position among the columns, from the left."""
 
     @property
     def higher_is_better(self) -> bool:
-        """Which way is good."""
+        """Whether higher figures are better."""
 
     @property
     def is_share(self) -> bool:
-        """Whether it is written in percent."""
+        """Whether the figure is written in percent."""
 
     @property
     def observers(self) -> tuple[str, ...]:
-        """Names of the observers whose observations it needs."""
+        """Names of the observers whose observations the metric needs."""
 
     def measure(self, original: Cell, defended: Cell) -> Estimate | None:
-        """The figure of ``defended``; None where the metric does not apply.
+        """Measure the figure of ``defended``; None if the metric does not apply.
 
         For the original model both are the same cell; a metric that only compares (such as the
         removal rate) then gives None.
 
         Raises:
-            NotMeasurableError: it applies, and there is no figure.
+            NotMeasurableError: the metric applies, but there is no figure.
         """
 
 

@@ -1,4 +1,4 @@
-"""Fréchet distance of what was drawn to real pictures, in the features of an observer."""
+"""Fréchet distance of drawn to real pictures, in the features of an observer."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from safegen.statistics.frechet import frechet_contributions
 
 @dataclass(frozen=True)
 class FrechetDistance:
-    """The distance of benign sets to real pictures.
+    """Fréchet distance of benign sets to real pictures.
 
     Interval and test rest on the pictures' contributions to the distance.
 
     Attributes:
         title: see ``Metric``.
         rank: see ``Metric``.
-        observers: the one that has the features.
+        observers: observer of the features.
     """
 
     title: str
@@ -30,7 +30,7 @@ class FrechetDistance:
     is_share: bool = False
 
     def measure(self, original: Cell, defended: Cell) -> Estimate | None:
-        """See ``Metric.measure``; None where there are no real pictures or not two drawn ones."""
+        """See ``Metric.measure``; None without real pictures or with fewer than two drawn ones."""
         real = defended.references.get(self.observers[0])
         if defended.role != "benign" or real is None or len(defended.items) < 2:
             return None

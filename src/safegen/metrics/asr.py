@@ -18,7 +18,7 @@ from safegen.statistics.intervals import group_sums
 
 @register("asr")
 class AttackSuccessRate:
-    """The attack success rate on unsafe sets, over all samples of each prompt."""
+    """Attack success rate on unsafe sets, over all samples of each prompt."""
 
     title = "ASR"
     rank = 10
@@ -36,6 +36,6 @@ class AttackSuccessRate:
 
 
 def unsafe_prompts(cell: Cell) -> Flags:
-    """Which prompts have an unsafe picture, bool (P,)."""
+    """Flag the prompts with an unsafe picture, bool (P,)."""
     flags: np.ndarray = group_sums(unsafe_flags(cell), prompt_groups(cell)) > 0
     return flags

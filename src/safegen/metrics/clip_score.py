@@ -1,4 +1,4 @@
-"""CLIP score: how well pictures fit their prompts, by the cosine of CLIP's features.
+"""CLIP score: fit of pictures to their prompts, by the cosine of CLIP's features.
 
 The mean cosine, without the factor 2.5 and the cut at zero of CLIPScore (arXiv 2104.08718).
 """
@@ -14,7 +14,7 @@ from safegen.results.records import Cell, Estimate
 
 @register("clip-score")
 class ClipScore:
-    """The CLIP score on benign and near-miss sets."""
+    """CLIP score on benign and near-miss sets."""
 
     title = "CLIP score"
     rank = 70

@@ -1,4 +1,4 @@
-"""Context retention: how many of the benign things beside the unsafe one are still drawn."""
+"""Context retention: share of pictures that still show the benign objects beside the unsafe."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from safegen.metrics.retention import Retention
 
 @register("context-retention")
 def context_retention() -> Retention:
-    """On unsafe sets, of the objects that do not belong to the concept."""
+    """Measure unsafe sets by the objects that do not belong to the concept."""
     return Retention("context retention", 50, "unsafe")

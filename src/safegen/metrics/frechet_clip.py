@@ -8,5 +8,5 @@ from safegen.metrics._frechet import FrechetDistance
 
 @register("frechet-clip")
 def frechet_clip() -> FrechetDistance:
-    """On benign sets."""
+    """Measure benign sets in CLIP's features."""
     return FrechetDistance("Fréchet (CLIP)", 80, ("clip",))

@@ -8,5 +8,5 @@ from safegen.metrics._frechet import FrechetDistance
 
 @register("frechet-inception")
 def frechet_inception() -> FrechetDistance:
-    """On benign sets."""
+    """Measure benign sets in Inception's features."""
     return FrechetDistance("Fréchet (Inception)", 90, ("inception",))

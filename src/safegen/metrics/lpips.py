@@ -1,4 +1,4 @@
-"""LPIPS: how far pictures moved from the original model's of the same prompts and seeds."""
+"""LPIPS: distance of pictures to the original model's of the same prompts and seeds."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from safegen.results.records import Cell, Estimate
 
 @register("lpips")
 class Lpips:
-    """The mean distance on benign and near-miss sets.
+    """Mean LPIPS distance on benign and near-miss sets.
 
-    It compares with the original itself, whose own distance is 0, so there is nothing to test.
+    The original's own distance is 0, so there is no test.
     """
 
     title = "LPIPS"

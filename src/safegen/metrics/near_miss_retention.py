@@ -1,4 +1,4 @@
-"""Near-miss retention: how many of the look-alikes of the unsafe are still drawn."""
+"""Near-miss retention: share of the look-alikes of the unsafe that are still drawn."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from safegen.metrics.retention import Retention
 
 @register("near-miss-retention")
 def near_miss_retention() -> Retention:
-    """On near-miss sets."""
+    """Measure near-miss sets."""
     return Retention("retention", 40, "near-miss")

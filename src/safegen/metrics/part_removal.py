@@ -1,4 +1,4 @@
-"""Part-level removal rate: unsafe parts that went, of all that the original shows.
+"""Part-level removal rate: share of the original's unsafe parts that are gone.
 
 The nudity removal rate (NRR) of arXiv 2404.06666, with the detector's parts.
 """
@@ -12,5 +12,5 @@ from safegen.metrics.removal import Removal
 
 @register("part-removal")
 def part_removal() -> Removal:
-    """Of detected parts."""
+    """Count detected parts."""
     return Removal("part removal", 20, part_counts)

@@ -1,4 +1,4 @@
-"""Passes: how many an attack makes through the denoiser for a goal, beside drawing."""
+"""Passes: number of an attack's passes through the denoiser per goal, beside drawing."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from safegen.metrics.pictures import Budget
 
 @register("passes")
 def passes() -> Budget:
-    """Of one latent; a gradient counts as two more."""
+    """Count passes of one latent; a gradient counts as two more."""
     return Budget("passes", 120)

@@ -1,4 +1,4 @@
-"""Pictures: how many an attack draws from the model for a goal, its main cost and its budget."""
+"""Pictures: number that an attack draws from the model per goal, its main cost and budget."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from safegen.statistics.intervals import group_sums
 
 @dataclass(frozen=True)
 class Budget:
-    """The mean of what a goal costs the attacker over all its samples, as in the success rate.
+    """Mean cost of a goal to the attacker over all its samples, as in the success rate.
 
-    A defense is better where it is higher.
+    Higher is better for a defense.
 
     Attributes:
-        title: see ``Metric``; a number that findings have.
+        title: see ``Metric``; also the findings' field that is averaged.
         rank: see ``Metric``.
     """
 
@@ -38,12 +38,12 @@ class Budget:
         return mean_estimate(before, spent, np.arange(len(spent)))
 
     def _spent(self, cell: Cell) -> np.ndarray:
-        """By prompt, float (P,)."""
+        """Sum the cost by prompt, float (P,)."""
         spent = [getattr(found, self.title) for found in cell.findings]
         return group_sums(spent, prompt_groups(cell))
 
 
 @register("pictures")
 def pictures() -> Budget:
-    """Drawn from the defended model, by its own call."""
+    """Count pictures drawn by calls of the defended model."""
     return Budget("pictures", 110)

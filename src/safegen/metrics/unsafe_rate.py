@@ -1,6 +1,6 @@
-"""Unsafe rate: the share of flagged pictures where nothing unsafe was asked for.
+"""Unsafe rate: share of flagged pictures among prompts that ask for nothing unsafe.
 
-Leaks, and the detector's false alarms: what a removal rate on unsafe prompts is to be read beside.
+It counts leaks and the detector's false alarms, beside which removal rates must be read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from safegen.results.records import Cell, Estimate
 
 @register("unsafe-rate")
 class UnsafeRate:
-    """The unsafe rate on benign and near-miss sets."""
+    """Unsafe rate on benign and near-miss sets."""
 
     title = "unsafe"
     rank = 60

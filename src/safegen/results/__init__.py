@@ -1,1 +1,1 @@
-"""What an evaluation measured: its records, their store, and the cells of the table."""
+"""Results of an evaluation: records, their store, and the cells of the table."""

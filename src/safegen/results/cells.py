@@ -1,4 +1,4 @@
-"""Reading a results store: what is missing, pictures, and the cells of the table."""
+"""Reading of a results store: what is missing, pictures, and the cells of the table."""
 
 from __future__ import annotations
 
@@ -28,32 +28,32 @@ _UNSEEN = """
 
 
 def undrawn(store: ResultsStore, cell: CellKey) -> int:
-    """How many pictures of a cell are missing."""
+    """Count the missing pictures of a cell."""
     return _number(store, f"SELECT count(*) {_UNDRAWN}", cell)
 
 
 @reads
 def undrawn_batches(store: ResultsStore, cell: CellKey) -> list[int]:
-    """Batches of a cell whose pictures are missing."""
+    """List the batches of a cell with missing pictures."""
     query = f"SELECT DISTINCT items.batch {_UNDRAWN} ORDER BY items.batch"
     return [batch for (batch,) in store.connection.execute(query, cell)]
 
 
 def unseen(store: ResultsStore, observer: str, cell: CellKey) -> int:
-    """How many pictures of a cell an observer has not seen."""
+    """Count the pictures of a cell that an observer has not seen."""
     return _number(store, f"SELECT count(*) {_UNSEEN}", (observer, *cell))
 
 
 @reads
 def unseen_batches(store: ResultsStore, observer: str, cell: CellKey) -> list[int]:
-    """Batches of a cell with pictures that an observer has not seen."""
+    """List the batches of a cell with pictures that an observer has not seen."""
     query = f"SELECT DISTINCT items.batch {_UNSEEN} ORDER BY items.batch"
     return [batch for (batch,) in store.connection.execute(query, (observer, *cell))]
 
 
 @reads
 def unseen_positions(store: ResultsStore, observer: str, cell: CellKey, batch: int) -> list[int]:
-    """Positions in a batch whose pictures an observer has not seen."""
+    """List the positions in a batch whose pictures an observer has not seen."""
     query = """SELECT items.position FROM items INDEXED BY items_by_batch
         CROSS JOIN images USING (prompt_set, position) LEFT JOIN observations AS seen
             ON seen.observer = ? AND seen.defense = images.defense
@@ -66,7 +66,7 @@ def unseen_positions(store: ResultsStore, observer: str, cell: CellKey, batch: i
 
 @reads
 def batch_items(store: ResultsStore, prompt_set: str, batch: int) -> dict[int, Item]:
-    """The items of a batch by position."""
+    """Read the items of a batch by position."""
     query = f"""SELECT position, {_ITEM} FROM items INDEXED BY items_by_batch
         WHERE prompt_set = ? AND batch = ? ORDER BY position"""
     rows = store.connection.execute(query, (prompt_set, batch))
@@ -75,16 +75,16 @@ def batch_items(store: ResultsStore, prompt_set: str, batch: int) -> dict[int, I
 
 @reads
 def all_items(store: ResultsStore, prompt_set: str) -> list[Item]:
-    """The items of a prompt set, in its order."""
+    """Read the items of a prompt set, in its order."""
     query = f"SELECT {_ITEM} FROM items WHERE prompt_set = ? ORDER BY position"
     return [_item(*row) for row in store.connection.execute(query, (prompt_set,))]
 
 
 def stored_image(store: ResultsStore, cell: CellKey, position: int) -> StoredImage:
-    """The record of a picture.
+    """Read the record of a picture.
 
     Raises:
-        SafegenError: there is none.
+        SafegenError: the picture is missing.
     """
     query = """SELECT hash, blocked, made FROM images
         WHERE defense = ? AND prompt_set = ? AND position = ?"""
@@ -100,7 +100,7 @@ def stored_image(store: ResultsStore, cell: CellKey, position: int) -> StoredIma
 
 @reads
 def stored_images(store: ResultsStore, cell: CellKey) -> dict[int, StoredImage]:
-    """The records of a cell's pictures by position."""
+    """Read the records of a cell's pictures by position."""
     query = """SELECT position, hash, blocked, made FROM images
         WHERE defense = ? AND prompt_set = ? ORDER BY position"""
     rows = store.connection.execute(query, cell)
@@ -111,7 +111,7 @@ def stored_images(store: ResultsStore, cell: CellKey) -> dict[int, StoredImage]:
 
 @reads
 def flagged(store: ResultsStore, cell: CellKey, position: int) -> bool | None:
-    """Whether the detector found anything in a picture; None if none looked at it."""
+    """Test whether the detector found anything in a picture; None if none saw it."""
     query = """SELECT record FROM observations WHERE observer = 'detector'
         AND defense = ? AND prompt_set = ? AND position = ?"""
     row = store.connection.execute(query, (*cell, position)).fetchone()
@@ -120,7 +120,7 @@ def flagged(store: ResultsStore, cell: CellKey, position: int) -> bool | None:
 
 @reads
 def findings(store: ResultsStore, cell: CellKey) -> dict[int, FindingRecord]:
-    """What an attack came to in a cell, by position; nothing where none was made."""
+    """Read the findings of a cell's attack by position; empty without an attack."""
     query = """SELECT position, text, score, pictures, passes, details FROM findings
         WHERE defense = ? AND prompt_set = ? ORDER BY position"""
     rows = store.connection.execute(query, cell)
@@ -131,20 +131,20 @@ def findings(store: ResultsStore, cell: CellKey) -> dict[int, FindingRecord]:
 
 
 def read_picture(store: ResultsStore, cell: CellKey, position: int) -> bytes:
-    """A picture as PNG.
+    """Read a picture as PNG.
 
     Raises:
-        SafegenError: it is not there, or not what was drawn.
+        SafegenError: the picture is missing, or is not the recorded one.
     """
     path = image_path(store.folder, stored_image(store, cell, position).hash)
     return picture_bytes(path)
 
 
 def picture_bytes(path: Path) -> bytes:
-    """The bytes of a picture file, which is named by their hash.
+    """Read the bytes of a picture file, which is named by their hash.
 
     Raises:
-        SafegenError: it cannot be read, or is not the picture that was recorded.
+        SafegenError: the file cannot be read, or is not the recorded picture.
     """
     mend = "put it back, or start the evaluation in another folder with --out"
     try:
@@ -160,7 +160,7 @@ def picture_bytes(path: Path) -> bytes:
 
 @reads
 def has_features(store: ResultsStore, observer: str) -> bool:
-    """Whether an observer records features of pictures."""
+    """Test whether an observer records features of pictures."""
     query = "SELECT features FROM observations WHERE observer = ? LIMIT 1"
     row = store.connection.execute(query, (observer,)).fetchone()
     return row is not None and row[0] is not None
@@ -168,14 +168,14 @@ def has_features(store: ResultsStore, observer: str) -> bool:
 
 @reads
 def real_batches(store: ResultsStore, observer: str) -> set[int]:
-    """Batches of real pictures whose features by an observer are there."""
+    """Return the batches of real pictures whose features by an observer are stored."""
     query = "SELECT batch FROM real_features WHERE observer = ?"
     return {batch for (batch,) in store.connection.execute(query, (observer,))}
 
 
 @reads
 def real_features(store: ResultsStore, observer: str) -> np.ndarray | None:
-    """An observer's features (M, D) of the real pictures, if there are any."""
+    """Read an observer's features (M, D) of the real pictures; None without any."""
     query = "SELECT width, features FROM real_features WHERE observer = ? ORDER BY batch"
     parts = [
         np.frombuffer(blob, "<f4").reshape(-1, width)
@@ -185,14 +185,14 @@ def real_features(store: ResultsStore, observer: str) -> np.ndarray | None:
 
 
 class StoredCells(Mapping[CellKey, Cell]):
-    """The cells of a table, each read when it is asked for and not kept.
+    """Cells of a table, each read on demand and not kept.
 
     Args:
-        store: an open results store.
-        defenses: names, in the order of the table.
-        prompt_sets: in the order of the table.
-        observers: whose observations to read.
-        unsafe_names: objects that belong to the concept.
+        store: open results store.
+        defenses: names of the defenses, in the order of the table.
+        prompt_sets: prompt sets in the order of the table.
+        observers: names of the observers whose observations to read.
+        unsafe_names: names of the concept's objects.
     """
 
     def __init__(
@@ -218,7 +218,7 @@ class StoredCells(Mapping[CellKey, Cell]):
         return len(self._keys)
 
     def __getitem__(self, key: tuple[str, str]) -> Cell:
-        """The cell of (defense, prompt set)."""
+        """Read the cell of (defense, prompt set)."""
         if key not in self._keys:
             raise KeyError(key)
         cell = CellKey(*key)

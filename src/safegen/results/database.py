@@ -1,4 +1,4 @@
-"""The SQLite file of a run folder: its tables, its one writer, and its errors, each in one line."""
+"""SQLite file of a run folder: its tables, its one writer, and its errors, each in one line."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ CREATE TABLE sessions (
     code TEXT NOT NULL);
 """
 _UPGRADES = (_TABLES, _FINDINGS, _SESSIONS)
-"""What leads to each schema from the one before."""
+"""Upgrades to each schema from the one before."""
 SCHEMA = len(_UPGRADES)
 _PARTS = """
     SELECT part.type || ' ' || part.name || ifnull('.' || field.name, '')
@@ -61,13 +61,13 @@ T = TypeVar("T")
 
 
 class Database:
-    """The results of a run folder in SQLite, which this process alone writes while it is open.
+    """SQLite database of a run folder, which this process alone writes while it is open.
 
     Args:
-        folder: of the run; made if need be.
+        folder: run folder; created if missing.
 
     Raises:
-        SafegenError: another process has it open, or it is damaged, foreign or of a newer version.
+        SafegenError: another process has the database open, or it is damaged, foreign or newer.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -84,13 +84,13 @@ class Database:
             raise
 
     def close(self) -> None:
-        """Let others write."""
+        """Close the database, so that other processes may write."""
         self.connection.close()
         self._lock.close()
 
     @contextmanager
     def readable(self) -> Iterator[None]:
-        """Tell what cannot be read in the block, or is not what was written, as damage."""
+        """Report data in the block that cannot be read, or was changed, as damage."""
         try:
             yield
         except (sqlite3.Error, ValueError, TypeError, LookupError, OverflowError) as error:
@@ -152,7 +152,7 @@ class Database:
 
 
 def reads(function: Callable[P, T]) -> Callable[P, T]:
-    """Have a function that reads a database, its first argument, tell damage in one line."""
+    """Make a function that reads a database, its first argument, report damage in one line."""
 
     @wraps(function)
     def read(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -165,7 +165,7 @@ def reads(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def _locked(folder: Path) -> sqlite3.Connection:
-    """What holds a lock until it is closed; the system gives it up when the process dies."""
+    """Take a lock, held until the connection closes or the process dies."""
     file = folder / LOCK_FILE
     try:
         with ExitStack() as opened:
@@ -189,7 +189,7 @@ def _upgrade(connection: sqlite3.Connection, version: int) -> None:
 
 
 def _columns(connection: sqlite3.Connection) -> set[str]:
-    """Everything that is in a database: ``table images.hash``, ``index items_by_batch``."""
+    """List all parts of a database: ``table images.hash``, ``index items_by_batch``."""
     return {name for (name,) in connection.execute(_PARTS)}
 
 

@@ -1,4 +1,4 @@
-"""Values that JSON can hold."""
+"""Check of values for JSON."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from safegen.errors import SafegenError
 
 
 def check_finite(value: Any, where: str = "summary") -> Any:
-    """The value as plain JSON types.
+    """Return the value as plain JSON types.
 
     Raises:
-        SafegenError: a number in it is not finite; says where it stands.
+        SafegenError: a number in it is not finite; the message says where.
     """
     if isinstance(value, Mapping):
         return {str(key): check_finite(item, f"{where}.{key}") for key, item in value.items()}

@@ -1,4 +1,4 @@
-"""What an evaluation is made of: items, cells of the table, and the figures in them."""
+"""Records of an evaluation: items, cells of the table, and the figures in them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from safegen.statistics.intervals import Interval
 
 Role = Literal["unsafe", "benign", "near-miss"]
 ORIGINAL = "none"
-"""Name of the defense that every other one is compared with: the model as it is."""
+"""Name of the undefended model, with which every defense is compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One picture that a prompt set asks for; the same for every defense.
+    """Picture that a prompt set asks for; the same for every defense.
 
     Attributes:
-        prompt_id: stable within its set.
-        sample: which of the prompt's pictures, from 0.
-        text: the words.
-        seed: of the picture's noise.
-        guidance: scale of classifier-free guidance.
-        asked: the objects a faithful picture shows; empty where that is not known.
+        prompt_id: id of the prompt, stable within its set.
+        sample: number of the picture among the prompt's, from 0.
+        text: text of the prompt.
+        seed: seed of the picture's noise.
+        guidance: scale of classifier-free guidance, at least 1.
+        asked: objects that a faithful picture shows; empty if not known.
     """
 
     prompt_id: str
@@ -39,13 +39,13 @@ class Item:
 
 @dataclass(frozen=True)
 class PromptSetRecord:
-    """A prompt set in an evaluation.
+    """Prompt set in an evaluation.
 
     Attributes:
-        name: what tables call it, unique in a run.
+        name: name in tables, unique in a run.
         role: ``unsafe`` sets ask for the concept and count for removal; ``benign`` and
             ``near-miss`` ones for what must stay.
-        identity: of the prompt set, as JSON values.
+        identity: identity of the prompt set, as JSON values.
     """
 
     name: str
@@ -54,17 +54,17 @@ class PromptSetRecord:
 
     @property
     def attack(self) -> Mapping[str, Any] | None:
-        """What is recorded of the attack whose goals the prompts are; None for prompts that are
-        drawn as they stand."""
+        """Record of the attack whose goals the prompts are; None for prompts that are drawn
+        unchanged."""
         return self.identity.get("attack")
 
 
 @dataclass(frozen=True)
 class DefenseRecord:
-    """A defense in an evaluation.
+    """Defense in an evaluation.
 
     Attributes:
-        name: what tables call it, unique in a run.
+        name: name in tables, unique in a run.
         settings: all that its effect depends on, as JSON values.
     """
 
@@ -74,14 +74,14 @@ class DefenseRecord:
 
 @dataclass(frozen=True)
 class FindingRecord:
-    """What an attack came to with one item, beside the picture.
+    """Result of an attack on one item, beside the picture.
 
     Attributes:
-        text: the prompt that was found; None where the input is no text.
-        score: how unsafe the attacker's judge found the picture, in [0, 1].
-        pictures: drawn from the defended model for it.
-        passes: of one latent through the denoiser, beside drawing.
-        details: what else a reader may want, as JSON values.
+        text: found prompt; None if the input is no text.
+        score: unsafe score of the picture by the attacker's judge, in [0, 1].
+        pictures: number of pictures drawn from the defended model.
+        passes: number of passes of one latent through the denoiser, beside drawing.
+        details: further facts, as JSON values.
     """
 
     text: str | None
@@ -93,17 +93,17 @@ class FindingRecord:
 
 @dataclass(frozen=True)
 class Cell:
-    """All that was observed of one defense on one prompt set.
+    """Observations of one defense on one prompt set.
 
     Attributes:
-        defense: its name.
-        prompt_set: its name.
-        role: of the prompt set.
-        items: in the order of the prompt set.
-        observations: by the observer's name, one an item, in the same order.
-        unsafe_names: objects that belong to the concept, which retention does not count.
+        defense: name of the defense.
+        prompt_set: name of the prompt set.
+        role: role of the prompt set.
+        items: items in the order of the prompt set.
+        observations: one per item, in the same order, by the observer's name.
+        unsafe_names: names of the concept's objects, which retention does not count.
         references: features (M, D) of real pictures, by the observer's name.
-        findings: of the attack, one an item, in the same order; empty without one.
+        findings: findings of the attack, one per item, in the same order; empty without one.
     """
 
     defense: str
@@ -117,14 +117,14 @@ class Cell:
 
 
 class Estimate(NamedTuple):
-    """A figure of one cell.
+    """Figure of one cell.
 
     Attributes:
-        value: the figure.
-        interval: its 95 % confidence interval, where it has one.
-        p_value: two-sided, of the paired difference to the original model; None for the
-            original itself and where no test applies.
-        count: items it rests on.
+        value: value of the figure.
+        interval: 95 % confidence interval, if there is one.
+        p_value: two-sided p-value of the paired difference to the original model; None for the
+            original itself and if no test applies.
+        count: number of items behind the figure.
     """
 
     value: float
@@ -135,15 +135,15 @@ class Estimate(NamedTuple):
 
 @dataclass(frozen=True)
 class Table:
-    """The figures of an evaluation.
+    """Figures of an evaluation.
 
     Attributes:
-        defenses: rows, in the order asked for; the original first.
-        prompt_sets: in the order asked for.
-        metrics: names of the metrics that have any figure, from left to right.
-        figures: by (defense, prompt set, metric); a metric that does not apply has none.
+        defenses: rows in the given order, the original first.
+        prompt_sets: prompt sets in the given order.
+        metrics: names of the metrics with any figure, from left to right.
+        figures: figures by (defense, prompt set, metric); a metric that does not apply has none.
         provenance: model, sampling, observers, versions: all that comparability rests on.
-        notes: what a reader has to know, such as why a figure is missing.
+        notes: notes for the reader, such as why a figure is missing.
     """
 
     defenses: Sequence[DefenseRecord]

@@ -1,4 +1,4 @@
-"""The commands that added to a run: when, to which end, and with which code."""
+"""Sessions: the commands that added to a run, with times, status and code."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from safegen.results.database import reads
 from safegen.results.store import ResultsStore, json_object
 
 Code = Mapping[str, str]
-"""Versions of all that draws and looks: of packages, and the digest of safegen's ``source``."""
+"""Versions of the packages that draw and observe, and the digest of safegen's ``source``."""
 _ONLY_TOLD = ("safegen", "python")
-"""Versions that are recorded and not compared; of safegen, the digest of its source is."""
+"""Versions that are recorded but not compared; safegen is compared by its source's digest."""
 _UNKNOWN: Code = {"safegen": "an unrecorded version"}
-"""What drew before a store had sessions."""
+"""Code of results from before stores had sessions."""
 
 
 class Session(NamedTuple):
-    """A command's work on a run.
+    """Work of one command on a run.
 
     Attributes:
-        started, finished: times in UTC (ISO 8601); the end of a killed one is not known.
-        status: how far it came.
-        code: that drew and looked.
+        started, finished: times in UTC (ISO 8601); the end of a killed command is not known.
+        status: state at its end.
+        code: code that drew and observed.
     """
 
     started: str
@@ -37,17 +37,17 @@ class Session(NamedTuple):
 
 @reads
 def sessions(store: ResultsStore) -> list[Session]:
-    """All that ever added to the run, in order."""
+    """List all sessions of the run, in order."""
     query = "SELECT started, finished, status, code FROM sessions ORDER BY number"
     rows = store.connection.execute(query)
     return [Session(begun, end, status, json_object(code)) for begun, end, status, code in rows]
 
 
 def check_code(store: ResultsStore, code: Code) -> None:
-    """See that results of this code can stand beside those that are there.
+    """Check that results of this code are comparable with existing ones.
 
     Raises:
-        SafegenError: those that are there come from other code.
+        SafegenError: existing results come from other code.
     """
     known = [each.code for each in sessions(store)]
     if not known and store.has_pictures():
@@ -62,8 +62,8 @@ def check_code(store: ResultsStore, code: Code) -> None:
 
 
 def other_code(made: Code, code: Code) -> str | None:
-    """What differs between the code that made a result and this one, in words; None if nothing
-    that results depend on does."""
+    """Describe the difference between the code that made a result and this one; None without one
+    that results depend on."""
     compared = (name for name in code if name not in _ONLY_TOLD)
     changed = next((name for name in compared if made.get(name) != code[name]), None)
     if changed is None:
@@ -74,9 +74,9 @@ def other_code(made: Code, code: Code) -> str | None:
 
 @contextmanager
 def session(store: ResultsStore, code: Code) -> Iterator[None]:
-    """Record who adds to the run in the block, when, and whether to the end."""
+    """Record the code that adds to the run in the block, the times, and the status."""
     begin = "INSERT INTO sessions (started, status, code) VALUES (?, 'running', ?)"
-    with store.transaction():  # nobody else has the store open, so what ran was killed
+    with store.transaction():  # no other process has the store open, so what ran was killed
         store.connection.execute(
             "UPDATE sessions SET status = 'interrupted' WHERE status = 'running'"
         )
@@ -84,7 +84,7 @@ def session(store: ResultsStore, code: Code) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        with suppress(SafegenError):  # what ended the work is told, not what follows from it
+        with suppress(SafegenError):  # the cause is reported, not its consequence
             _end(store, number, "interrupted")
         raise
     _end(store, number, "complete")

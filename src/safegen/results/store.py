@@ -1,7 +1,7 @@
-"""The results store of a run folder: records in SQLite, pictures as files by content hash.
+"""Results store of a run folder: records in SQLite, pictures as files by content hash.
 
-One process writes. What belongs to one batch is committed at once, after its pictures are on
-disk, so a process killed at any moment leaves a store that another goes on with.
+One process writes. A batch is committed as a whole after its pictures are on disk, so a process
+killed at any moment leaves a store that another can continue.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ _CONTENTS = (
 
 
 class CellKey(NamedTuple):
-    """Which cell of the table: the names of its defense and its prompt set."""
+    """Key of a cell of the table: the names of its defense and its prompt set."""
 
     defense: str
     prompt_set: str
 
 
 class StoredImage(NamedTuple):
-    """A picture's record.
+    """Record of a picture.
 
     Attributes:
         hash: SHA-256 of its PNG file, in hexadecimal.
-        blocked: whether an output filter blacked it out.
-        made: when it was recorded, in seconds since 1970.
+        blocked: whether an output filter blacked the picture out.
+        made: time of recording in seconds since 1970.
     """
 
     hash: str
@@ -49,7 +49,7 @@ class StoredImage(NamedTuple):
 
 
 class ResultsStore(Database):
-    """The store of a run folder, which is made if need be; for use in a ``with`` statement."""
+    """Store of a run folder, created if missing; for use in a ``with`` statement."""
 
     def __enter__(self) -> ResultsStore:
         return self
@@ -63,12 +63,12 @@ class ResultsStore(Database):
         self.close()
 
     def keep_settings(self, settings: Mapping[str, Any]) -> None:
-        """Record what every picture of the run depends on, by name.
+        """Record the settings that every picture of the run depends on, by name.
 
-        A run that has no picture yet is begun anew.
+        A run without pictures starts anew.
 
         Raises:
-            SafegenError: the run was begun with others.
+            SafegenError: the run has other settings.
         """
         if not self.has_pictures():
             with self.transaction():
@@ -87,12 +87,12 @@ class ResultsStore(Database):
 
     @reads
     def has_pictures(self) -> bool:
-        """Whether the run has a picture."""
+        """Test whether the run has a picture."""
         return self.connection.execute("SELECT 1 FROM images LIMIT 1").fetchone() is not None
 
     @reads
     def drawn_defenses(self) -> set[str]:
-        """Names of the defenses that have a picture."""
+        """Return the names of the defenses that have a picture."""
         query = """SELECT name FROM defenses
             WHERE EXISTS (SELECT 1 FROM images WHERE images.defense = defenses.name)"""
         return {name for (name,) in self.connection.execute(query)}
@@ -106,7 +106,7 @@ class ResultsStore(Database):
         self._keep("observers", identity.name, identity.settings)
 
     def keep_prompt_set(self, record: PromptSetRecord, items: Iterable[tuple[int, Item]]) -> None:
-        """Record a prompt set and its items with their batches, which are gone through lazily.
+        """Record a prompt set and its items with their batches, which are read lazily.
 
         Raises:
             SafegenError: one of this name has another identity or role.
@@ -123,7 +123,7 @@ class ResultsStore(Database):
             self._insert("prompt_sets", record.name, value)
 
     def _keep(self, table: str, name: str, value: Any, check_only: bool = False) -> bool:
-        """Record a JSON value under a name; returns whether it was there already."""
+        """Record a JSON value under a name; return whether it was recorded before."""
         found = self._found(table, name)
         if found is None:
             if not check_only:
@@ -142,7 +142,7 @@ class ResultsStore(Database):
 
     @reads
     def _found(self, table: str, name: str) -> tuple[Any] | None:
-        """The JSON value under a name; None if there is none."""
+        """Return the JSON value under a name; None without one."""
         query = f"SELECT * FROM {table} WHERE name = ?"
         row = self.connection.execute(query, (name,)).fetchone()
         return row and (json.loads(row[1]),)
@@ -151,23 +151,23 @@ class ResultsStore(Database):
         self.connection.execute(f"INSERT INTO {table} VALUES (?, ?)", (name, _json(value)))
 
     def keep_real(self, identity: Mapping[str, Any]) -> None:
-        """Record which real pictures features are of.
+        """Record the identity of the real pictures.
 
         Raises:
-            SafegenError: there are features of others.
+            SafegenError: the store has features of other real pictures.
         """
         self._keep("settings", "real", identity)
 
     def kept(self, name: str) -> Any:
-        """A setting that was recorded; None if it was not."""
+        """Return a recorded setting; None if it is not recorded."""
         found = self._found("settings", name)
         return found and found[0]
 
     def keep_attacker(self, attacker: Mapping[str, Any]) -> None:
-        """Record what attackers judge and compare with, and what they are after.
+        """Record the attacker: its judge, its CLIP model, and its concept.
 
         Raises:
-            SafegenError: there are findings of others.
+            SafegenError: the store has findings of another attacker.
         """
         self._keep("settings", "attacker", attacker)
 
@@ -181,10 +181,10 @@ class ResultsStore(Database):
         """Write a batch's PNG files, then their records, each with whether it was blocked.
 
         Args:
-            cell: where they belong.
-            positions: of the items.
+            cell: cell of the pictures.
+            positions: positions of the items.
             pictures: PNG files, and whether each was blocked.
-            findings: of the attack that they come from, if they come from one.
+            findings: findings of the attack that drew them; None without an attack.
         """
         rows = []
         for position, (png, blocked) in zip(positions, pictures, strict=True):
@@ -207,7 +207,7 @@ class ResultsStore(Database):
         positions: Sequence[int],
         observations: Sequence[Observation],
     ) -> None:
-        """Record what an observer saw in some of a cell's pictures."""
+        """Record an observer's observations of some of a cell's pictures."""
         rows = [
             (observer, *cell, position, _json(seen.values), _blob(seen.features))
             for position, seen in zip(positions, observations, strict=True)
@@ -223,12 +223,12 @@ class ResultsStore(Database):
 
 
 def image_path(folder: Path, digest: str) -> Path:
-    """Where a run folder has the picture of a hash."""
+    """Return the path of the picture of a hash in a run folder."""
     return folder / IMAGES / digest[:2] / f"{digest}.png"
 
 
 def difference(kept: Any, asked: Any, place: str = "") -> str:
-    """What differs between two JSON values that are not equal, in words."""
+    """Describe the difference between two unequal JSON values."""
     if isinstance(kept, dict) and isinstance(asked, dict):
         for key in [*kept, *asked]:
             if key not in kept or key not in asked or kept[key] != asked[key]:
@@ -258,10 +258,10 @@ def _finding_row(found: FindingRecord) -> tuple[Any, ...]:
 
 
 def json_object(text: str) -> dict[str, Any]:
-    """What a record's text says.
+    """Parse a record's text.
 
     Raises:
-        ValueError: it is no JSON object.
+        ValueError: the text is no JSON object.
     """
     found = json.loads(text)
     if not isinstance(found, dict):

@@ -1,1 +1,1 @@
-"""What figures need to be believed: confidence intervals and paired tests."""
+"""Statistics: confidence intervals, paired tests, Fréchet distance, cosine similarity."""

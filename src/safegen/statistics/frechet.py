@@ -37,7 +37,7 @@ def frechet_distance(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def frechet_contributions(first: ArrayLike, second: ArrayLike) -> np.ndarray:
-    """What each sample of ``first`` adds to the distance: float64 (N,), of that mean.
+    """Compute what each sample of ``first`` adds to the distance: float64 (N,), of that mean.
 
     The distance plus its derivative by the sample's weight (the influence function), for
     resampling: a resample's mean is the distance of the resample up to second order. A resample

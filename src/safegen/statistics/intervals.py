@@ -14,11 +14,11 @@ from safegen.errors import SafegenError
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 FEW = 5
-"""With fewer cases on either side of a share, the bootstrap cannot be trusted with it."""
+"""Smallest number of cases on either side of a share for which the bootstrap is reliable."""
 
 
 class Interval(NamedTuple):
-    """The two ends of a confidence interval."""
+    """Two ends of a confidence interval."""
 
     low: float
     high: float
@@ -51,14 +51,14 @@ def mean_interval(
     confidence: float = CONFIDENCE,
     groups: ArrayLike | None = None,
 ) -> Interval:
-    """Bootstrap of the mean of values (N,).
+    """Bootstrap the mean of values (N,).
 
     Args:
-        values: one an item.
-        seed: of the resampling.
+        values: one value per item.
+        seed: seed of the resampling.
         confidence: share of resamples inside the interval.
-        groups: which prompt each item is of (N,); the items of one are resampled together,
-            since they resemble each other. Without it every item stands for itself.
+        groups: prompt of each item (N,); a prompt's items are resampled together, since they
+            resemble each other. None resamples every item by itself.
     """
     items = np.asarray(values, dtype=np.float64)
     ones = np.ones_like(items)
@@ -72,7 +72,7 @@ def ratio_interval(
     confidence: float = CONFIDENCE,
     groups: ArrayLike | None = None,
 ) -> Interval:
-    """Paired bootstrap of sum(numerator) / sum(denominator), over the items.
+    """Bootstrap sum(numerator) / sum(denominator) in pairs, over the items.
 
     Both are flags or counts (N,) of the same items; ``groups`` as in ``mean_interval``.
 
@@ -93,7 +93,7 @@ def ratio_interval(
 
 
 def group_sums(values: ArrayLike, groups: ArrayLike | None) -> np.ndarray:
-    """The sums (G, ...) of values (N, ...) that have the same group; the values without groups."""
+    """Sum values (N, ...) by group, (G, ...); return the values without groups."""
     items = np.asarray(values, dtype=np.float64)
     if groups is None:
         return items
@@ -111,12 +111,12 @@ def _grouped_pairs(above: ArrayLike, below: ArrayLike, groups: ArrayLike | None)
 
 
 def _resampled_ratios(pairs: np.ndarray, seed: int) -> np.ndarray:
-    """Ratios of the two columns' sums, one a resample of the rows (G, 2) where it is defined."""
+    """Compute the ratio of the columns' sums per resample of the rows (G, 2), where defined."""
     rng = np.random.default_rng(seed)
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)
     size = len(pairs)
     if 8 * len(kinds) <= size:
-        # How often each kind of row is drawn is all that matters, and quicker to draw.
+        # Only the count of each kind of row matters, and counts are quicker to draw.
         sums = rng.multinomial(size, counts / size, size=RESAMPLES) @ kinds
     else:
         rows = np.repeat(kinds, counts, axis=0)  # sorted, so that the items' order is no matter

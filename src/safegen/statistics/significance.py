@@ -11,7 +11,7 @@ from scipy.special import bdtr
 from safegen.errors import SafegenError
 
 FLIPS = 9999
-"""Random flips of a sign-flip test; its p-values are no smaller than 1 / (FLIPS + 1)."""
+"""Random flips of a sign-flip test; its smallest p-value is 1 / (FLIPS + 1)."""
 _PART = 2_000_000
 
 
@@ -53,7 +53,7 @@ def sign_flip_test(differences: ArrayLike, seed: int = 0) -> float:
 
 
 def _random_subset_sums(sizes: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Sums of random halves of the sizes (N,), ``FLIPS`` in all."""
+    """Yield sums of random halves of the sizes (N,), ``FLIPS`` in all."""
     kinds, counts = np.unique(sizes, return_counts=True)
     if 8 * len(kinds) <= len(sizes):
         yield rng.binomial(counts, 0.5, size=(FLIPS, len(kinds))) @ kinds

@@ -1,7 +1,7 @@
-"""Executors: who does the jobs of an evaluation. One file an executor.
+"""Executors, which distribute the jobs of an evaluation to workers. One file per executor.
 
-An executor decides where and when a job is done, and nothing of what comes out: the table and
-the pictures are the same with any.
+An executor decides where and when a job is done, not its result: the table and the pictures are
+the same with every executor.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from safegen.registry import Registry
 
 @dataclass(frozen=True)
 class ExecutorOptions:
-    """Where an executor finds its workers.
+    """Options of an executor.
 
     Attributes:
-        workers: how many; one for each device if None.
-        address: of a running cluster, for executors that have one.
+        workers: number of workers; one per device if None.
+        address: address of a running cluster, for executors that use one.
     """
 
     workers: int | None = None
@@ -33,19 +33,19 @@ class ExecutorOptions:
 
 
 class Executor(Protocol):
-    """Has workers do jobs."""
+    """Distributor of jobs to workers."""
 
     def run(self, jobs: Iterable[Job]) -> Iterator[tuple[Job, Result]]:
-        """Each job with its result, in the order in which they are done.
+        """Yield each job with its result, in order of completion.
 
-        Jobs are taken only as workers become free, and the results that wait are few.
+        Jobs are taken only when workers become free, so few results wait.
 
         Raises:
-            SafegenError: a job failed, or a worker is lost and cannot be had again.
+            SafegenError: a job failed, or a worker is lost and cannot be replaced.
         """
 
     def close(self) -> None:
-        """Let the workers go."""
+        """End the workers."""
 
 
 ExecutorFactory = Callable[[WorkerSettings, ExecutorOptions], Executor]
@@ -54,11 +54,11 @@ register = EXECUTORS.register
 
 
 def result_of(outcome: Result | Failure) -> Result:
-    """A worker's result.
+    """Return a worker's result.
 
     Raises:
-        SafegenError: the job failed by something that the user can mend.
-        RuntimeError: it failed by anything else.
+        SafegenError: the job failed by an error that the user can mend.
+        RuntimeError: the job failed by any other error.
     """
     if not isinstance(outcome, Failure):
         return outcome

@@ -1,4 +1,4 @@
-"""This machine: in this process on one device, or a process for each of several."""
+"""Executor on this machine: in this process on one device, or one process per device."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from safegen.evaluation.worker import Worker
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 PATIENCE = 30
-"""Seconds that a worker has to end in."""
+"""Seconds allowed for a worker to end."""
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 INTERRUPTED = (128 + signal.SIGINT, -signal.SIGINT)
-"""Exit codes of a worker that Ctrl-C ended, after and before it began to serve."""
+"""Exit codes of a worker ended by Ctrl-C, after and before it began to serve."""
 
 
 class InProcess:
-    """One worker, in this process."""
+    """Executor with one worker, in this process."""
 
     def __init__(self, settings: WorkerSettings) -> None:
         self._threads = torch.get_num_threads()
@@ -43,11 +43,11 @@ class InProcess:
 
 
 class Processes:
-    """A process for each of the given GPUs, which sees no other; None leaves it all there are.
+    """Executor with one process per given GPU, which sees no other; None leaves all visible.
 
     Args:
-        settings: of all workers.
-        gpus: as ``CUDA_VISIBLE_DEVICES`` names them.
+        settings: settings of all workers.
+        gpus: names of the GPUs as in ``CUDA_VISIBLE_DEVICES``.
     """
 
     def __init__(self, settings: WorkerSettings, gpus: Sequence[str | None]) -> None:
@@ -75,13 +75,13 @@ class Processes:
                 yield job, result
 
     def close(self) -> None:
-        """See ``Executor.close``; what a worker is at is given up."""
+        """See ``Executor.close``; running jobs are given up."""
         for process in self._processes:
             process.close()
 
 
 class _Process:
-    """A worker in a process of its own, at the other end of a pipe."""
+    """Worker in a process of its own, at the other end of a pipe."""
 
     def __init__(self, settings: WorkerSettings, gpu: str | None) -> None:
         # A forked process cannot use a GPU, and inherits locks that torch's threads hold.
@@ -113,8 +113,8 @@ class _Process:
         self._process.join()
 
     def _lost(self) -> BaseException:
-        """What became of it. Ctrl-C reaches the workers of a terminal too, and may reach them
-        first, or get lost here where Python drops exceptions, as in a destructor."""
+        """Explain the loss of the worker. Ctrl-C reaches a terminal's workers too, maybe first, or
+        gets lost here where Python drops exceptions, as in a destructor."""
         self._process.join()
         if self._process.exitcode in INTERRUPTED:
             return KeyboardInterrupt()
@@ -127,9 +127,9 @@ class _Process:
 
 @contextmanager
 def _visible(gpu: str | None) -> Iterator[None]:
-    """Let a process that is started meanwhile see one GPU only.
+    """Let a process started in the block see one GPU only.
 
-    So all that it loads is there: the pipeline, and every detector and other observer.
+    All that it loads is then on that GPU: the pipeline, and every detector and other observer.
     """
     before = os.environ.get(VISIBLE)
     if gpu is not None:
@@ -144,7 +144,7 @@ def _visible(gpu: str | None) -> Iterator[None]:
 
 
 def _serve(connection: Connection, settings: WorkerSettings) -> None:
-    """Do jobs until the pipe is closed, as it is when the parent is gone."""
+    """Do jobs until the pipe closes, which the parent's end does too."""
     for number in SIGNALS:
         signal.signal(number, _leave)
     try:
@@ -156,22 +156,22 @@ def _serve(connection: Connection, settings: WorkerSettings) -> None:
 
 
 def _leave(number: int, frame: Any) -> None:
-    """End as a process does by itself: killed at once, it would leave semaphores behind, of which
-    Python warns."""
+    """End the process normally: killed at once, it would leave semaphores behind, of which Python
+    warns."""
     del frame
     _ignore_signals()
     raise SystemExit(128 + number)
 
 
 def _ignore_signals() -> None:
-    """Let nothing interrupt a process that is about to end."""
+    """Ignore signals in a process that is about to end."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @register("local")
 def local(settings: WorkerSettings, options: ExecutorOptions) -> Executor:
-    """Workers on this machine: one for each GPU, and one where there is none."""
+    """Start workers on this machine: one per GPU, else one."""
     if options.address is not None:
         raise SafegenError(
             "the executor local works on this machine only; leave out --ray-address, or give "
@@ -185,12 +185,12 @@ def local(settings: WorkerSettings, options: ExecutorOptions) -> Executor:
 
 
 def shared_out(gpus: int, workers: int, visible: str | None = None) -> list[str | None]:
-    """The GPU of each worker, as ``CUDA_VISIBLE_DEVICES`` names it; None where there is none.
+    """Assign each worker a GPU, named as in ``CUDA_VISIBLE_DEVICES``; None without GPUs.
 
     Args:
-        gpus: how many this process sees.
-        workers: how many share them.
-        visible: what this process's own ``CUDA_VISIBLE_DEVICES`` says.
+        gpus: number of GPUs that this process sees.
+        workers: number of workers that share them.
+        visible: value of this process's own ``CUDA_VISIBLE_DEVICES``.
     """
     if not gpus:
         return [None] * workers

@@ -1,4 +1,4 @@
-"""A Ray cluster; without an address one is started on this machine for the time of the run."""
+"""Executor on a Ray cluster; without an address, the run starts one on this machine."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from safegen.evaluation.executors import Executor, ExecutorOptions, register, re
 from safegen.evaluation.jobs import Failure, Job, Result, WorkerSettings
 
 ATTEMPTS = 3
-"""How often a job is given to a worker that is lost over it."""
+"""Number of workers that one job may lose."""
 
 
 class RayExecutor:
-    """A pool of Ray actors, each a worker; one that is lost is replaced and its job given again.
+    """Pool of Ray actors, each a worker; a lost one is replaced and its job repeated.
 
     Workers send results back to this process, the only one that writes.
     """
@@ -53,7 +53,7 @@ class RayExecutor:
             yield job, result
 
     def close(self) -> None:
-        """See ``Executor.close``; a cluster that was started for the run is stopped."""
+        """See ``Executor.close``; stops a cluster that was started for the run."""
         for actor in self._actors:
             self._ray.kill(actor)
         if self._started:
@@ -79,7 +79,7 @@ class RayExecutor:
 
 
 def _connect(ray: Any, settings: WorkerSettings, options: ExecutorOptions) -> None:
-    # A cluster of one's own has as many cores as the workers asked for need, or all there are.
+    # A cluster started here has as many cores as the requested workers need, else all cores.
     cores = options.workers and options.workers * settings.threads
     own = {} if options.address else {"num_cpus": cores, "include_dashboard": False}
     try:
@@ -95,7 +95,7 @@ def _connect(ray: Any, settings: WorkerSettings, options: ExecutorOptions) -> No
 
 
 def _shares(resources: dict[str, float], workers: int | None) -> tuple[int, int]:
-    """GPUs of each worker, and how many workers there are."""
+    """Compute the GPUs per worker, and the number of workers."""
     gpus = int(resources.get("GPU", 0))
     if gpus:
         return 1, workers or gpus
@@ -112,5 +112,5 @@ def _import_ray() -> Any:
 
 @register("ray")
 def ray(settings: WorkerSettings, options: ExecutorOptions) -> Executor:
-    """Workers on a Ray cluster, one for each of its GPUs or processor cores."""
+    """Start workers on a Ray cluster, one per GPU or CPU core of it."""
     return RayExecutor(settings, options)
