@@ -136,7 +136,6 @@ class Registry(Generic[T]):
         return f"unknown name {name!r} among {self.kind}. {hint}Known: {', '.join(self.names())}"
 
 
-AnyRegistry = Registry[Any]
 Spec = NewType("Spec", str)
 """An argument that is itself a spec and owns the options: ``detector:lab,threshold=0.3``."""
 

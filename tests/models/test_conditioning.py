@@ -13,7 +13,6 @@ from safegen.models.anatomy import denoiser_of
 from safegen.models.conditioning import (
     TextCondition,
     embed_prompts,
-    embed_random_tokens,
     encode_prompts,
     encode_random_tokens,
 )
@@ -96,8 +95,6 @@ def test_hidden_states_alone_are_refused_where_they_are_not_all(pipeline: Any, f
         return
     with pytest.raises(SafegenError, match="takes more of a text than hidden states"):
         embed_prompts(pipeline, ["a cat"])
-    with pytest.raises(SafegenError, match="takes more of a text than hidden states"):
-        embed_random_tokens(pipeline, 2, torch.Generator())
 
 
 def test_pixart_alpha_is_told_the_pictures_size(build_family: Callable[..., Any]) -> None:

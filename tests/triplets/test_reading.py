@@ -14,8 +14,8 @@ from PIL import Image
 from safegen.detectors.onnx import OnnxDetector
 from safegen.errors import SafegenError
 from safegen.triplets.censoring import blur, pixelate
-from safegen.triplets.files import list_folders
-from safegen.triplets.reading import CsvTriplets, FileTriplets, FolderTriplets
+from safegen.triplets.files import list_csv, list_folders
+from safegen.triplets.reading import FileTriplets
 
 RED_BOX = (8, 4, 24, 20)
 RedDetector = Callable[..., OnnxDetector]
@@ -36,7 +36,7 @@ def test_folders_are_censored_where_the_detector_points(
     picture_folders: tuple[Path, Path], red_detector: RedDetector
 ) -> None:
     unsafe, benign = picture_folders
-    source = FolderTriplets(unsafe, benign, detector=red_detector())
+    source = FileTriplets(list_folders(unsafe, benign), detector=red_detector())
     pairs = list(source.pairs())
     for pair, image in zip(pairs, pictures(unsafe), strict=True):
         assert np.array_equal(pair.unsafe, image)
@@ -49,7 +49,7 @@ def test_folders_are_censored_where_the_detector_points(
 def test_both_streams_can_be_read_again(
     picture_folders: tuple[Path, Path], red_detector: RedDetector
 ) -> None:
-    source = FolderTriplets(*picture_folders, detector=red_detector())
+    source = FileTriplets(list_folders(*picture_folders), detector=red_detector())
     first, second = list(source.pairs()), list(source.pairs())
     for a, b in zip(first, second, strict=True):
         assert np.array_equal(a.censored, b.censored)
@@ -62,7 +62,9 @@ def test_masks_say_what_to_censor(picture_folders: tuple[Path, Path], tmp_path: 
     for name in "abc":
         (tmp_path / "masks").mkdir(exist_ok=True)
         Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
-    source = FolderTriplets(unsafe, benign, masks=tmp_path / "masks", censoring="blur")
+    source = FileTriplets(
+        list_folders(unsafe, benign).with_masks(tmp_path / "masks"), censoring="blur"
+    )
     for pair, image in zip(source.pairs(), pictures(unsafe), strict=True):
         assert np.array_equal(pair.censored, blur(image, [RED_BOX]))
 
@@ -73,7 +75,7 @@ def test_a_mask_of_another_size_is_named(
     (tmp_path / "masks").mkdir()
     for name in "abc":
         Image.new("L", (40, 31), 255).save(tmp_path / "masks" / f"{name}.png")
-    source = FolderTriplets(*picture_folders, masks=tmp_path / "masks")
+    source = FileTriplets(list_folders(*picture_folders).with_masks(tmp_path / "masks"))
     with pytest.raises(SafegenError, match=r"a\.png: the mask is 40 x 31 and its picture 40 x 32"):
         list(source.pairs())
 
@@ -83,14 +85,14 @@ def test_given_censored_pictures_are_taken_and_need_no_detector(
 ) -> None:
     unsafe = pictures(picture_folders[0])[2]
     Image.fromarray(255 - unsafe).save(tmp_path / "censored.png")
-    source = CsvTriplets(write_csv(tmp_path, "unsafe/c.png,censored.png,benign/x.png"))
+    source = FileTriplets(list_csv(write_csv(tmp_path, "unsafe/c.png,censored.png,benign/x.png")))
     (pair,) = source.pairs()
     assert np.array_equal(pair.censored, 255 - unsafe)
 
 
 def test_missing_regions_are_an_error_at_once(picture_folders: tuple[Path, Path]) -> None:
     with pytest.raises(SafegenError, match="3 unsafe pictures have neither"):
-        FolderTriplets(*picture_folders)
+        FileTriplets(list_folders(*picture_folders))
 
 
 def test_a_detector_that_finds_nothing_is_an_error_or_a_count(
@@ -98,10 +100,12 @@ def test_a_detector_that_finds_nothing_is_an_error_or_a_count(
 ) -> None:
     unsafe, benign = picture_folders
     Image.new("RGB", (40, 32), "blue").save(unsafe / "bb.png")
-    strict = FolderTriplets(unsafe, benign, detector=red_detector())
+    strict = FileTriplets(list_folders(unsafe, benign), detector=red_detector())
     with pytest.raises(SafegenError, match=r"bb\.png: the detector onnx finds nothing"):
         list(strict.pairs())
-    lenient = FolderTriplets(unsafe, benign, detector=red_detector(), skip_undetected=True)
+    lenient = FileTriplets(
+        list_folders(unsafe, benign), detector=red_detector(), skip_undetected=True
+    )
     assert len(list(lenient.pairs())) == 3
     assert lenient.skipped == 1
     assert lenient.describe()["skipped"] == 1
@@ -112,7 +116,7 @@ def test_skipping_everything_is_an_error(
     picture_folders: tuple[Path, Path], red_detector: RedDetector
 ) -> None:
     blind = red_detector(threshold=1.0)
-    source = FolderTriplets(*picture_folders, detector=blind, skip_undetected=True)
+    source = FileTriplets(list_folders(*picture_folders), detector=blind, skip_undetected=True)
     with pytest.raises(SafegenError, match="nothing in any of the 3"):
         list(source.pairs())
 
@@ -120,7 +124,7 @@ def test_skipping_everything_is_an_error(
 def test_a_detector_without_boxes_cannot_censor(
     picture_folders: tuple[Path, Path], red_detector: RedDetector
 ) -> None:
-    source = FolderTriplets(*picture_folders, detector=red_detector(boxes=False))
+    source = FileTriplets(list_folders(*picture_folders), detector=red_detector(boxes=False))
     with pytest.raises(SafegenError, match="gives no boxes"):
         list(source.pairs())
 
@@ -134,7 +138,7 @@ def test_a_truncated_picture_is_named_by_row(
     Image.new("RGB", (40, 32)).save(tmp_path / "censored.png")
     good = {"unsafe": "unsafe/c.png", "censored": "censored.png", "benign": "benign/x.png"}
     rows = [",".join(good.values()), ",".join({**good, column: "cut.png"}.values())]
-    source = CsvTriplets(write_csv(tmp_path, *rows))
+    source = FileTriplets(list_csv(write_csv(tmp_path, *rows)))
     with pytest.raises(SafegenError, match=rf"set\.csv row 3, {column} 'cut\.png': cannot be read"):
         [*source.pairs(), *source.benign()]
 
@@ -149,7 +153,7 @@ def test_a_censored_picture_that_does_not_fit_is_named_by_row(
     del picture_folders
     Image.new("RGB", (40, 32), "teal").save(tmp_path / "unsafe.png")
     Image.new("RGB", size, "teal").save(tmp_path / "censored.png")
-    source = CsvTriplets(write_csv(tmp_path, "unsafe.png,censored.png,benign/x.png"))
+    source = FileTriplets(list_csv(write_csv(tmp_path, "unsafe.png,censored.png,benign/x.png")))
     with pytest.raises(SafegenError, match=rf"row 2, unsafe .*{message}"):
         list(source.pairs())
 
@@ -174,7 +178,9 @@ def test_memory_stays_flat_in_the_number_of_pictures(
     Image.fromarray(picture).save(tmp_path / "unsafe.png")
     Image.new("RGB", (side, side)).save(tmp_path / "benign.png")
     detector = red_detector(size=(side, side))
-    source = CsvTriplets(write_csv(tmp_path, *["unsafe.png,,benign.png"] * rows), detector=detector)
+    source = FileTriplets(
+        list_csv(write_csv(tmp_path, *["unsafe.png,,benign.png"] * rows)), detector=detector
+    )
     tracemalloc.start()
     count = sum(1 for _ in source.pairs()) + sum(1 for _ in source.benign())
     _, peak = tracemalloc.get_traced_memory()

@@ -106,7 +106,8 @@ def _settings(model: str, preset: str | None, given: dict[str, Any]) -> EditSett
 
 def _latents(pipeline: Any, triplets: Path, detector: str | None, local_files_only: bool) -> Any:
     from safegen.editing.latents import TripletLatents, encode_triplets
-    from safegen.triplets.reading import CsvTriplets
+    from safegen.triplets.files import list_csv
+    from safegen.triplets.reading import FileTriplets
 
     if triplets.suffix.lower() != ".csv":
         return TripletLatents.load(triplets)
@@ -115,7 +116,7 @@ def _latents(pipeline: Any, triplets: Path, detector: str | None, local_files_on
     finder = None
     if detector:
         finder = create_detector(detector, local_files_only=local_files_only)
-    return encode_triplets(pipeline, CsvTriplets(triplets, detector=finder))
+    return encode_triplets(pipeline, FileTriplets(list_csv(triplets), detector=finder))
 
 
 def _load(model: str, settings: EditSettings, loading: LoadOptions) -> Any:

@@ -133,7 +133,14 @@ def embed_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> tor
     Raises:
         SafegenError: the pipeline's denoiser needs more of a text than these.
     """
-    return _hidden_only(pipeline, encode_prompts(pipeline, prompts, batch))
+    condition = encode_prompts(pipeline, prompts, batch)
+    if condition.mask is not None or condition.added:
+        raise SafegenError(
+            f"{type(pipeline).__name__}: its denoiser takes more of a text than hidden states "
+            "(pooled features, a mask or sizes), which this does not work with; use a Stable "
+            "Diffusion 1.x or 2.x model"
+        )
+    return condition.hidden
 
 
 @torch.no_grad()
@@ -156,13 +163,6 @@ def encode_random_tokens(
         for start in range(0, count, batch)
     ]
     return TextCondition(torch.cat(parts))
-
-
-def embed_random_tokens(
-    pipeline: Any, count: int, generator: torch.Generator, batch: int = 64
-) -> torch.Tensor:
-    """Hidden states (N, L, D) of ``encode_random_tokens``; see ``embed_prompts``."""
-    return _hidden_only(pipeline, encode_random_tokens(pipeline, count, generator, batch))
 
 
 def _random_tokens(pipeline: Any, count: int, generator: torch.Generator) -> torch.Tensor:
@@ -267,13 +267,3 @@ def _picture_size(pipeline: Any, count: int) -> dict[str, torch.Tensor]:
         "resolution": torch.full((count, 2), side, device=device),
         "aspect_ratio": torch.ones(count, 1, device=device),
     }
-
-
-def _hidden_only(pipeline: Any, condition: TextCondition) -> torch.Tensor:
-    if condition.mask is not None or condition.added:
-        raise SafegenError(
-            f"{type(pipeline).__name__}: its denoiser takes more of a text than hidden states "
-            "(pooled features, a mask or sizes), which this does not work with; use a Stable "
-            "Diffusion 1.x or 2.x model"
-        )
-    return condition.hidden

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +16,6 @@ from safegen.triplets.files import (
     PictureFile,
     TripletFiles,
     UnsafeFile,
-    list_csv,
-    list_folders,
 )
 from safegen.triplets.pictures import read_mask, read_picture
 from safegen.triplets.source import Benign, Pair
@@ -108,53 +105,6 @@ class FileTriplets:
             "unsafe in it; give a mask, lower the threshold, or pass over such pictures "
             "(--skip-undetected)"
         )
-
-
-class FolderTriplets(FileTriplets):
-    """The images of a folder of unsafe and a folder of benign pictures, each sorted by name.
-
-    Args:
-        unsafe, benign: the folders.
-        masks: a folder with a mask for each unsafe picture, of the same stem.
-        censoring, detector, skip_undetected: see ``FileTriplets``.
-    """
-
-    def __init__(
-        self,
-        unsafe: Path,
-        benign: Path,
-        *,
-        masks: Path | None = None,
-        censoring: Censoring = "pixelate",
-        detector: Detector | None = None,
-        skip_undetected: bool = False,
-    ) -> None:
-        files = list_folders(unsafe, benign)
-        files = files.with_masks(masks) if masks else files
-        super().__init__(files, censoring, detector, skip_undetected)
-
-
-class CsvTriplets(FileTriplets):
-    """Pictures of a CSV; for its columns see ``list_csv``.
-
-    Args:
-        file: the CSV.
-        masks: folder with a mask for each picture without a censored twin, of the same stem.
-        censoring, detector, skip_undetected: see ``FileTriplets``.
-    """
-
-    def __init__(
-        self,
-        file: Path,
-        *,
-        masks: Path | None = None,
-        censoring: Censoring = "pixelate",
-        detector: Detector | None = None,
-        skip_undetected: bool = False,
-    ) -> None:
-        files = list_csv(file)
-        files = files.with_masks(masks) if masks else files
-        super().__init__(files, censoring, detector, skip_undetected)
 
 
 def boxes_of(detections: list[Detection], detector: Detector) -> list[Box]:
