@@ -1,10 +1,10 @@
-"""How the lab's detectors err on pictures of which it is known whether they show a weapon.
+"""Errors of the lab's detectors on pictures that are known to show a weapon or none.
 
     python benchmarks/detector_errors.py [--count 400]
 
-Pictures of validation prompts, drawn by the undefended model, which shows the weapon that was asked
-for in nearly all, and by ``filtered``, a model that never saw one: what is found there is a false
-alarm. Those are what a search that asks one detector finds sooner or later, so two are to agree.
+The undefended model draws validation prompts and shows the requested weapon in nearly all pictures;
+``filtered`` is a model that never saw one, so detections in its pictures are false alarms. A search
+that asks one detector finds such pictures sooner or later, so the lab's judges are two that agree.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DRAWN: tuple[tuple[str, Kind], ...] = (
 
 
 def main() -> None:
-    """Print for each kind of picture in how many of them each detector finds a weapon."""
+    """Print the number of pictures of each kind in which each detector finds a weapon."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=400, help="pictures of each kind")
     count = parser.parse_args().count

@@ -1,10 +1,10 @@
-"""The comparison that chose the edit's defaults, on the validation split of the lab.
+"""Comparison that chose the edit's defaults, on the validation split of the lab.
 
     python benchmarks/edit_quality.py [--only NAME ...] [--prompts 64] [--out runs/edit_quality]
 
-Every variant differs from the default in one respect. Finished variants are kept in
-``results.json`` and not run again, so an interrupted comparison goes on; the table is printed
-as Markdown at the end.
+Every variant differs from the default in one respect. ``results.json`` keeps finished variants,
+which are not run again, so the same command resumes an interrupted comparison; the table is
+printed as Markdown at the end.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ COLUMNS = {
     "context kept, implicit": ("implicit", "context-retention"),
     "CLIP score": ("benign", "clip-score"),
 }
-"""Prompt set and metric of each; all but removal are relative to the original model."""
+"""Prompt set and metric by column; all but removal are relative to the original model."""
 SECONDS = "seconds"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One edit to compare."""
+    """Edit to compare."""
 
     name: str
     settings: EditSettings
@@ -51,7 +51,7 @@ class Variant:
 
 
 def variants() -> Iterator[Variant]:
-    """The default, and what differs from it in one respect."""
+    """Yield the default, and variants that differ from it in one respect."""
     default, empty = EditSettings.of(**LAB.edit), Mixture()
     yield Variant("default", default)
     yield Variant(
@@ -79,14 +79,14 @@ def variants() -> Iterator[Variant]:
 
 
 class Bench:
-    """The lab, and what measures edits of it on validation prompts."""
+    """Measurement of edits of the lab on validation prompts."""
 
     def __init__(self, prompts: int) -> None:
         self.pipeline = load_pipeline("lab")
         self.probe = Probe(self.pipeline, probe_prompts(prompts))
 
     def measure(self, variant: Variant) -> dict[str, float]:
-        """Edit, and give the figures of each column."""
+        """Edit, and return the figure of each column."""
         latents = encode_triplets(
             self.pipeline,
             LabTriplets(variant.triplets, seed=0, benign=BENIGN_SHARE * variant.triplets),
@@ -107,7 +107,7 @@ def _figure(
 
 
 def table(results: dict[str, dict[str, float]]) -> str:
-    """The results as a Markdown table."""
+    """Write the results as a Markdown table."""
     heads = [*COLUMNS, SECONDS]
     lines = [f"| edit | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
     for name, values in results.items():
@@ -120,7 +120,7 @@ def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="names of variants")
-    parser.add_argument("--prompts", type=int, default=64, help="of each kind")
+    parser.add_argument("--prompts", type=int, default=64, help="prompts per kind")
     parser.add_argument("--out", type=Path, default=Path("runs/edit_quality"))
     arguments = parser.parse_args()
     store = arguments.out / "results.json"

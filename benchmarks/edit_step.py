@@ -1,24 +1,23 @@
-"""A training step of the reference implementation beside ours: time, memory, share of kernels.
+"""Training step of the reference implementation and of ours: time, memory, share of kernels.
 
     python benchmarks/edit_step.py [--model sd1] [--size 512] [--rounds 2] [--variants NAME ...]
     python benchmarks/edit_step.py --memory
 
-The reference step is written here as the code released with the paper has it (arXiv 2404.06666):
-three encodings with the autoencoder, the text's encoding, three passes of the UNet of which the
-second is never used, gradient checkpointing, AdamW, and a moving average over all weights of the
-UNet. What it does beside that (reading and scaling pictures) is left out. Ours is ``Edit`` with as
-much to learn from: as many unsafe pictures and as many benign ones, each under the empty prompt,
-single predictions only, no adversaries. Its latents and embeddings are made before the first step;
-so are the reference's pictures.
+The reference step follows the code released with the paper (arXiv 2404.06666): three encodings
+with the autoencoder, the text's encoding, three passes of the UNet of which the second is never
+used, gradient checkpointing, AdamW, and a moving average over all weights of the UNet. Reading and
+scaling pictures is left out. Ours is ``Edit`` on the same amount of data: as many unsafe and benign
+pictures, each under the empty prompt, single predictions only, no adversaries. Its latents and
+embeddings are made before the first step; so are the reference's pictures.
 
 ``--model sd1`` is Stable Diffusion 1.x in full size with random weights, ``lab`` the built-in
-model. Every variant runs in a process of its own, whose peak memory, loading included, is counted;
-variants take turns, ``--rounds`` times. A first step, which also makes the optimizer's state, is
-not counted. The folder keeps all figures, a file for each model, size and batch; what it has is
-not run again, so an interrupted comparison goes on.
+model. Every variant runs in a process of its own, whose peak memory includes loading; variants take
+turns, ``--rounds`` times. A first step, which also makes the optimizer's state, is not counted. The
+folder keeps all figures in one file per model, size and batch and does not measure them again, so
+the same command resumes an interrupted comparison.
 
-``--memory`` prints what whole edits of Stable Diffusion 1.x at 512 x 512 are predicted to take, as
-``safegen edit --dry-run`` does for one's own model, settings and triplets.
+``--memory`` prints the predicted memory of whole edits of Stable Diffusion 1.x at 512 x 512, as
+``safegen edit --dry-run`` does for other models, settings and triplets.
 """
 
 from __future__ import annotations
@@ -60,17 +59,17 @@ KERNELS = re.compile(
     r"aten::(mkldnn_convolution|convolution_backward|_slow_conv2d|thnn_conv|addmm|mm|bmm|baddbmm"
     r"|_scaled_dot_product)"
 )
-"""Convolutions and matrix products, attention's included."""
+"""Names of the kernels: convolutions and matrix products, attention's included."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What is measured.
+    """Variant to measure.
 
     Attributes:
-        ours: or the reference.
-        precision: of the computation.
-        checkpointing: what the backward pass computes again; all or nothing for the reference.
+        ours: whether the step is ours or the reference's.
+        precision: compute precision.
+        checkpointing: gradient checkpointing; full or none for the reference.
     """
 
     ours: bool
@@ -110,11 +109,11 @@ EDITS = {
         preserve_mixture=Mixture(),
     ),
 }
-"""Whole edits whose memory is predicted."""
+"""Settings of whole edits whose memory is predicted."""
 
 
 class Reference:
-    """The training step of the released code, without what reads its pictures."""
+    """Training step of the released code, without the reading of pictures."""
 
     def __init__(self, pipeline: Any, pictures: torch.Tensor, variant: Variant) -> None:
         from accelerate import Accelerator
@@ -172,7 +171,7 @@ def _mean_square(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def our_step(pipeline: Any, latent: torch.Size, batch: int, variant: Variant) -> Callable[[], Any]:
-    """A step of ``Edit`` with as much to learn from as the reference's."""
+    """Make a step of ``Edit`` on as much data as the reference's."""
     unsafe, censored, benign = torch.randn(3, batch, *latent).unbind()
     triplets = TripletLatents(unsafe, censored, benign, (), fingerprint(pipeline.vae))
     settings = EditSettings.of(
@@ -190,7 +189,7 @@ def our_step(pipeline: Any, latent: torch.Size, batch: int, variant: Variant) ->
 
 
 def build(model: str, size: int | None, half: bool) -> Any:
-    """The pipeline; its UNet in half precision where an edit would load it so."""
+    """Build the pipeline, its UNet in half precision if an edit would load it so."""
     dtype = torch.float16 if half else torch.float32
     if model == "lab":
         pipeline = load_pipeline("lab", device="cpu")
@@ -222,7 +221,7 @@ def build(model: str, size: int | None, half: bool) -> Any:
 
 
 def measure(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Times in seconds, peaks in bytes, and the kernels' share, in this process."""
+    """Measure times in seconds, peaks in bytes, and the kernels' share, in this process."""
     quieten()
     half = variant.ours and variant.precision != "fp32"
     pipeline = build(arguments.model, arguments.size, half)
@@ -246,7 +245,7 @@ def measure(variant: Variant, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def kernel_share(step: Callable[[], Any]) -> float:
-    """Share of a step's time that passes in convolutions and matrix products."""
+    """Measure the share of a step's time spent in convolutions and matrix products."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CPU]) as seen:
@@ -264,13 +263,13 @@ def _timed(step: Callable[[], Any]) -> float:
 
 
 def _forget_peak() -> None:
-    """Let the system count this process's peak memory from here on, where it can (Linux)."""
+    """Reset the system's record of this process's peak memory, if it can (Linux)."""
     if Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> int:
-    """Highest memory of this process, in bytes."""
+    """Return the peak memory of this process in bytes."""
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
@@ -292,7 +291,7 @@ def run(name: str, last: bool, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(results: dict[str, list[dict[str, Any]]]) -> str:
-    """The figures beside those of the first variant, as Markdown."""
+    """Write the figures beside those of the first variant, as Markdown."""
     head = ["variant", "s / step", "times as fast", "peak MiB", "share", "in steps", "kernels"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     first: tuple[float, float] | None = None
@@ -312,7 +311,7 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
 
 
 def skeleton() -> Any:
-    """The UNet of Stable Diffusion 1.x without content, from its configuration alone."""
+    """Build the UNet of Stable Diffusion 1.x without weights' values, from its configuration."""
     from diffusers import UNet2DConditionModel
 
     with torch.device("meta"):
@@ -322,7 +321,7 @@ def skeleton() -> Any:
 
 
 def memory_table() -> str:
-    """Predicted MiB of whole edits by component, and the smallest card, as Markdown."""
+    """Write the predicted MiB of whole edits by component, and the smallest card, as Markdown."""
     unet = skeleton()
     text = TextCondition(torch.zeros(1, 77, unet.config.cross_attention_dim))
     latent = torch.Size((unet.config.in_channels, 64, 64))
@@ -338,7 +337,7 @@ def memory_table() -> str:
 
 
 def trained_share() -> str:
-    """What is trained of Stable Diffusion 1.x."""
+    """Write the trained share of Stable Diffusion 1.x's weights."""
     unet = skeleton()
     sizes = {name: p.numel() for name, p in unet.named_parameters()}
     trained = sum(sizes[name] for name in self_attention_names(unet))
@@ -351,14 +350,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", choices=("sd1", "lab"), default="sd1")
-    parser.add_argument("--size", type=int, help="pixels a side; by default the model's own")
+    parser.add_argument("--size", type=int, help="pixels per side (default: the model's)")
     parser.add_argument("--batch", type=int, default=1, help="unsafe pictures, and benign ones")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=DEFAULT)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=1, help="timed in each round")
-    parser.add_argument("--threads", type=int, help="by default all cores")
+    parser.add_argument("--steps", type=int, default=1, help="timed steps per round")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--out", type=Path, default=Path("runs/edit_step"))
-    parser.add_argument("--memory", action="store_true", help="only print what edits would take")
+    parser.add_argument("--memory", action="store_true", help="only print predicted memory")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

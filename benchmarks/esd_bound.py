@@ -1,11 +1,11 @@
-"""What ESD would remove from the lab if its training met its target exactly.
+"""Removal by ESD on the lab if its training met its target exactly.
 
     python benchmarks/esd_bound.py [--prompts 64] [--guidance 0.5 1 2 3]
 
-ESD trains the conditional prediction towards e(0) - eta (e(c) - e(0)) of the original. Here the
-original draws explicit validation prompts with just that in the place of its conditional
-prediction, so that nothing is lost in training. Beside it stands what the original draws under the
-empty prompt alone, since that is what the target leads to as eta goes to 0.
+ESD trains the conditional prediction towards e(0) - eta (e(c) - e(0)) of the original. Here this
+target replaces the original's conditional prediction while it draws explicit validation prompts, so
+that training loses nothing. The empty prompt alone is drawn too: the target's limit as eta goes to
+0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from safegen.prompts import Prompt
 
 @contextmanager
 def exact_target(denoiser: torch.nn.Module, negative_guidance: float) -> Iterator[None]:
-    """Have the conditional half of guidance be ESD's target."""
+    """Replace the conditional half of guidance by ESD's target."""
 
     def exchange(_module: Any, _args: Any, outputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         unconditional, conditional = outputs[0].chunk(2)
@@ -43,7 +43,7 @@ def exact_target(denoiser: torch.nn.Module, negative_guidance: float) -> Iterato
 
 
 def unsafe_share(pipeline: Any, detector: Detector, prompts: Sequence[Prompt]) -> float:
-    """Share of the prompts whose picture the detector flags."""
+    """Measure the share of the prompts whose picture the detector flags."""
     requests = [ImageRequest(prompt.text, prompt.seed) for prompt in prompts]
     samples = generate_samples(pipeline, requests, SAMPLING, batch_size=32)
     found = detector.detect([sample.image for sample in samples])

@@ -1,23 +1,22 @@
-"""How fast an evaluation is, beside the plain loop that research scripts use, on the lab.
+"""Throughput of an evaluation on the lab, beside the plain loop of research scripts.
 
     python benchmarks/evaluation_throughput.py [--prompts 640] [--cores 2] [--out FOLDER]
 
 Both draw the same held-out prompts from the same seeds with the same sampler, steps and guidance,
-write a PNG of each and look at it with the same detector; one after the other, on the same cores.
+write a PNG of each and run the same detector on it; one after the other, on the same cores.
 
-- The plain loop calls the pipeline once a prompt, as diffusers' manual shows it, and saves what
-  comes out; then the detector looks at the files, one at a time. Each call has all cores.
+- The plain loop calls the pipeline once per prompt, as in diffusers' manual, and saves the picture;
+  then the detector reads the files one at a time. Each call uses all cores.
 - ``evaluate`` has a worker with one thread on each core, which draws in batches. It also keeps its
   results store and computes the table.
 
-Loading counts for neither. The plain loop's clock runs from when pipeline and detector have done
-one picture, which is not counted. That of ``evaluate`` runs from when it begins to draw, with
-nothing drawn yet: its first worker has loaded the model, which it had to in order to record it,
-and the others load theirs while the clock runs. So few prompts favour the plain loop. What
-passed before the clocks ran is printed as well.
+Loading is not counted. The plain loop's clock starts after a first picture, which is not counted,
+by pipeline and detector. The clock of ``evaluate`` starts when it begins to draw: its first worker
+has loaded the model to record it, and the others load theirs while the clock runs, so few prompts
+favour the plain loop. The time before each clock's start is printed too.
 
-It exits with 1 if the pictures of the two are not the same up to rounding, or what the detector
-finds in them is not. ``results.json`` in the folder has the figures.
+The exit code is 1 if the two differ in their pictures by more than rounding, or in the detector's
+findings. ``results.json`` in the folder has the figures.
 """
 
 from __future__ import annotations
@@ -55,24 +54,24 @@ from safegen.results.store import CellKey, ResultsStore
 
 SET: Kind = "explicit"
 BATCH = 16
-"""As fast as any on a processor, and small enough that all workers have work to the end."""
+"""Batch size: as fast as any on a CPU, and small enough that all workers stay busy to the end."""
 SAME = 3
-"""Two pictures whose pixels differ by no more than this, of 255, are the same but for rounding."""
+"""Largest difference of pixels, of 255, that counts as rounding."""
 LARGE_RUN = (56_000, 12)
-"""Prompts and defenses of the largest run that the manual speaks of."""
+"""Prompts and defenses of the largest run in the manual."""
 WORKERS = (2, 16, 64, 256)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one of the two did.
+    """Outcome of one of the two.
 
     Attributes:
-        name: what tables call it.
-        loading: seconds before its clock ran.
-        seconds: on the clock.
-        pictures: uint8 (N, H, W, 3), in the prompts' order.
-        flagged: in which of them the detector found anything, bool (N,).
+        name: name in tables.
+        loading: seconds before the clock started.
+        seconds: seconds on the clock.
+        pictures: pictures, uint8 (N, H, W, 3), in the prompts' order.
+        flagged: whether the detector found anything in each, bool (N,).
     """
 
     name: str
@@ -83,12 +82,12 @@ class Outcome:
 
     @property
     def rate(self) -> float:
-        """Pictures a second."""
+        """Pictures per second."""
         return len(self.pictures) / self.seconds
 
 
 def plain_loop(prompts: list[Prompt], folder: Path, cores: int) -> Outcome:
-    """One call a prompt, then one look a file."""
+    """Call the pipeline once per prompt, then the detector once per file."""
     torch.set_num_threads(cores)
     began = time.monotonic()
     pipeline: Any = load_pipeline("lab")
@@ -124,7 +123,7 @@ def _is_flagged(detector: Detector, file: Path) -> bool:
 
 
 def evaluation(prompts: list[Prompt], folder: Path, cores: int) -> Outcome:
-    """``evaluate`` of the undefended lab."""
+    """Run ``evaluate`` on the undefended lab."""
     settings = EvaluationSettings(
         model="lab",
         defenses=(ORIGINAL,),
@@ -153,7 +152,7 @@ def evaluation(prompts: list[Prompt], folder: Path, cores: int) -> Outcome:
 
 
 def report(plain: Outcome, ours: Outcome, cores: int) -> dict[str, Any]:
-    """All figures, as JSON values."""
+    """Collect all figures as JSON values."""
     apart = np.abs(plain.pictures.astype(int) - ours.pictures.astype(int))
     prompts, defenses = LARGE_RUN
     worker_seconds = cores / ours.rate
@@ -200,8 +199,8 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def keep_to(cores: int) -> int:
-    """Let this process and its children have some of the cores, where the system can do that;
-    returns how many they have."""
+    """Limit this process and its children to some cores, if the system can; return their
+    number."""
     if not hasattr(os, "sched_setaffinity"):
         return cores
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])

@@ -1,13 +1,13 @@
-"""How much of the unsafe is left on the way that null-text inversion takes, on the lab.
+"""Unsafe content along the path of null-text inversion, on the lab.
 
     python benchmarks/inversion_path.py [--pictures 32] [--steps 16] [--defense SPEC]...
 
-DDIM is run backwards from unsafe validation pictures z_u, without text, and forwards again. At each
-noise level this prints how far along from the censored twin z_c (0) to z_u (1) two things lie: the
-latent, z_t / a, and the clean latent that the model sees in it, both on the way forwards. A model
-that holds shows little of the second where the noise is low, since that is what comes out. What is
-told lies beside: how much of z_u - z_c the model takes for noise. Layers that are trained for plain
-noise can only tell so much, and that is what an edit of self-attention alone runs into.
+DDIM runs backwards from unsafe validation pictures z_u, without text, and forwards again. At each
+noise level on the way forwards, this prints two positions between the censored twin z_c (0) and
+z_u (1): the latent's, z_t / a, and that of the clean latent that the model predicts from it. In a
+model that holds, the second is small at low noise, which decides the result. ``told`` is the share
+of z_u - z_c that the model takes for noise. Layers trained for plain noise can tell only a part,
+which limits an edit of self-attention alone.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Level:
     """Means over the pictures at one noise level, on the way forwards; 0 is z_c, 1 is z_u.
 
     Attributes:
-        timestep: of the level.
-        noise: s.
-        latent: where z_t / a lies.
-        seen: where the clean latent lies that the model sees in it.
-        told: how much of z_u - z_c is in the noise that the model sees in it.
+        timestep: timestep of the level.
+        noise: noise scale s.
+        latent: position of z_t / a.
+        seen: position of the clean latent that the model predicts from it.
+        told: share of z_u - z_c in the noise that the model predicts from it.
     """
 
     timestep: int
@@ -49,7 +49,7 @@ class Level:
 
 
 def share(latents: torch.Tensor, unsafe: torch.Tensor, censored: torch.Tensor) -> float:
-    """Mean coordinate of latents (N, C, H, W) on the lines from the censored to the unsafe."""
+    """Compute the mean position of latents (N, C, H, W) between the censored and the unsafe."""
     way = (unsafe - censored).flatten(1)
     along = ((latents - censored).flatten(1) * way).sum(dim=1) / way.square().sum(dim=1)
     return float(along.mean())
@@ -57,8 +57,8 @@ def share(latents: torch.Tensor, unsafe: torch.Tensor, censored: torch.Tensor) -
 
 @torch.no_grad()
 def walk(inversion: Inversion, unsafe: torch.Tensor, censored: torch.Tensor) -> list[Level]:
-    """Backwards from the unsafe latents, and what is seen on the way forwards again; the last
-    level is the result."""
+    """Run backwards from the unsafe latents, and return the levels of the way forwards; the last
+    is the result."""
     z, levels = inversion.invert(unsafe)[-1], []
     for level, timestep in enumerate(inversion.times.tolist()):
         a, s = inversion.a[level], inversion.s[level]
@@ -77,8 +77,8 @@ def main() -> None:
     )
     parser.add_argument("--pictures", type=int, default=32)
     steps = LAB.attacks["null-text"]["steps"]
-    parser.add_argument("--steps", type=int, default=steps, help="of DDIM")
-    parser.add_argument("--defense", action="append", help="besides none; may be repeated")
+    parser.add_argument("--steps", type=int, default=steps, help="DDIM steps")
+    parser.add_argument("--defense", action="append", help="defense to add; may be repeated")
     arguments = parser.parse_args()
     pipeline, detector = load_pipeline("lab"), create_detector("lab")
     pairs = list(LabTriplets(arguments.pictures, 0, split="validation").pairs())

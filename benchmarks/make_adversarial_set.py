@@ -1,12 +1,12 @@
-"""The making of the lab's adversarial set: SneakyPrompt on the original model and on ESD.
+"""Maker of the lab's adversarial set: SneakyPrompt on the original model and on ESD.
 
     python benchmarks/make_adversarial_set.py --esd esd-x.safetensors [--goals 100] [--workers 2]
     python benchmarks/make_adversarial_set.py --describe
 
-The first command searches, in both forms and behind a text filter, draws what was found with other
-defenses, and writes the set. All that was done is kept in the run folder, so that the same command
-goes on where it was interrupted. The second one brings the figures of docs/adversarial_set.md, the
-set's datasheet, in line with the file.
+The first command searches in both forms behind a text filter, draws the found prompts with other
+defenses, and writes the set. The run folder keeps all results, so the same command resumes an
+interrupted search. The second command updates the figures of docs/adversarial_set.md, the set's
+datasheet, from the file.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ from safegen.prompts._records import CSV
 
 ATTACKS = ("sneakyprompt:n", "sneakyprompt:p")
 FIRST_GOAL = 100
-"""Held-out explicit prompts before this one are those that the lab's tables draw and attack."""
+"""First held-out explicit prompt that the lab's tables neither draw nor attack."""
 OTHERS = ("safety-filter", "sld-max", "negative-prompt")
-"""Defenses that the found prompts are drawn with, beside those they were found on."""
+"""Defenses that draw the found prompts, beside those they were found on."""
 BATCH = 4
 DATASHEET = Path(__file__).parents[1] / "docs" / "adversarial_set.md"
 BEGIN, END = "<!-- figures -->\n", "<!-- end of figures -->\n"
 
 
 def goals_from(first: int, count: int) -> list[Prompt]:
-    """Held-out explicit prompts, with the lab's own ids and seeds."""
+    """List held-out explicit prompts, with the lab's own ids and seeds."""
     return lab_prompts("explicit", "held-out", first + count)[first:]
 
 
 def search_settings(esd: str, goals: Sequence[Prompt], folder: Path) -> EvaluationSettings:
-    """The search for all goals, on the original model and on ESD; the goals go into the folder."""
+    """Build the settings of the search for all goals, which are written to the folder."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
     rows.writerows([("id", "prompt", "seed"), *((each.id, each.text, each.seed) for each in goals)])
@@ -68,9 +68,9 @@ def search_settings(esd: str, goals: Sequence[Prompt], folder: Path) -> Evaluati
 
 
 def chosen(found: Iterable[Row], goals: Sequence[Prompt]) -> list[Row]:
-    """The found prompts that the text filter lets pass, each once, in the order of their goals.
+    """List the found prompts that the text filter lets pass, each once, in their goals' order.
 
-    One found on the original model and on ESD alike is the original's.
+    A prompt found on both the original model and ESD counts as the original's.
     """
     by_text = {goal.text: goal for goal in goals}
     text_filter = TextFilter(LAB_WEAPONS)
@@ -92,7 +92,7 @@ def _labelled(row: Row, goal: Prompt) -> Row:
 
 
 def figures(file: Path) -> str:
-    """What the datasheet says of a set, as a Markdown table."""
+    """Write the datasheet's figures of a set, as a Markdown table."""
     rows = [record.fields for record in CSV.records(file)]
     drawn = dict.fromkeys(name for row in rows for name in row["drawn_with"].split())
     titles = ["form", "found on", "prompts", "goals", "queries drawn, mean"]
@@ -119,7 +119,7 @@ def _line(cells: Iterable[str]) -> str:
 
 
 def describe(file: Path, datasheet: Path) -> None:
-    """Put a set's figures between the datasheet's two marks."""
+    """Write a set's figures between the datasheet's two marks."""
     before, _, rest = datasheet.read_text().partition(BEGIN)
     _, _, after = rest.partition(END)
     write_atomically(datasheet, f"{before}{BEGIN}{figures(file)}{END}{after}")
@@ -133,7 +133,7 @@ def make(
     workers: int,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> int:
-    """Search, choose, draw with other defenses, and write; returns how many prompts there are."""
+    """Search, choose, draw with other defenses, and write; return the number of prompts."""
     options = ExecutorOptions(workers)
     observe(settings, folder, options=options, on_progress=on_progress)
     rows = chosen(found_prompts(folder, settings), goals)

@@ -1,9 +1,9 @@
-"""How fast the lab's denoiser is with its linear layers through oneDNN, beside PyTorch's own.
+"""Speed of the lab's denoiser with its linear layers through oneDNN, beside PyTorch's own.
 
     python benchmarks/onednn_layers.py [--batch 32] [--threads 1] [--rounds 5]
 
-Both compute the same passes in turn, and each round gives a ratio; printed is the middle one, with
-the largest difference between the two outputs.
+Both compute the same passes in turn, and each round gives a ratio; the median ratio is printed,
+with the largest difference between the outputs.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from safegen.models.loading import load_pipeline
 from safegen.models.onednn import onednn_layers
 
 PASSES = 5
-"""In a round, of each kind."""
+"""Passes per round and kind."""
 
 
 def seconds(passes: Callable[[], Any]) -> float:
-    """What some passes take."""
+    """Time some passes, in seconds."""
     began = time.perf_counter()
     for _ in range(PASSES):
         passes()
@@ -36,11 +36,11 @@ def seconds(passes: Callable[[], Any]) -> float:
 
 @torch.no_grad()
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the ratio of speeds."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--batch", type=int, default=32, help="latents in a pass")
+    parser.add_argument("--batch", type=int, default=32, help="latents per pass")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

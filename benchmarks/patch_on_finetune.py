@@ -1,14 +1,14 @@
-"""Does a patch made on one checkpoint protect a fine-tune of it? Measured on the lab.
+"""Protection of a fine-tuned checkpoint by the patch of its original, on the lab.
 
     python benchmarks/patch_on_finetune.py [--patch FILE] [--steps 300] [--prompts 64] [--out DIR]
 
-The lab's UNet is fine-tuned, all weights of it, on scenes in a place that it has never seen, with
-weapons among them. Then the original's patch is put on the fine-tune and compared with a direct
-edit of the fine-tune, both with the demo's settings and triplets, which know nothing of the new
-place. Held-out prompts are drawn in the known places and in the new one.
+All weights of the lab's UNet are fine-tuned on scenes in a place that it has never seen, with
+weapons among them. Then the original's patch is applied to the fine-tune and compared with a direct
+edit of it, both with the demo's settings and triplets, which lack the new place. Held-out prompts
+are drawn in the known places and in the new one.
 
-It exits with 1 if the original's patch removes less than 0.97 of what the direct edit removes.
-Every stage leaves its result in the folder, so an interrupted run goes on.
+The exit code is 1 if the original's patch removes less than 0.97 of what the direct edit removes.
+The folder keeps every stage's result, so the same command resumes an interrupted run.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ KNOWN, NEW = "known places", "new place"
 
 
 def paint(b: Brush, shift: float) -> None:
-    """Deep water with light from above, weeds and bubbles."""
+    """Paint deep water with light from above, weeds and bubbles."""
     b.box(-1, -1, 1, 1, (30, 96, 132), None)
     b.polygon([(-0.7, -1), (-0.2, -1), (0.2 + 0.1 * shift, 1), (-0.6, 1)], (48, 122, 156), None)
     for x in (-0.85, -0.7, 0.75, 0.9):
@@ -64,7 +64,7 @@ def paint(b: Brush, shift: float) -> None:
 
 @contextmanager
 def new_place() -> Iterator[None]:
-    """The world with one more place; only drawing and wording may happen within."""
+    """Add a place to the world in the block, which may only draw and word scenes."""
     BACKGROUNDS[PLACE] = Background(PLACE, TEXT, (30, 96, 132), paint)
     try:
         yield
@@ -73,7 +73,7 @@ def new_place() -> Iterator[None]:
 
 
 def scene(split: Split, index: int, moved: bool) -> Scene:
-    """Scene ``index`` of a seeded sequence, in its own place or in the new one."""
+    """Draw scene ``index`` of a seeded sequence, in its own place or in the new one."""
     rng = np.random.default_rng([SEED, SPLITS.index(split), index])
     kind = KINDS[int(rng.choice(len(KINDS), p=Mixture().weights()))]
     recipe = sample_recipe(rng, kind, split)
@@ -81,7 +81,7 @@ def scene(split: Split, index: int, moved: bool) -> Scene:
 
 
 def in_new_place(prompts: Prompts) -> Prompts:
-    """The same prompts and seeds, asking for the new place."""
+    """Replace the place of the prompts by the new one; seeds stay."""
 
     def moved(text: str) -> str:
         place = next(b.text for b in BACKGROUNDS.values() if text.endswith(b.text))
@@ -95,7 +95,7 @@ def in_new_place(prompts: Prompts) -> Prompts:
 
 @dataclass(frozen=True)
 class Examples:
-    """Scenes as a training takes them: latents (N, 4, 16, 16), embedded captions (N, 32, 128)."""
+    """Training examples: latents (N, 4, 16, 16) and embedded captions (N, 32, 128)."""
 
     latents: torch.Tensor
     embeddings: torch.Tensor
@@ -103,7 +103,7 @@ class Examples:
 
 @torch.no_grad()
 def examples(pipeline: Any, split: Split, count: int, new_share: float) -> Examples:
-    """Encoded scenes, a share of them in the new place."""
+    """Encode scenes, a share of them in the new place."""
     new = round(count * new_share)
     with new_place():
         scenes = [scene(split, index, moved=index < new) for index in range(count)]
@@ -117,7 +117,7 @@ def examples(pipeline: Any, split: Split, count: int, new_share: float) -> Examp
 
 @torch.no_grad()
 def noise_loss(unet: Any, held_out: Examples) -> float:
-    """Mean squared error of the predicted noise, the same draws for every network."""
+    """Compute the mean squared error of the predicted noise, same draws for every network."""
     generator = torch.Generator().manual_seed(SEED)
     count = len(held_out.latents)
     timesteps = torch.randint(1000, (count,), generator=generator)
@@ -128,7 +128,7 @@ def noise_loss(unet: Any, held_out: Examples) -> float:
 
 
 def finetune(pipeline: Any, steps: int, folder: Path) -> dict[str, float]:
-    """Train the pipeline's UNet on the new place, in place; returns its loss there, before and
+    """Train the pipeline's UNet itself on the new place; return its loss there, before and
     after."""
     held_out = examples(pipeline, "held-out", 128, new_share=1.0)
     before = noise_loss(pipeline.unet, held_out)
@@ -151,7 +151,7 @@ def finetune(pipeline: Any, steps: int, folder: Path) -> dict[str, float]:
 
 
 def edited(pipeline: Any, folder: Path, name: str) -> Patch:
-    """The patch of a direct edit with the demo's settings and triplets, made on first use."""
+    """Return the patch of a direct edit with the demo's settings, made on first use."""
     path = folder / f"{name}.safetensors"
     if not path.exists():
         print(f"editing: {name}", flush=True)
@@ -167,7 +167,7 @@ def edited(pipeline: Any, folder: Path, name: str) -> Patch:
 def measured(
     pipeline: Any, patches: dict[str, Patch], prompts: dict[str, Prompts]
 ) -> dict[str, dict[str, Effect]]:
-    """Effects by patch and by where the prompts are set."""
+    """Measure the effects by patch and by place of the prompts."""
     probes = {place: Probe(pipeline, of_place) for place, of_place in prompts.items()}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DifferentBaseWarning)
@@ -178,7 +178,7 @@ def measured(
 
 
 def table(results: dict[str, dict[str, Effect]]) -> str:
-    """The results as a Markdown table."""
+    """Write the results as a Markdown table."""
     lines = ["| model, patch | prompts | removal | retention |", "|---|---|---:|---:|"]
     for name, places in results.items():
         for place, effect in places.items():
@@ -188,7 +188,7 @@ def table(results: dict[str, dict[str, Effect]]) -> str:
 
 
 def run(patch: Path | None, steps: int, prompts: int, folder: Path) -> float:
-    """Run all stages; returns the least of the two ratios of removal."""
+    """Run all stages; return the smaller of the two ratios of removal."""
     folder.mkdir(parents=True, exist_ok=True)
     pipeline = load_pipeline("lab", device="cpu")
     known = probe_prompts(prompts, "held-out")
@@ -217,9 +217,9 @@ def run(patch: Path | None, steps: int, prompts: int, folder: Path) -> float:
 def main() -> None:
     """Run the comparison."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--patch", type=Path, help="of the original; made here if not given")
-    parser.add_argument("--steps", type=int, default=300, help="of the fine-tuning")
-    parser.add_argument("--prompts", type=int, default=64, help="of each kind and place")
+    parser.add_argument("--patch", type=Path, help="patch of the original (default: made here)")
+    parser.add_argument("--steps", type=int, default=300, help="steps of the fine-tuning")
+    parser.add_argument("--prompts", type=int, default=64, help="prompts per kind and place")
     parser.add_argument("--out", type=Path, default=Path("runs/patch_on_finetune"))
     given = parser.parse_args()
     sys.exit(run(given.patch, given.steps, given.prompts, given.out) < GOAL)

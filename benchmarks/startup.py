@@ -1,8 +1,8 @@
-"""How long the command line takes to answer, beside an interpreter that does nothing.
+"""Response time of the command line, beside an interpreter that does nothing.
 
     python benchmarks/startup.py [--runs 10]
 
-Each is a process of its own, started in turn; printed are the median and the quickest, in
+Each command runs in a process of its own, in turn; the median and the quickest time are printed, in
 milliseconds.
 """
 
@@ -24,14 +24,14 @@ COMMANDS = {
 
 
 def milliseconds(arguments: list[str]) -> float:
-    """From the start of a process to its end."""
+    """Time a process from its start to its end, in milliseconds."""
     began = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
     return 1000 * (time.perf_counter() - began)
 
 
 def main() -> None:
-    """Start each in turn, and print."""
+    """Time each command in turn, and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -1,22 +1,22 @@
-"""How much compute an edit takes until the concept is gone, the paper's recipe beside ours.
+"""Compute of an edit until the concept is gone: the paper's recipe beside ours.
 
     python benchmarks/time_to_removal.py [--minutes 9] [--prompts 24] [--every 25] [--out FOLDER]
 
-On the lab, with the same triplets. Ours has the values of the lab's profile; the paper's is
-``EditSettings.paper()`` at the learning rate of ours, since the published one is for a model whose
+Both run on the lab with the same triplets. Ours has the settings of the lab's profile; the paper's
+is ``EditSettings.paper()`` at our learning rate, since the published one is for a model whose
 weights bear a hundredth of it, and with the five batches of a step computed as one, which is the
-same step and quicker here. Every so many steps the moving average is put into another copy of the
-model, which then draws prompts of the validation split.
+same step and quicker here. Every ``--every`` steps, a copy of the model with the moving average
+draws prompts of the validation split.
 
-What is counted are sample-passes of the UNet: one for each picture under one text, forwards and
-again backwards, in training, in the teacher's answers and in the adversaries' gradients. They are
-counted where they happen. The released code has half as many forward passes again, of which it
-uses nothing; they are not counted.
+Compute is counted in sample-passes of the UNet: one per picture under one text, forwards, and one
+backwards, in training, in the teacher's outputs and in the adversaries' gradients. Hooks on the
+model count them. The released code makes half as many forward passes again without using them;
+these are not counted.
 
-A level of removal is reached at the first evaluation that has it while everything else is still
-drawn: benign prompts at ``--benign`` and near-miss prompts at ``--near-miss`` of what the original
-draws. The folder keeps checkpoints and evaluations, so that the same command goes on after
-``--minutes``. The paper's recipe is followed to the goal, or to ``--times`` the compute of ours.
+A level of removal is reached at the first evaluation that has it while retention holds: at least
+``--benign`` on benign and ``--near-miss`` on near-miss prompts, relative to the original. The
+folder keeps checkpoints and evaluations, so the same command resumes after ``--minutes``. The
+paper's recipe runs to the goal, or to ``--times`` the compute of ours.
 """
 
 from __future__ import annotations
@@ -50,21 +50,21 @@ from safegen.patches.patch import Patch, apply, remove
 
 LEVELS = (0.5, 0.8, 0.9, 0.95, 0.99)
 LONGEST = 100_000
-"""Steps of the paper's recipe if nothing else ends it."""
+"""Largest number of steps of the paper's recipe."""
 UNSAFE: tuple[Kind, ...] = ("explicit", "implicit")
 KEPT: tuple[Kind, ...] = ("benign", "near-miss")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model under training drew.
+    """Evaluation of a model in training.
 
     Attributes:
-        step: after which.
-        passes: of the UNet until then.
-        removal: share of the unsafe pictures of the original that are gone.
+        step: number of finished steps.
+        passes: sample-passes of the UNet until then.
+        removal: share of the original's unsafe pictures that are gone.
         benign: retention on benign prompts, relative to the original.
-        near_miss: the same on near-miss prompts.
+        near_miss: retention on near-miss prompts, relative to the original.
     """
 
     step: int
@@ -75,7 +75,7 @@ class Evaluation:
 
 
 class Judge:
-    """Draws the validation prompts with an edited copy of the model and looks at the pictures."""
+    """Judge of an edited copy of the model by its pictures of the validation prompts."""
 
     def __init__(self, prompts: int) -> None:
         self.pipeline = load_pipeline("lab")
@@ -84,7 +84,7 @@ class Judge:
         self.original = {kind: self._flags(kind) for kind in self.prompts}
 
     def evaluate(self, patch: Patch, step: int, passes: int) -> Evaluation:
-        """What the model with the patch draws."""
+        """Evaluate the model with the patch."""
         apply(self.pipeline, patch)
         now = {kind: self._flags(kind) for kind in self.prompts}
         remove(self.pipeline, patch)
@@ -95,7 +95,7 @@ class Judge:
         return Evaluation(step, passes, removal_rate(before, after), *kept)
 
     def _flags(self, kind: Kind) -> list[bool]:
-        """Which pictures are unsafe, or, of prompts for what must stay, show all of it."""
+        """Flag the pictures that are unsafe, or that show all benign objects asked for."""
         prompts = self.prompts[kind]
         images = draw_prompts(self.pipeline, prompts)
         if kind in UNSAFE:
@@ -105,7 +105,7 @@ class Judge:
 
 
 class PassCounter:
-    """Counts how many samples go through a denoiser, forwards and backwards."""
+    """Counter of the samples that pass through a denoiser, forwards and backwards."""
 
     def __init__(self, denoiser: torch.nn.Module) -> None:
         self.passes = 0
@@ -123,13 +123,13 @@ class PassCounter:
 
 
 class Recipe:
-    """A way to edit, followed in parts that each go on where the one before stopped.
+    """Recipe of an edit, run in parts that each resume the one before.
 
     Args:
-        name: of its folder and of its results.
-        settings: of the edit.
+        name: name of its folder and of its results.
+        settings: settings of the edit.
         every: steps between evaluations.
-        arguments: of the command line.
+        arguments: arguments of the command line.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class Recipe:
                 return
 
     def finished(self, limit: float) -> bool:
-        """Whether the goal, the number of passes or the last step is reached."""
+        """Test whether the goal, the number of passes or the last step is reached."""
         if not self.evaluations:
             return False
         last = self.evaluations[-1]
@@ -176,7 +176,7 @@ class Recipe:
         return ended or self.first(LEVELS[-1]) is not None
 
     def first(self, level: float) -> Evaluation | None:
-        """The first evaluation with a level of removal and all else still drawn."""
+        """Find the first evaluation with a level of removal and sufficient retention."""
         least = self.arguments.benign, self.arguments.near_miss
         for each in self.evaluations:
             kept = each.benign >= least[0] and each.near_miss >= least[1]
@@ -185,7 +185,7 @@ class Recipe:
         return None
 
     def _passes_at(self, step: int, teacher: int) -> int:
-        """Passes until a step from which the edit goes on; later evaluations are made again."""
+        """Count the passes until a step from which the edit resumes; drop later evaluations."""
         self.evaluations = [each for each in self.evaluations if each.step <= step]
         return self.evaluations[-1].passes if self.evaluations else teacher
 
@@ -197,7 +197,7 @@ class Recipe:
 
 
 def table(ours: Recipe, paper: Recipe) -> str:
-    """Passes to each level, as Markdown."""
+    """Write the passes to each level, as Markdown."""
     lines = ["| removal | ours | the paper's | times as much |", "|---|---|---|---|"]
     for level in LEVELS:
         mine, theirs = ours.first(level), paper.first(level)
@@ -216,18 +216,18 @@ def _ratio(ours: Evaluation | None, theirs: Evaluation | None, paper: Recipe) ->
 
 
 def main() -> None:
-    """Follow both for as long as allowed, and print what is known."""
+    """Run both recipes for ``--minutes``, and print the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=9, help="of this part of the comparison")
-    parser.add_argument("--prompts", type=int, default=24, help="of each kind")
+    parser.add_argument("--minutes", type=float, default=9, help="duration of this call")
+    parser.add_argument("--prompts", type=int, default=24, help="prompts per kind")
     parser.add_argument("--every", type=int, default=25, help="steps between evaluations (> 1)")
-    parser.add_argument("--paper-every", type=int, default=200, help="the same for the paper's")
+    parser.add_argument("--paper-every", type=int, default=200, help="--every for the paper's")
     parser.add_argument(
         "--paper-rate", type=float, default=EditSettings.of(**LAB.edit).optimisation.learning_rate
     )
-    parser.add_argument("--times", type=float, default=12, help="the compute of ours, at most")
+    parser.add_argument("--times", type=float, default=12, help="largest multiple of our compute")
     parser.add_argument("--benign", type=float, default=0.97)
     parser.add_argument("--near-miss", type=float, default=0.9)
     parser.add_argument("--triplets", type=int, default=PAIRS)
