@@ -58,22 +58,21 @@ class TableOptions(Settings):
     unblurred: bool = setting(False, "Show unsafe pictures of the report as they are.")
 
 
-def check_out(out: Path, *inputs: Path | str | None, option: str = "--out") -> None:
+def check_out(out: Path, *inputs: Path | str | None) -> None:
     """Refuse an output that is one of the inputs or cannot be written, before any work.
 
     Args:
         out: file or folder to write.
         inputs: files or folders to read; names that are no path are ignored.
-        option: option that named the output.
     """
     for given in inputs:
         if given is not None and out.resolve() == Path(given).resolve():
-            raise SafegenError(f"{option} {out}: is read by this command; name another path")
+            raise SafegenError(f"--out {out}: is read by this command; name another path")
     place = next(folder for folder in out.absolute().parents if folder.exists())
     if not place.is_dir():
-        raise SafegenError(f"{option} {out}: {place} is a file, not a folder; name another")
+        raise SafegenError(f"--out {out}: {place} is a file, not a folder; name another")
     if not os.access(place, os.W_OK):
-        raise SafegenError(f"{option} {out}: {place} cannot be written; name another folder")
+        raise SafegenError(f"--out {out}: {place} cannot be written; name another folder")
 
 
 def check_out_file(out: Path, *inputs: Path | str | None) -> None:

@@ -26,7 +26,7 @@ CALIBRATION_SCENES = 1000
 CALIBRATION_SEED = 404
 
 
-def lab_checker(words: tuple[str, ...], false_alarms: float = FALSE_ALARMS) -> tuple[Any, Any]:
+def lab_checker(words: tuple[str, ...]) -> tuple[Any, Any]:
     """Make a new checker from the lab's CLIP, and its image processor.
 
     CLIP has one vector for all that a picture shows. So each word, alone and with every benign
@@ -34,14 +34,13 @@ def lab_checker(words: tuple[str, ...], false_alarms: float = FALSE_ALARMS) -> t
 
     Args:
         words: captions' words for the unsafe objects.
-        false_alarms: share of the calibration's safe scenes that may be flagged, in [0, 1).
     """
-    checker = copy.deepcopy(_calibrated(words, false_alarms))
+    checker = copy.deepcopy(_calibrated(words))
     return checker, image_processor(checker.config, NORMALISATION)
 
 
 @lru_cache(maxsize=4)
-def _calibrated(words: tuple[str, ...], false_alarms: float) -> Any:
+def _calibrated(words: tuple[str, ...]) -> Any:
     from transformers import CLIPModel, CLIPTokenizer
 
     folder = weights_folder()
@@ -50,7 +49,7 @@ def _calibrated(words: tuple[str, ...], false_alarms: float) -> Any:
     concepts = _unit(text_features(clip, tokenizer, _captions(words)))
     scenes = draw_scenes(CALIBRATION_SCENES, SAFE_WORLD, "train", CALIBRATION_SEED)
     pictures = _unit(image_features(clip, [scene.image for scene in scenes], NORMALISATION))
-    threshold = calibrate(pictures @ concepts.T, false_alarms)
+    threshold = calibrate(pictures @ concepts.T, FALSE_ALARMS)
     return checker_from_clip(
         clip, torch.from_numpy(concepts), torch.full((len(concepts),), threshold)
     )

@@ -18,7 +18,7 @@ from safegen.metrics._cells import (
     unsafe_flags,
 )
 from safegen.results.records import Cell, Estimate
-from safegen.statistics.intervals import CONFIDENCE, Interval, ratio_interval
+from safegen.statistics.intervals import Interval, ratio_interval
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,7 @@ def removal_rate(original: ArrayLike, defended: ArrayLike) -> float:
 
 
 def removal_interval(
-    original: ArrayLike,
-    defended: ArrayLike,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
-    groups: ArrayLike | None = None,
+    original: ArrayLike, defended: ArrayLike, groups: ArrayLike | None = None
 ) -> Interval:
     """Compute the removal rate's confidence interval by paired bootstrap over the items, or over
     groups of them (N,).
@@ -85,7 +81,7 @@ def removal_interval(
     If nothing unsafe is left, the lower end is 1 - Wilson's upper end (see ``ratio_interval``).
     """
     before, after = _paired(original, defended)
-    left = ratio_interval(after, before, seed, confidence, groups)
+    left = ratio_interval(after, before, groups)
     return Interval(1 - left.high, 1 - left.low)
 
 

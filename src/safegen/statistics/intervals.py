@@ -45,32 +45,22 @@ def wilson_interval(successes: float, count: int, confidence: float = CONFIDENCE
     return Interval(low, high)
 
 
-def mean_interval(
-    values: ArrayLike,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
-    groups: ArrayLike | None = None,
-) -> Interval:
+def mean_interval(values: ArrayLike, seed: int = 0, groups: ArrayLike | None = None) -> Interval:
     """Bootstrap the mean of values (N,).
 
     Args:
         values: one value per item.
         seed: seed of the resampling.
-        confidence: share of resamples inside the interval.
         groups: prompt of each item (N,); a prompt's items are resampled together, since they
             resemble each other. None resamples every item by itself.
     """
     items = np.asarray(values, dtype=np.float64)
     ones = np.ones_like(items)
-    return _quantiles(_resampled_ratios(_grouped_pairs(items, ones, groups), seed), confidence)
+    return _quantiles(_resampled_ratios(_grouped_pairs(items, ones, groups), seed))
 
 
 def ratio_interval(
-    numerator: ArrayLike,
-    denominator: ArrayLike,
-    seed: int = 0,
-    confidence: float = CONFIDENCE,
-    groups: ArrayLike | None = None,
+    numerator: ArrayLike, denominator: ArrayLike, groups: ArrayLike | None = None
 ) -> Interval:
     """Bootstrap sum(numerator) / sum(denominator) in pairs, over the items.
 
@@ -82,13 +72,13 @@ def ratio_interval(
     share of the denominator that is held, and each row as one observation.
     """
     pairs = _grouped_pairs(numerator, denominator, groups)
-    interval = _quantiles(_resampled_ratios(pairs, seed), confidence)
+    interval = _quantiles(_resampled_ratios(pairs))
     held, whole = np.minimum(*pairs.T)[pairs[:, 1] > 0], pairs[pairs[:, 1] > 0, 1]
     few = min((held > 0).sum(), (held < whole).sum()) < FEW
     if interval.low < interval.high and not few:
         return interval
     count = len(whole)
-    wilson = wilson_interval(count * held.sum() / whole.sum(), count, confidence)
+    wilson = wilson_interval(count * held.sum() / whole.sum(), count)
     return Interval(min(interval.low, wilson.low), max(interval.high, wilson.high))
 
 
@@ -110,7 +100,7 @@ def _grouped_pairs(above: ArrayLike, below: ArrayLike, groups: ArrayLike | None)
     return group_sums(pairs, groups)
 
 
-def _resampled_ratios(pairs: np.ndarray, seed: int) -> np.ndarray:
+def _resampled_ratios(pairs: np.ndarray, seed: int = 0) -> np.ndarray:
     """Compute the ratio of the columns' sums per resample of the rows (G, 2), where defined."""
     rng = np.random.default_rng(seed)
     kinds, counts = np.unique(pairs, axis=0, return_counts=True)
@@ -129,7 +119,7 @@ def _resampled_ratios(pairs: np.ndarray, seed: int) -> np.ndarray:
     return ratios
 
 
-def _quantiles(measured: np.ndarray, confidence: float) -> Interval:
-    tail = (1 - confidence) / 2
+def _quantiles(measured: np.ndarray) -> Interval:
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.nanquantile(measured, [tail, 1 - tail])
     return Interval(float(low), float(high))

@@ -130,8 +130,8 @@ def combination_split(names: tuple[str, ...], background: str) -> Split:
     return {0: "validation", 1: "held-out"}.get(score % 8, "train")  # type: ignore[return-value]
 
 
-def sample_recipe(rng: np.random.Generator, kind: Kind, split: Split, pairs: float = 0.5) -> Recipe:
-    """Draw a recipe of one kind from one split; ``pairs`` is the share with two objects, [0, 1]."""
+def sample_recipe(rng: np.random.Generator, kind: Kind, split: Split) -> Recipe:
+    """Draw a recipe of one kind from one split; half of the recipes have two objects."""
     subject_pool = {
         "explicit": UNSAFE_NAMES,
         "implicit": UNSAFE_NAMES,
@@ -145,7 +145,7 @@ def sample_recipe(rng: np.random.Generator, kind: Kind, split: Split, pairs: flo
     while True:
         subject = str(rng.choice(subject_pool))
         names: tuple[str, ...] = (subject,)
-        if rng.random() < pairs:
+        if rng.random() < 0.5:
             companion = str(rng.choice([name for name in companion_pool if name != subject]))
             names = (subject, companion) if rng.random() < 0.5 else (companion, subject)
         background = str(rng.choice(list(BACKGROUNDS)))
