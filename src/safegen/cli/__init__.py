@@ -1,4 +1,4 @@
-"""The command line: one file a command. Heavy libraries are imported by the command that runs."""
+"""Command line: one file per command. Heavy libraries are imported by the command that runs."""
 
 from __future__ import annotations
 

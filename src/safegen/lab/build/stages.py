@@ -76,7 +76,7 @@ class LabBuild:
         return self._scenes("safe_scenes", SAFE_WORLD, count, seed)
 
     def tokenizer(self) -> CLIPTokenizer:
-        """The tokenizer, learned from the captions on first use."""
+        """Tokenizer, learned from the captions on first use."""
         folder = self.folder / "tokenizer"
         if not folder.exists():
             captions = self.scenes().captions

@@ -1,1 +1,1 @@
-"""The drawn world: objects, backgrounds, scenes, and their weathering."""
+"""Drawn world: objects, backgrounds, scenes, and their weathering."""
