@@ -172,7 +172,7 @@ def earlier_pictures(folder: Path, names: Collection[str]) -> list[Path]:
 
 
 def _plain(name: str) -> str:
-    """Return a picture's name unless it leads out of the folder."""
+    """Return a picture's name; raise ValueError for any other name, which may leave the folder."""
     if _PICTURE.fullmatch(name) is None:
         raise ValueError(name)
     return name

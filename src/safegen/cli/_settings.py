@@ -16,7 +16,7 @@ from safegen.settings import Option, Settings, options, suggestion
 
 Command = Callable[..., None]
 LONGEST_METAVAR = 21
-"""Length in characters; a longer placeholder would leave no room for the help."""
+"""Length in characters above which a placeholder is dropped; the help names the choices too."""
 
 
 def takes_settings(**kinds: type[Settings]) -> Callable[[Command], Command]:
