@@ -1,18 +1,19 @@
 """The project's own files agree with the program and with each other."""
 
 import importlib.metadata
-import os
 import re
 import shutil
 import subprocess
-import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from typer.testing import CliRunner
 
 import safegen
+from safegen.cli import app
 from safegen.version import __version__
 
 ROOT = Path(__file__).parents[1]
@@ -81,20 +82,22 @@ def test_the_version_has_one_source() -> None:
         pytest.skip("safegen is not installed here")
 
 
+@cache
+def help_of(*path: str) -> str:
+    """What a command's ``--help`` prints, on a wide terminal."""
+    shown = CliRunner().invoke(app, [*path, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert shown.exit_code == 0, shown.output
+    return shown.output
+
+
 @pytest.mark.parametrize("line", commands("safegen"))
 def test_the_documents_commands_exist(line: str) -> None:
     words = line.split()[1:]
     names = [word for word in words[:2] if re.fullmatch("[a-z]+", word)]
     path = names if names[0] == "lab" else names[:1]
-    shown = subprocess.run(
-        [sys.executable, "-m", "safegen", *path, "--help"],
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1"},
-        capture_output=True,
-        text=True,
-    )
-    assert shown.returncode == 0, shown.stderr
+    text = help_of(*path)
     for option in re.findall(r"--[a-z-]+", line):
-        assert re.search(rf"(?<![\w-]){option}(?![\w-])", shown.stdout), f"{path}: {option}"
+        assert re.search(rf"(?<![\w-]){option}(?![\w-])", text), f"{path}: {option}"
 
 
 def test_the_documents_python_exists() -> None:
