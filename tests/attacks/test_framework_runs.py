@@ -244,6 +244,12 @@ def records_of(folder: Path, settings: EvaluationSettings) -> Records:
     return records
 
 
+def but_for_dates(table: Table) -> Table:
+    """A table without when its run was made."""
+    kept = {key: value for key, value in table.provenance.items() if key != "run"}
+    return replace(table, provenance=kept)
+
+
 def lines(log: Path) -> list[list[str]]:
     return [line.split() for line in log.read_text().splitlines()]
 
@@ -383,7 +389,7 @@ def test_findings_do_not_depend_on_who_makes_them(
     one = evaluate(settings, tmp_path / "one")
     other = evaluate(settings, tmp_path / "other", executor, ExecutorOptions(workers=2))
     assert records_of(tmp_path / "one", settings) == records_of(tmp_path / "other", settings)
-    assert one == other
+    assert but_for_dates(one) == but_for_dates(other)
 
 
 KILLED = """
@@ -427,7 +433,7 @@ def test_a_run_killed_in_the_middle_goes_on_and_attacks_nothing_twice(
     assert sorted([*again, *kept]) == sorted(
         (defense, position) for defense in ("none", "sld-max") for position in range(5)
     )
-    assert evaluate(settings, tmp_path / "b") == table
+    assert but_for_dates(evaluate(settings, tmp_path / "b")) == but_for_dates(table)
     assert records_of(tmp_path / "a", settings) == records_of(tmp_path / "b", settings)
 
 

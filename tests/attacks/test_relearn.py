@@ -201,7 +201,7 @@ def test_what_it_cannot_do_is_refused(
         create_attack("relearn:other")
     half = target_of(build_pipeline())
     half.pipeline.to(torch.bfloat16)
-    with pytest.raises(SafegenError, match="trains in float32"):
+    with pytest.raises(SafegenError, match="trains in fp32"):
         strike(half, Relearn(FEW))
     broken = target_of(build_pipeline())
     with torch.no_grad():

@@ -49,7 +49,7 @@ def test_an_interrupt_within_a_command_is_told_too(
     ("arguments", "message"),
     [
         (["generate", "lab", "--stpes", "3"], "safegen generate: No such option: --stpes"),
-        (["generate", "lab", "--out", "x", "--steps", "0"], "'--steps'"),
+        (["lab", "check", "--count", "few"], "'--count'"),
         (["lab", "chek"], "safegen lab: No such command 'chek'"),
         (["generate"], "safegen generate: Missing argument"),
     ],

@@ -79,7 +79,7 @@ def test_an_interrupted_edit_goes_on(run_folder: Path, tmp_path: Path) -> None:
     variants = [
         (name, step)
         for name, preset in VARIANTS.items()
-        for step in range(1, EDIT.preset(preset).steps + 1)
+        for step in range(1, EDIT.preset(preset).optimisation.steps + 1)
     ]
     assert steps == [("safegen", 2), ("safegen", 3), *variants, ("esd-x", 1), ("uce", 1)]
     for name in PATCHES:

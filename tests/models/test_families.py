@@ -215,7 +215,7 @@ def test_flow_samplers_follow_the_models_own_schedule(build_family: Callable[...
         generator=torch.Generator().manual_seed(1),
         output_type="np",
     ).images[0]
-    np.testing.assert_array_equal(ours, (theirs * 255).round().astype(np.uint8))
+    np.testing.assert_allclose(ours, (theirs * 255).round(), atol=1)  # a level of rounding
     assert pipeline.scheduler.config.flow_shift == 3.0
 
 

@@ -159,10 +159,10 @@ def export(
     card = _Card(summary, license, base_model)
     job = _Job(model, to, out, half, loading)
     files = patches or []
+    check_out(out, model, finished, summary, *files)
     _check(job, lora, card)
     _check_lora(model, lora)
     _check_source(files, finished)
-    check_out(out, model, finished, summary, *files)
     figures = _figures(job, files, scale, card)
 
     from safegen.patches.compose import combine
