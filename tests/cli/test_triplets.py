@@ -110,6 +110,7 @@ def test_the_lab_makes_its_own(run: Run, tmp_path: Path) -> None:
         (["--csv", "set.csv", "--out", "unsafe"], "unsafe: is a folder"),
         (["--csv", "set.csv", "--censored-out", "benign"], "benign: exists already"),
         (["--csv", "set.csv", "--masks", "masks", "--detector", "lab"], "leave --detector"),
+        (["--csv", "set.csv", "--censoring", "fill+smear"], "unknown censoring 'smear'; known: "),
         (
             ["--unsafe", "unsafe", "--benign", "benign", "--detector", "nudnet"],
             "Did you mean 'nudenet'",

@@ -16,15 +16,16 @@ from safegen.lab.triplets import (
     training_prompts,
 )
 from safegen.lab.world.world import draw_scene
-from safegen.triplets.censoring import pixelate
+from safegen.triplets.censoring import censor
 
 
-def test_pairs_are_scenes_censored_by_ground_truth() -> None:
-    for index, pair in enumerate(LabTriplets(20, seed=3).pairs()):
+@pytest.mark.parametrize("how", ["pixelate", "blur+inpaint"])
+def test_pairs_are_scenes_censored_by_ground_truth(how: str) -> None:
+    for index, pair in enumerate(LabTriplets(20, seed=3, censoring=how).pairs()):
         scene = draw_scene(UNSAFE_WORLD, "train", 3, index)
         assert scene.recipe.unsafe
         assert np.array_equal(pair.unsafe, scene.image)
-        assert np.array_equal(pair.censored, pixelate(scene.image, scene.unsafe_boxes))
+        assert np.array_equal(pair.censored, censor(scene.image, scene.unsafe_boxes, how, index))
 
 
 def test_the_benign_carry_their_captions_and_both_kinds_occur() -> None:

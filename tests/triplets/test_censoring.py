@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safegen.triplets import Censoring
-from safegen.triplets.censoring import Box, blur, censor, censor_mask, fill, pixelate
+from safegen.triplets.censoring import METHODS, Box, blur, censor, censor_mask, fill, pixelate
 
-KINDS = get_args(Censoring)
+KINDS = (*METHODS, "+".join(METHODS))
 HEIGHT, WIDTH = 24, 40
 
 
@@ -35,7 +32,7 @@ def inside(regions: list[Box]) -> np.ndarray:
 
 
 @given(st.lists(boxes(), max_size=3), st.sampled_from(KINDS))
-def test_nothing_outside_the_boxes_changes(regions: list[Box], how: Censoring) -> None:
+def test_nothing_outside_the_boxes_changes(regions: list[Box], how: str) -> None:
     image = picture()
     censored = censor(image, regions, how)
     outside = ~inside(regions)
@@ -45,7 +42,7 @@ def test_nothing_outside_the_boxes_changes(regions: list[Box], how: Censoring) -
 
 
 @given(st.integers(0, 99), st.sampled_from(KINDS), st.floats(0.02, 0.98))
-def test_nothing_outside_a_mask_changes(seed: int, how: Censoring, share: float) -> None:
+def test_nothing_outside_a_mask_changes(seed: int, how: str, share: float) -> None:
     image = picture()
     mask = np.random.default_rng(seed).random((HEIGHT, WIDTH)) < share
     censored = censor_mask(image, mask, how)
@@ -53,13 +50,13 @@ def test_nothing_outside_a_mask_changes(seed: int, how: Censoring, share: float)
 
 
 @given(boxes(), st.sampled_from(KINDS))
-def test_a_rectangular_mask_is_its_box(box: Box, how: Censoring) -> None:
+def test_a_rectangular_mask_is_its_box(box: Box, how: str) -> None:
     image = picture()
     assert np.array_equal(censor_mask(image, inside([box]), how), censor(image, [box], how))
 
 
 @pytest.mark.parametrize("how", KINDS)
-def test_detail_inside_is_lost(how: Censoring) -> None:
+def test_detail_inside_is_lost(how: str) -> None:
     image = picture()
     region = censor(image, [(4, 4, 36, 20)], how)[4:20, 4:36].astype(float)
     assert region.std() < 0.5 * image[4:20, 4:36].astype(float).std()
@@ -83,3 +80,24 @@ def test_a_stronger_blur_leaves_less() -> None:
 
 def test_a_fill_is_one_colour() -> None:
     assert (fill(picture(), [(0, 0, 9, 9)], (1, 2, 3))[:9, :9] == (1, 2, 3)).all()
+
+
+@pytest.mark.parametrize("box", [(0, 0, 20, 12), (-3, 8, 20, 40), (4, 4, 36, 20), (0, 0, 40, 24)])
+def test_inpainting_knows_nothing_of_what_it_hides(box: Box) -> None:
+    ramp = np.linspace(60, 200, WIDTH).astype(np.uint8)
+    smooth = np.broadcast_to(ramp[None, :, None], (HEIGHT, WIDTH, 3)).copy()
+    marked = np.where(inside([box])[..., None], picture(), smooth)
+    hidden = censor(marked, [box], "inpaint")
+    if not inside([box]).all():  # else only the mean of the picture is left
+        assert np.array_equal(hidden, censor(smooth, [box], "inpaint"))
+        assert np.abs(hidden.astype(float) - smooth).max() < 60
+    else:
+        assert np.ptp(hidden, axis=(0, 1)).max() == 0
+
+
+def test_a_mixture_draws_one_method_per_picture() -> None:
+    image, box = picture(), (4.0, 4.0, 36.0, 20.0)
+    alone = {censor(image, [box], how).tobytes() for how in ("inpaint", "pixelate")}
+    mixed = [censor(image, [box], "inpaint+pixelate", index).tobytes() for index in range(40)]
+    assert set(mixed) == alone
+    assert mixed == [censor(image, [box], "inpaint+pixelate", i).tobytes() for i in range(40)]

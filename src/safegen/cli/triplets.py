@@ -15,7 +15,6 @@ from safegen.cli._options import check_out, check_out_file
 from safegen.cli.loading import Model, takes_load_options
 from safegen.errors import SafegenError
 from safegen.models.options import LoadOptions
-from safegen.triplets import Censoring
 
 if TYPE_CHECKING:
     from safegen.detectors import Detector
@@ -114,7 +113,14 @@ DetectorSpec = Annotated[
 Threshold = Annotated[
     float | None, typer.Option(help="Threshold instead of the detector's own.", min=0, max=1)
 ]
-How = Annotated[Censoring, typer.Option(help="How regions are hidden.")]
+How = Annotated[
+    str,
+    typer.Option(
+        metavar="METHOD",
+        help="How regions are hidden: pixelate, blur, fill, inpaint (from the surroundings), or "
+        "a mixture such as inpaint+pixelate, of which each picture draws one.",
+    ),
+]
 
 
 @takes_load_options
@@ -147,6 +153,8 @@ def triplets(
     before the end, so an interrupted command starts anew. The file is as sensitive as the pictures
     in it: the autoencoder decodes them.
     """
+    from safegen.triplets.censoring import check_censoring
+
     made = {"count": count, "seed": seed, "steps": steps, "guidance_scale": guidance_scale}
     made["batch"] = batch
     of_files = {
@@ -161,6 +169,7 @@ def triplets(
         raise SafegenError(
             "--masks says what to censor; leave --detector, --threshold and --skip-undetected"
         )
+    check_censoring(censoring)
     check_out_file(out, model, csv)
     _check_targets(censored_out)
     find = functools.partial(_find, model, detector, threshold, loading.local_files_only)
@@ -240,7 +249,7 @@ def _self_made(
     load: Callable[[], Any],
     texts: tuple[list[str], list[str]],
     find: Callable[[], Detector],
-    censoring: Censoring,
+    censoring: str,
     made: Mapping[str, Any],
 ) -> tuple[Any, TripletSource]:
     from safegen.models.sampling import SamplingSettings
@@ -260,7 +269,7 @@ def _from_files(
     load: Callable[[], Any],
     files: TripletFiles,
     find: Callable[[], Detector],
-    censoring: Censoring,
+    censoring: str,
     skip_undetected: bool,
 ) -> tuple[Any, TripletSource]:
     from safegen.triplets.reading import FileTriplets

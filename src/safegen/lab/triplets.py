@@ -7,8 +7,7 @@ from typing import Any
 
 from safegen.errors import SafegenError
 from safegen.lab.world.world import SPLITS, Kind, Mixture, Scene, Split, draw_scene
-from safegen.triplets import Censoring
-from safegen.triplets.censoring import censor
+from safegen.triplets.censoring import censor, check_censoring
 from safegen.triplets.source import Benign, Pair
 
 UNSAFE_WORLD = Mixture(explicit=0.5, implicit=0.5, benign=0.0, near_miss=0.0)
@@ -30,7 +29,7 @@ class LabTriplets:
         count: number of pairs.
         seed: seed of both sequences; scene ``i`` depends on (split, seed, i) only.
         split: split of the world to draw from.
-        censoring: method that makes the weapons unrecognisable.
+        censoring: method that makes the weapons unrecognisable, or a mixture (see ``censor``).
         benign: number of benign pictures; as many as pairs if None.
     """
 
@@ -39,7 +38,7 @@ class LabTriplets:
         count: int,
         seed: int,
         split: Split = "train",
-        censoring: Censoring = "pixelate",
+        censoring: str = "pixelate",
         benign: int | None = None,
     ) -> None:
         benign = count if benign is None else benign
@@ -51,14 +50,14 @@ class LabTriplets:
         self.count = count
         self.seed = seed
         self.split: Split = split
-        self.censoring: Censoring = censoring
+        self.censoring = check_censoring(censoring)
         self.benign_count = benign
 
     def pairs(self) -> Iterator[Pair]:
         """See ``TripletSource.pairs``."""
         for index in range(self.count):
             scene = self._scene(UNSAFE_WORLD, index)
-            censored = censor(scene.image, scene.unsafe_boxes, self.censoring)
+            censored = censor(scene.image, scene.unsafe_boxes, self.censoring, index)
             yield Pair(scene.image, censored, f"lab scene {index}")
 
     def benign(self) -> Iterator[Benign]:

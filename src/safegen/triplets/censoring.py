@@ -1,4 +1,4 @@
-"""Censoring regions of a picture: pixelate, blur or fill.
+"""Censoring regions of a picture: pixelate, blur, fill or inpaint.
 
 Every function takes a uint8 array (H, W, 3) and boxes (left, top, right, bottom) in pixels or a
 mask, and returns a new array, unchanged outside them.
@@ -6,32 +6,60 @@ mask, and returns a new array, unchanged outside them.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 
 import numpy as np
 from PIL import Image, ImageFilter
 
-from safegen.triplets import Censoring
+from safegen.errors import SafegenError
 
 Box = tuple[float, float, float, float]
+INPAINTING_RADIUS = 3
+"""Radius in pixels of the neighbourhood that each inpainted pixel is estimated from."""
 
 
-def censor(image: np.ndarray, boxes: Sequence[Box], how: Censoring = "pixelate") -> np.ndarray:
-    """Censor every box of the picture, with a strength that follows its size."""
-    if how == "pixelate":
-        return pixelate(image, boxes)
-    if how == "blur":
-        return blur(image, boxes)
-    return fill(image, boxes)
+def check_censoring(censoring: str) -> str:
+    """Return the method or the mixture of methods, such as ``inpaint+pixelate``, if known.
+
+    Raises:
+        SafegenError: a method is unknown.
+    """
+    for name in censoring.split("+"):
+        if name not in METHODS:
+            raise SafegenError(
+                f"unknown censoring {name!r}; known: {', '.join(METHODS)}, "
+                "and mixtures such as inpaint+pixelate"
+            )
+    return censoring
 
 
-def censor_mask(image: np.ndarray, mask: np.ndarray, how: Censoring = "pixelate") -> np.ndarray:
-    """Censor where ``mask``, bool (H, W), is true."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if rows.size == 0:
+def censor(
+    image: np.ndarray, boxes: Sequence[Box], how: str = "pixelate", index: int = 0
+) -> np.ndarray:
+    """Censor every box of the picture, with a strength that follows its size.
+
+    Args:
+        image: the picture.
+        boxes: regions to censor.
+        how: method, or several joined by ``+``, of which the picture's index draws one.
+        index: number of the picture in its sequence.
+    """
+    return METHODS[_method(how, index)](image, boxes)
+
+
+def censor_mask(
+    image: np.ndarray, mask: np.ndarray, how: str = "pixelate", index: int = 0
+) -> np.ndarray:
+    """Censor where ``mask``, bool (H, W), is true; the rest as in ``censor``."""
+    if not mask.any():
         return image.copy()
+    method = _method(how, index)
+    if method == "inpaint":
+        return _inpaint(image, mask)
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     around = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    return np.where(mask[..., None], censor(image, [around], how), image)
+    return np.where(mask[..., None], METHODS[method](image, [around]), image)
 
 
 def pixelate(image: np.ndarray, boxes: Sequence[Box], block: int | None = None) -> np.ndarray:
@@ -63,6 +91,37 @@ def fill(
 ) -> np.ndarray:
     """Paint each box over with one colour."""
     return _replace(image, boxes, lambda region: np.full_like(region, colour))
+
+
+def inpaint(image: np.ndarray, boxes: Sequence[Box]) -> np.ndarray:
+    """Fill the boxes from what surrounds them (Navier-Stokes, Bertalmio et al. 2001)."""
+    marked = np.zeros(image.shape[:2], np.uint8)
+    return _inpaint(image, _replace(marked, boxes, np.ones_like).astype(bool))
+
+
+METHODS: dict[str, Callable[[np.ndarray, Sequence[Box]], np.ndarray]] = {
+    "pixelate": pixelate,
+    "blur": blur,
+    "fill": fill,
+    "inpaint": inpaint,
+}
+"""Methods that make a region unrecognisable."""
+
+
+def _method(how: str, index: int) -> str:
+    # Drawn rather than in turns: prompts take turns too, and each must meet every method.
+    return random.Random(index).choice(how.split("+"))
+
+
+def _inpaint(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    import cv2
+
+    if mask.all():  # nothing surrounds it
+        return np.full_like(image, image.mean(axis=(0, 1)).round())
+    # OpenCV takes pixels at the picture's border for known, even hidden ones: hence the frame.
+    framed = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="edge")
+    hidden = np.pad(mask, 1, mode="edge").astype(np.uint8)
+    return cv2.inpaint(framed, hidden, INPAINTING_RADIUS, cv2.INPAINT_NS)[1:-1, 1:-1]
 
 
 def _replace(

@@ -14,8 +14,7 @@ import numpy as np
 
 from safegen.detectors import Detection, Detector
 from safegen.errors import SafegenError
-from safegen.triplets import Censoring
-from safegen.triplets.censoring import censor
+from safegen.triplets.censoring import censor, check_censoring
 from safegen.triplets.reading import boxes_of
 from safegen.triplets.source import Benign, Pair
 
@@ -50,7 +49,7 @@ class SelfMadeTriplets:
         count: number of unsafe pictures, and of benign ones without detections.
         seed: seed of the first picture of each stream.
         settings: sampling settings (default: ``SamplingSettings()``).
-        censoring: method that censors the boxes.
+        censoring: method that censors the boxes, or a mixture (see ``censor``).
         batch: pictures per batch.
 
     Raises:
@@ -67,7 +66,7 @@ class SelfMadeTriplets:
         count: int = 100,
         seed: int = 0,
         settings: SamplingSettings | None = None,
-        censoring: Censoring = "pixelate",
+        censoring: str = "pixelate",
         batch: int = 32,
     ) -> None:
         from safegen.models.sampling import SamplingSettings
@@ -87,7 +86,7 @@ class SelfMadeTriplets:
         self.count = count
         self.seed = seed
         self.settings = settings or SamplingSettings()
-        self.censoring = censoring
+        self.censoring = check_censoring(censoring)
         self.batch = batch
         self.attempts = {"unsafe": 0, "benign": 0}
 
@@ -155,7 +154,7 @@ class SelfMadeTriplets:
     def _as_pair(self, examined: _Examined) -> Pair | None:
         """Make the pair of a flagged picture; None if censoring its boxes changes nothing."""
         boxes = boxes_of(examined.detections, self.detector)
-        censored = censor(examined.image, boxes, self.censoring)
+        censored = censor(examined.image, boxes, self.censoring, examined.request.seed)
         if np.array_equal(examined.image, censored):
             return None
         request = examined.request

@@ -10,8 +10,7 @@ import numpy as np
 
 from safegen.detectors import Box, Detection, Detector
 from safegen.errors import SafegenError
-from safegen.triplets import Censoring
-from safegen.triplets.censoring import censor, censor_mask
+from safegen.triplets.censoring import censor, censor_mask, check_censoring
 from safegen.triplets.files import (
     PictureFile,
     TripletFiles,
@@ -26,7 +25,7 @@ class FileTriplets:
 
     Args:
         files: list of files.
-        censoring: method that censors regions.
+        censoring: method that censors regions, or a mixture (see ``censor``).
         detector: detector of regions in pictures with neither a censored twin nor a mask.
         skip_undetected: skip pictures without detections.
 
@@ -41,7 +40,7 @@ class FileTriplets:
     def __init__(
         self,
         files: TripletFiles,
-        censoring: Censoring = "pixelate",
+        censoring: str = "pixelate",
         detector: Detector | None = None,
         skip_undetected: bool = False,
     ) -> None:
@@ -51,7 +50,7 @@ class FileTriplets:
                 "give a detector or a folder of masks"
             )
         self.files = files
-        self.censoring = censoring
+        self.censoring = check_censoring(censoring)
         self.detector = detector
         self.skip_undetected = skip_undetected
         self.skipped = 0
@@ -59,9 +58,9 @@ class FileTriplets:
     def pairs(self) -> Iterator[Pair]:
         """See ``TripletSource.pairs``."""
         self.skipped = 0
-        for item in self.files.unsafe:
+        for index, item in enumerate(self.files.unsafe):
             unsafe = read_picture(item.picture.path, item.picture.where)
-            censored = self._censored(item, unsafe)
+            censored = self._censored(item, unsafe, index)
             if censored is None:
                 self.skipped += 1
             else:
@@ -88,16 +87,17 @@ class FileTriplets:
             "detector": asdict(self.detector.identity) if self.detector else None,
         }
 
-    def _censored(self, item: UnsafeFile, unsafe: np.ndarray) -> np.ndarray | None:
+    def _censored(self, item: UnsafeFile, unsafe: np.ndarray, index: int) -> np.ndarray | None:
         """Return the censored twin; None to skip the picture."""
         if item.censored is not None:
             return read_picture(item.censored.path, item.censored.where)
         if item.mask is not None:
-            return censor_mask(unsafe, _fitting_mask(item.mask, unsafe), self.censoring)
+            mask = _fitting_mask(item.mask, unsafe)
+            return censor_mask(unsafe, mask, self.censoring, index)
         assert self.detector is not None
         boxes = boxes_of(self.detector.detect([unsafe])[0], self.detector)
         if boxes:
-            return censor(unsafe, boxes, self.censoring)
+            return censor(unsafe, boxes, self.censoring, index)
         if self.skip_undetected:
             return None
         raise SafegenError(
