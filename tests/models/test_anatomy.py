@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,25 +129,35 @@ def test_full_size_transformers(published: dict[str, dict[str, Any]]) -> None:
     assert _count(sana, self_attention_names(sana)) == 20 * (4 * 2240 * 2240 + 2240)
 
 
-def test_architectures_that_mix_text_and_picture_are_refused_by_name() -> None:
-    from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+def test_an_architecture_with_unknown_inputs_is_refused_by_name() -> None:
+    from diffusers import PriorTransformer
 
     with torch.device("meta"):
-        flux = FluxTransformer2DModel(num_layers=1, num_single_layers=1)
-        sd3 = SD3Transformer2DModel(num_layers=1)
-    with pytest.raises(SafegenError, match="SD3Transformer2DModel: Stable Diffusion 3 has text"):
-        self_attention_names(sd3)
-    with pytest.raises(SafegenError, match=r"FluxTransformer2DModel: Flux .* it would take"):
-        self_attention_names(flux)
+        prior = PriorTransformer(num_layers=1)
+    with pytest.raises(SafegenError, match=r"PriorTransformer: .* is not known, since a pass"):
+        self_attention_names(prior)
 
 
-def test_an_unknown_architecture_is_refused_with_what_is_known() -> None:
-    from diffusers import UNet2DModel
+def test_inspect_reads_configurations_alone(pipeline: Any, tmp_path: Path) -> None:
+    """Blocks, counts, what is trained and why, from a folder without any weights."""
+    from typer.testing import CliRunner
 
-    with torch.device("meta"):
-        unet = UNet2DModel(sample_size=8)
-    with pytest.raises(SafegenError, match=r"UNet2DModel: .* is not known; known are UNet2DCond"):
-        self_attention_names(unet)
+    from safegen.cli import app
+
+    denoiser = denoiser_of(pipeline)
+    place = "unet" if hasattr(pipeline, "unet") else "transformer"
+    pipeline.save_config(tmp_path)
+    pipeline.components[place].save_config(tmp_path / place)
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    rows = [line for line in result.output.splitlines() if "attn" in line]
+    trained = [row for row in rows if "attn1" in row]
+    assert trained
+    assert all(re.search("to_q to_k .* yes .* over image tokens alone", row) for row in trained)
+    assert all(" no " in row for row in rows if "attn2" in row)
+    names = self_attention_names(denoiser)
+    assert f"{_count(denoiser, names):,} of {_count(denoiser):,} weights" in result.output
+    assert f"{len(names)} tensors" in result.output
 
 
 def test_all_configurations_are_tested() -> None:

@@ -135,5 +135,5 @@ def test_a_family_that_is_not_known_is_refused(build_family: Callable[..., Any])
     pipeline.transformer = SD3Transformer2DModel(
         num_layers=1, num_attention_heads=1, attention_head_dim=8, caption_projection_dim=8
     )
-    with pytest.raises(SafegenError, match="Stable Diffusion 3"):
+    with pytest.raises(SafegenError, match="SD3Transformer2DModel: how it takes texts"):
         encode_prompts(pipeline, ["a cat"])

@@ -8,7 +8,19 @@ from typing import Any, cast
 
 import typer
 
-from safegen.cli import apply, attack, demo, edit, erase, evaluate, export, generate, lab, triplets
+from safegen.cli import (
+    apply,
+    attack,
+    demo,
+    edit,
+    erase,
+    evaluate,
+    export,
+    generate,
+    inspect,
+    lab,
+    triplets,
+)
 from safegen.errors import SafegenError
 from safegen.files import mend_for
 from safegen.version import __version__
@@ -29,6 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("inspect")(inspect.inspect)
 app.command("triplets")(triplets.triplets)
 app.command("edit")(edit.edit)
 app.command("apply")(apply.apply)

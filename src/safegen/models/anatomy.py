@@ -1,9 +1,10 @@
-"""Vision-only self-attention in a denoiser's weights."""
+"""Vision-only attention in a denoiser's weights, found by tracing what each layer multiplies."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,42 +13,45 @@ from torch import nn
 
 from safegen.errors import SafegenError
 from safegen.models.options import Scope
+from safegen.models.tracing import Seen, Trace, trace
+
+REASONS: Mapping[tuple[Seen, Seen], str] = {
+    ("image", "image"): "attention over image tokens alone",
+    ("both", "image"): "image side of joint attention",
+    ("text", "image"): "queries and output of cross-attention",
+    ("text", "text"): "text tokens alone",
+    ("both", "text"): "text side of joint attention",
+    ("both", "both"): "shared by text and image tokens",
+    ("text", "both"): "shared by text and image tokens",
+}
+"""Reason to train a layer or not, by its attention's keys and its own tokens."""
+TRAINED = (("image", "image"), ("both", "image"))
+"""Keys and tokens of vision-only layers: those that multiply image tokens alone, in an attention
+whose keys have image tokens among them."""
 
 
 @dataclass(frozen=True)
-class Anatomy:
-    """Location of an architecture's vision-only self-attention.
+class Layer:
+    """One layer with weights inside an attention.
 
     Attributes:
-        block: class of the transformer blocks.
-        attention: part of a block with attention from picture to picture.
+        attention: name of the attention in the denoiser.
+        name: name of the layer in the attention.
+        parameters: names of its parameters.
+        trained: whether it is vision-only.
+        reason: reason for that, in a few words.
     """
 
-    block: str
     attention: str
+    name: str
+    parameters: tuple[str, ...]
+    trained: bool
+    reason: str
 
-
-SELF_ATTENTION: Mapping[str, Anatomy] = {
-    "UNet2DConditionModel": Anatomy("BasicTransformerBlock", "attn1"),
-    "PixArtTransformer2DModel": Anatomy("BasicTransformerBlock", "attn1"),
-    "SanaTransformer2DModel": Anatomy("SanaTransformerBlock", "attn1"),
-}
-"""Anatomy by denoiser class: Stable Diffusion 1.x, 2.x and XL; PixArt-alpha and -Sigma; Sana."""
-
-MIXED_ATTENTION: Mapping[str, str] = {
-    "SD3Transformer2DModel": "Stable Diffusion 3",
-    "FluxTransformer2DModel": "Flux",
-    "Flux2Transformer2DModel": "Flux 2",
-    "ChromaTransformer2DModel": "Chroma",
-    "AuraFlowTransformer2DModel": "AuraFlow",
-    "QwenImageTransformer2DModel": "Qwen-Image",
-}
-"""Denoisers with joint attention over text and picture."""
-
-CROSS_ATTENTION = ".attn2."
-"""Part of the parameter names of a block's attention over text."""
-OUTPUT_LAYERS = ("conv_norm_out.", "conv_out.", "norm_out.", "proj_out.", "scale_shift_table")
-"""Prefixes of the parameter names after the last block."""
+    @property
+    def pattern(self) -> str:
+        """Name of the attention with ``*`` for the numbers of blocks."""
+        return re.sub(r"\.\d+(?=\.|$)", ".*", self.attention)
 
 
 def denoiser_of(pipeline: Any) -> nn.Module:
@@ -64,76 +68,82 @@ def model_size(pipeline: Any) -> int:
     return int(denoiser_of(pipeline).config.sample_size * pipeline.vae_scale_factor)  # type: ignore
 
 
-def self_attention_names(denoiser: nn.Module) -> list[str]:
-    """Names of all self-attention parameters, sorted.
-
-    A transformer block's first attention is self-attention if it takes no text; a block whose
-    first attention is cross-attention (``only_cross_attention``) has none.
+def attention_layers(denoiser: nn.Module) -> list[Layer]:
+    """All layers inside attentions, in the order of the first call.
 
     Raises:
-        SafegenError: the architecture has no separate self-attention, or is unknown.
+        SafegenError: see ``safegen.models.tracing.trace``.
     """
-    anatomy = anatomy_of(denoiser)
-    names = []
-    for block_name, block in denoiser.named_modules():
-        if type(block).__name__ != anatomy.block:
-            continue
-        attention = getattr(block, anatomy.attention)
-        if attention.is_cross_attention:
-            continue
-        prefix = f"{block_name}.{anatomy.attention}" if block_name else anatomy.attention
-        names += [f"{prefix}.{name}" for name, _ in attention.named_parameters()]
+    seen = trace(denoiser)
+    parameters: dict[str, list[str]] = {}
+    for name, _ in denoiser.named_parameters():
+        parameters.setdefault(name.rpartition(".")[0], []).append(name)
+    found = []
+    for name, tokens in seen.layers.items():
+        attention = _attention_of(name, seen)
+        if attention is not None and name in parameters:
+            kinds = (seen.keys[attention], tokens)
+            reason = REASONS.get(kinds, "neither text nor image tokens")
+            own, inside = tuple(parameters[name]), name.removeprefix(f"{attention}.")
+            found.append(Layer(attention, inside, own, kinds in TRAINED, reason))
+    return found
+
+
+def _attention_of(name: str, seen: Trace) -> str | None:
+    """Name of the innermost attention around a layer."""
+    around = [each for each in seen.keys if name.startswith(f"{each}.")]
+    return max(around, key=len, default=None)
+
+
+def self_attention_names(denoiser: nn.Module) -> list[str]:
+    """Names of all vision-only attention parameters, sorted.
+
+    Raises:
+        SafegenError: there are none, or the class is unknown.
+    """
+    layers = attention_layers(denoiser)
+    names = sorted(name for layer in layers if layer.trained for name in layer.parameters)
     if not names:
+        reasons = ", ".join(sorted({layer.reason for layer in layers})) or "no attention at all"
         raise SafegenError(
-            f"{type(denoiser).__name__}: no vision-only self-attention found, so nothing could "
-            "be edited; this configuration attends to text only"
+            f"{type(denoiser).__name__}: no weight of its attention multiplies image tokens alone "
+            f"({reasons}), so an edit could not stay blind to text; use another model, such as "
+            "Stable Diffusion, FLUX or Qwen-Image"
         )
-    return sorted(names)
+    return names
 
 
 def scope_names(denoiser: nn.Module, scope: Scope) -> list[str]:
     """Names of the parameters that an edit of a scope trains, sorted.
 
-    The output part is the last block, without its cross-attention, and the layers after it, which
-    turn features into the prediction.
+    The output part is the last block and the layers after it, which turn features into the
+    prediction, without what multiplies text and without cross-attention.
 
     Raises:
         SafegenError: see ``self_attention_names``.
     """
     names = set(self_attention_names(denoiser))
     if scope == "self-attention+output":
-        blocks = "up_blocks" if hasattr(denoiser, "up_blocks") else "transformer_blocks"
-        last = f"{blocks}.{len(getattr(denoiser, blocks)) - 1}."
-        names |= {
-            name
-            for name, _ in denoiser.named_parameters()
-            if name.startswith((last, *OUTPUT_LAYERS)) and CROSS_ATTENTION not in name
-        }
+        names |= set(_output_names(denoiser, trace(denoiser)))
     return sorted(names)
 
 
-def anatomy_of(denoiser: nn.Module) -> Anatomy:
-    """Look up a denoiser's anatomy.
+def _output_names(denoiser: nn.Module, seen: Trace) -> Iterator[str]:
+    blocks = {name for name, part in denoiser.named_children() if isinstance(part, nn.ModuleList)}
+    last = max(i for i, name in enumerate(seen.order) if _is_block(name, blocks))
+    after = tuple(f"{name}." for name in seen.order[last:] if name and name.count(".") == 0)
+    layers = attention_layers(denoiser)
+    blind = {name for layer in layers if not layer.trained for name in layer.parameters}
+    for name, _ in denoiser.named_parameters():
+        if name in blind or seen.layers.get(name.rpartition(".")[0]) in ("text", "both"):
+            continue
+        if name.startswith((f"{seen.order[last]}.", *after)) or name == "scale_shift_table":
+            yield name
 
-    Raises:
-        SafegenError: the attention mixes text and picture, or the class is unknown.
-    """
-    classes = [each.__name__ for each in type(denoiser).__mro__]
-    known = next((SELF_ATTENTION[name] for name in classes if name in SELF_ATTENTION), None)
-    if known is not None:
-        return known
-    mixed = next((MIXED_ATTENTION[name] for name in classes if name in MIXED_ATTENTION), None)
-    if mixed is not None:
-        raise SafegenError(
-            f"{classes[0]}: {mixed} has text and picture in one attention, so no weight sees the "
-            "picture alone and an edit could not stay blind to text; it would take an objective "
-            "that holds what the text's tokens get from that attention. Use Stable Diffusion "
-            "1.x, 2.x or XL, PixArt or Sana"
-        )
-    raise SafegenError(
-        f"{classes[0]}: which of its weights are vision-only self-attention is not known; known "
-        f"are {', '.join(SELF_ATTENTION)}, and another is one entry in safegen.models.anatomy"
-    )
+
+def _is_block(name: str, blocks: set[str]) -> bool:
+    parent, _, number = name.rpartition(".")
+    return parent in blocks and number.isdigit()
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -10,10 +10,13 @@ from typing import Any
 import torch
 
 from safegen.errors import SafegenError
-from safegen.models.anatomy import anatomy_of, denoiser_of, model_size
+from safegen.models.anatomy import denoiser_of, model_size
 
 POOLED = "text_embeds"
 """Name of SDXL's pooled text features among its added conditions."""
+
+FAMILIES = ("UNet2DConditionModel", "PixArtTransformer2DModel", "SanaTransformer2DModel")
+"""Classes of denoisers whose conditions are known."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> Te
     Raises:
         SafegenError: the denoiser is of no known family, or takes unknown conditions.
     """
-    anatomy_of(denoiser_of(pipeline))
+    _check_family(pipeline)
     if all(prompts) or not _has_its_own_empty(pipeline):
         return _encode_all(pipeline, prompts, batch)
     texts = [prompt for prompt in prompts if prompt]
@@ -125,6 +128,14 @@ def encode_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> Te
     given = torch.tensor([bool(prompt) for prompt in prompts])
     rows = torch.where(given, given.cumsum(0), 0)  # row 0 is the empty prompt
     return TextCondition.cat(known)[rows.to(known[0].hidden.device)]
+
+
+def _check_family(pipeline: Any) -> None:
+    name = type(denoiser_of(pipeline)).__name__
+    if name not in FAMILIES:
+        raise SafegenError(
+            f"{name}: how it takes texts is not known; known are {', '.join(FAMILIES)}"
+        )
 
 
 def embed_prompts(pipeline: Any, prompts: Sequence[str], batch: int = 64) -> torch.Tensor:

@@ -65,6 +65,46 @@ def load_pipeline(
     return pipeline.to(device or default_device())
 
 
+def load_denoiser(source: str | Path, **options: Any) -> torch.nn.Module:
+    """Load a model's denoiser without its weights, from configurations; a single file with them.
+
+    Args:
+        source: see ``load_pipeline``.
+        options: options of ``load_pipeline``.
+
+    Raises:
+        SafegenError: the source has no denoiser of a known class.
+    """
+    if profile_of(source) is None and Path(source).is_file():
+        from safegen.models.anatomy import denoiser_of
+
+        return denoiser_of(load_pipeline(source, device="cpu", **options))
+    for name in ("config", "variant"):
+        if options.get(name) is not None:
+            raise SafegenError(
+                f"{source}: --{name} does not matter where only configurations are read; "
+                "leave it out"
+            )
+    quieten()
+    import diffusers
+    import torch
+
+    location = resolve(source)
+    local = options.get("local_files_only", False) or isinstance(location, Path)
+    try:
+        index = diffusers.DiffusionPipeline.load_config(str(location), local_files_only=local)
+        place = next(name for name in ("unet", "transformer") if name in index)
+        kind = getattr(diffusers, index[place][1])
+        config = kind.load_config(str(location), subfolder=place, local_files_only=local)
+        with torch.device("meta"):
+            return kind.from_config(config)  # type: ignore[no-any-return]
+    except Exception as error:  # broken configurations may raise any class
+        raise SafegenError(
+            f"{source}: has no configuration of a known denoiser ({first_line(error)}); "
+            "give a diffusers folder or hub id"
+        ) from error
+
+
 def _load_parts(
     source: str | Path,
     dtype: torch.dtype,

@@ -75,10 +75,10 @@ def predict_memory(
         latent: shape of a picture's latent (C, H, W).
         settings: settings of the edit.
     """
+    names = scope_names(denoiser, settings.scope)
     with FakeTensorMode():
         skeleton = type(denoiser).from_config(denoiser.config).eval()
         borrowed = Borrowed(skeleton, keep=False)
-        names = scope_names(skeleton, settings.scope)
         form = trained_form(skeleton, names, settings.optimisation.lora_rank, settings.seed)
         borrowed.convert_frozen(frozen_dtype(settings))
         step = _Step(skeleton, condition, latent, settings)
