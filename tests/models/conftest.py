@@ -94,6 +94,64 @@ SANA_SCHEDULER = {
     "solver_order": 2,
     "use_flow_sigmas": True,
 }
+# stabilityai/stable-diffusion-3.5-medium
+SD3 = {
+    "attention_head_dim": 64,
+    "caption_projection_dim": 1536,
+    "dual_attention_layers": list(range(13)),
+    "in_channels": 16,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 24,
+    "num_layers": 24,
+    "out_channels": 16,
+    "patch_size": 2,
+    "pooled_projection_dim": 2048,
+    "pos_embed_max_size": 384,
+    "qk_norm": "rms_norm",
+    "sample_size": 128,
+}
+# black-forest-labs/FLUX.1-dev
+FLUX = {
+    "attention_head_dim": 128,
+    "guidance_embeds": True,
+    "in_channels": 64,
+    "joint_attention_dim": 4096,
+    "num_attention_heads": 24,
+    "num_layers": 19,
+    "num_single_layers": 38,
+    "patch_size": 1,
+    "pooled_projection_dim": 768,
+}
+FLUX_SCHEDULER = {
+    "base_image_seq_len": 256,
+    "base_shift": 0.5,
+    "max_image_seq_len": 4096,
+    "max_shift": 1.15,
+    "num_train_timesteps": 1000,
+    "shift": 3.0,
+    "use_dynamic_shifting": True,
+}
+SHIFTED_AUTOENCODER = {
+    "latent_channels": 16,
+    "scaling_factor": 0.3611,
+    "shift_factor": 0.1159,
+    "use_post_quant_conv": False,
+    "use_quant_conv": False,
+}
+# fal/AuraFlow
+AURA_FLOW = {
+    "attention_head_dim": 256,
+    "caption_projection_dim": 3072,
+    "in_channels": 4,
+    "joint_attention_dim": 2048,
+    "num_attention_heads": 12,
+    "num_mmdit_layers": 4,
+    "num_single_dit_layers": 32,
+    "out_channels": 4,
+    "patch_size": 2,
+    "pos_embed_max_size": 1024,
+    "sample_size": 64,
+}
 GEMMA_2B = {
     "head_dim": 256,
     "hidden_size": 2304,
@@ -183,8 +241,41 @@ SMALL_GEMMA = {
     "head_dim": 8,
     "query_pre_attn_scalar": 8,
 }
+SMALL_SD3 = {
+    "sample_size": 8,
+    "num_layers": 3,
+    "dual_attention_layers": [0],
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "caption_projection_dim": 16,
+    "joint_attention_dim": 48,
+    "pooled_projection_dim": 16 + 24,
+    "pos_embed_max_size": 8,
+}
+SMALL_FLUX = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "axes_dims_rope": [4, 4, 8],
+    "joint_attention_dim": 16,
+    "pooled_projection_dim": 16,
+}
+SMALL_AURA_FLOW = {
+    "sample_size": 8,
+    "num_mmdit_layers": 2,
+    "num_single_dit_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "caption_projection_dim": 16,
+    "joint_attention_dim": 16,
+    "pos_embed_max_size": 256,
+}
 WORDS = ["a", "cat", "the", "snow", "house", "and"]
-FAMILIES = ["sd1", "sd2", "sdxl", "pixart", "sana"]
+FAMILIES = ["sd1", "sd2", "sdxl", "pixart", "sana", "sd3", "flux", "aura-flow"]
 
 
 def _published(family: str, part: str) -> dict[str, Any]:
@@ -244,7 +335,7 @@ def _pixart(alpha: bool) -> Any:
     return kind(
         tokenizer=tokenizer,
         text_encoder=encoder,
-        vae=diffusers.AutoencoderKL.from_config(_published("sdxl", "vae") | AUTOENCODER),
+        vae=_autoencoder(),
         transformer=diffusers.PixArtTransformer2DModel(**PIXART | SMALL_PIXART | special),
         scheduler=diffusers.DPMSolverMultistepScheduler(**PIXART_SCHEDULER),
     )
@@ -274,15 +365,84 @@ def _sana() -> Any:
     )
 
 
+def _autoencoder(**others: Any) -> Any:
+    import diffusers
+
+    return diffusers.AutoencoderKL.from_config(_published("sdxl", "vae") | AUTOENCODER | others)
+
+
+def _clip(part: str, kind: str = "CLIPTextModelWithProjection", **others: Any) -> Any:
+    """A text encoder of SDXL's, shrunk."""
+    import transformers
+
+    config = _published("sdxl", part) | SHRUNK["sdxl"][part] | others
+    return getattr(transformers, kind)(transformers.CLIPTextConfig(**config)).eval()
+
+
+def _sd3() -> Any:
+    import diffusers
+
+    from safegen.models.shipped import shipped_tokenizers
+
+    return diffusers.StableDiffusion3Pipeline(
+        **shipped_tokenizers("sdxl"),
+        text_encoder=_clip("text_encoder", projection_dim=16),
+        text_encoder_2=_clip("text_encoder_2"),
+        tokenizer_3=None,
+        text_encoder_3=None,
+        vae=_autoencoder(**SHIFTED_AUTOENCODER | {"latent_channels": 4}),
+        transformer=diffusers.SD3Transformer2DModel(**SD3 | SMALL_SD3),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )
+
+
+def _flux() -> Any:
+    import diffusers
+
+    from safegen.models.shipped import shipped_tokenizers
+
+    tokenizer, encoder = _t5()
+    pipeline = diffusers.FluxPipeline(
+        tokenizer=shipped_tokenizers("sdxl")["tokenizer"],
+        text_encoder=_clip("text_encoder", kind="CLIPTextModel"),
+        tokenizer_2=tokenizer,
+        text_encoder_2=encoder,
+        vae=_autoencoder(**SHIFTED_AUTOENCODER | {"latent_channels": 4}),
+        transformer=diffusers.FluxTransformer2DModel(**FLUX | SMALL_FLUX),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**FLUX_SCHEDULER),
+    )
+    pipeline.default_sample_size = 8
+    return pipeline
+
+
+def _aura_flow() -> Any:
+    import diffusers
+
+    tokenizer, encoder = _t5()
+    transformer = diffusers.AuraFlowTransformer2DModel(**AURA_FLOW | SMALL_AURA_FLOW)
+    # A random timestep is so short that the gates of all blocks would be closed.
+    transformer.time_step_proj.linear_2.weight.data *= 30
+    return diffusers.AuraFlowPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=_autoencoder(),
+        transformer=transformer,
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=1.73),
+    )
+
+
 def build(family: str, seed: int = 0, zero_snr: bool = False) -> Any:
     """A pipeline of a family of ``FAMILIES``, or of ``pixart-alpha``."""
     import torch
 
     torch.manual_seed(seed)
+    others = {"sana": _sana, "sd3": _sd3, "flux": _flux, "aura-flow": _aura_flow}
     if family in SHRUNK:
         pipeline = _stable_diffusion(family, zero_snr)
+    elif family in others:
+        pipeline = others[family]()
     else:
-        pipeline = _sana() if family == "sana" else _pixart(alpha=family == "pixart-alpha")
+        pipeline = _pixart(alpha=family == "pixart-alpha")
     for part in ("unet", "transformer", "vae"):
         if hasattr(pipeline, part):
             getattr(pipeline, part).eval()

@@ -31,22 +31,30 @@ def _watched_call(pipeline: Any, **how: Any) -> tuple[tuple[Any, ...], dict[str,
     return calls[0]  # type: ignore[no-any-return]
 
 
-def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any) -> None:
-    args, told, output = _watched_call(pipeline)
-    condition = encode_prompts(pipeline, ["", "a cat"])  # the unconditional half comes first
+def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family: str) -> None:
+    args, told, output = _watched_call(pipeline, guidance_scale=3.5)  # FLUX's, as in an edit
+    # The unconditional half comes first; FLUX has none.
+    condition = encode_prompts(pipeline, ["", "a cat"])[-len(told["encoder_hidden_states"]) :]
     torch.testing.assert_close(condition.hidden, told["encoder_hidden_states"])
     if condition.mask is None:
         assert told.get("encoder_attention_mask") is None
     else:
         assert torch.equal(condition.mask, told["encoder_attention_mask"])
     added = {name: v for name, v in (told.get("added_cond_kwargs") or {}).items() if v is not None}
+    if "pooled_projections" in told:
+        added["text_embeds"] = told["pooled_projections"]
     assert condition.added.keys() == added.keys()
     for name, value in added.items():
         torch.testing.assert_close(condition.added[name], value)
     timestep = told.get("timestep", args[1] if len(args) > 1 else None)
+    if family in ("flux", "aura-flow"):
+        timestep = timestep * 1000
+    z_t, expected = (args or [told["hidden_states"]])[0], output[0]
+    if family == "flux":
+        z_t, expected = (pipeline._unpack_latents(each, 64, 64, 8) for each in (z_t, expected))
     with torch.no_grad():
-        seen = predict(denoiser_of(pipeline), args[0], timestep.expand(2), condition)
-    torch.testing.assert_close(seen, output[0][:, : args[0].shape[1]])
+        seen = predict(denoiser_of(pipeline), z_t, timestep.expand(len(z_t)), condition)
+    torch.testing.assert_close(seen, expected[:, : z_t.shape[1]])
 
 
 def test_sdxls_empty_prompt_is_zeros_where_it_is_configured_so(
@@ -88,7 +96,7 @@ def test_conditions_are_taken_apart_and_put_together(pipeline: Any) -> None:
 
 
 def test_hidden_states_alone_are_refused_where_they_are_not_all(pipeline: Any, family: str) -> None:
-    if family in ("sd1", "sd2"):
+    if family in ("sd1", "sd2", "aura-flow"):
         assert torch.equal(
             embed_prompts(pipeline, ["a cat"]), encode_prompts(pipeline, ["a cat"]).hidden
         )
@@ -128,12 +136,11 @@ def test_a_refiner_is_refused(build_family: Callable[..., Any]) -> None:
         encode_prompts(pipeline, ["a cat"])
 
 
-def test_a_family_that_is_not_known_is_refused(build_family: Callable[..., Any]) -> None:
-    from diffusers import SD3Transformer2DModel
+def test_a_family_that_is_not_known_is_refused() -> None:
+    from diffusers import DiTTransformer2DModel
 
-    pipeline = build_family("pixart")
-    pipeline.transformer = SD3Transformer2DModel(
-        num_layers=1, num_attention_heads=1, attention_head_dim=8, caption_projection_dim=8
-    )
-    with pytest.raises(SafegenError, match="SD3Transformer2DModel: how it takes texts"):
-        encode_prompts(pipeline, ["a cat"])
+    class OtherPipeline:
+        transformer = DiTTransformer2DModel(num_layers=1, num_attention_heads=1)
+
+    with pytest.raises(SafegenError, match=r"OtherPipeline: how it takes .* FluxPipeline, .* one"):
+        encode_prompts(OtherPipeline(), ["a cat"])

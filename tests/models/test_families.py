@@ -82,10 +82,10 @@ def edited(family: str, build_family: Callable[..., Any], drawn_triplets: Any) -
 
 
 def test_latents_are_of_the_models_size(edited: Edited, family: str) -> None:
-    config: Any = denoiser_of(edited.pipeline).config
-    side = config.sample_size
-    assert edited.latents.unsafe.shape == (6, config.in_channels, side, side)
-    assert model_size(edited.pipeline) == side * {"sana": 32}.get(family, 8)
+    size, channels = model_size(edited.pipeline), edited.pipeline.vae.config.latent_channels
+    assert size == {"sd1": 128, "sd2": 128}.get(family, 64)
+    side = size // {"sana": 32}.get(family, 8)
+    assert edited.latents.unsafe.shape == (6, channels, side, side)
 
 
 def test_exactly_the_intended_weights_change(edited: Edited) -> None:

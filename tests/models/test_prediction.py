@@ -31,8 +31,8 @@ def _latents(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 def test_what_each_family_predicts(pipeline: Any, family: str) -> None:
-    kinds = {"sd2": "v_prediction", "sana": "flow"}
-    assert prediction_of(pipeline.scheduler) == kinds.get(family, "epsilon")
+    kinds = {"sd1": "epsilon", "sd2": "v_prediction", "sdxl": "epsilon", "pixart": "epsilon"}
+    assert prediction_of(pipeline.scheduler) == kinds.get(family, "flow")
 
 
 @pytest.mark.parametrize("kind", ["sample", "trigflow"])
@@ -125,6 +125,16 @@ def test_flow_timesteps_are_shifted_as_the_samplers_are(shift: float, place: flo
     assert 1 <= timestep <= 1000
     shifted = shift * place / (1 + (shift - 1) * place)
     assert abs(timestep - 1000 * shifted) <= 1.001
+
+
+def test_a_dynamic_shift_is_that_of_the_models_own_size() -> None:
+    """FLUX at 1024 pixels, which are 4096 tokens."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True)
+    scheduler.set_timesteps(sigmas=[0.9, 0.5, 0.1], mu=scheduler.config.max_shift)
+    ours = timesteps_at(scheduler, torch.tensor([0.9, 0.5, 0.1]))
+    torch.testing.assert_close(ours.float(), scheduler.timesteps, atol=1.001, rtol=0)
 
 
 def test_places_reach_both_ends_of_a_schedule(pipeline: Any) -> None:

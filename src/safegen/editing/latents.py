@@ -16,8 +16,9 @@ import torch
 from PIL import Image
 
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of, fingerprint, model_size
+from safegen.models.anatomy import fingerprint, model_size
 from safegen.models.autoencoder import encode_pixels
+from safegen.models.families import family_of
 from safegen.tensors import Entry, Schema, write_tensors
 from safegen.triplets.source import TripletSource
 
@@ -109,8 +110,7 @@ class TripletLatents:
                 "the triplets were encoded with another autoencoder than this model's; "
                 "encode them again with 'safegen triplets'"
             )
-        config: Any = denoiser_of(pipeline).config
-        shape = (config.in_channels, config.sample_size, config.sample_size)
+        shape = family_of(pipeline).latent_shape(pipeline)
         if tuple(self.unsafe.shape[1:]) != shape:
             raise SafegenError(
                 f"the triplets' latents are {tuple(self.unsafe.shape[1:])}, and the model's "

@@ -65,7 +65,9 @@ def denoiser_of(pipeline: Any) -> nn.Module:
 
 def model_size(pipeline: Any) -> int:
     """Side of the model's pictures in pixels."""
-    return int(denoiser_of(pipeline).config.sample_size * pipeline.vae_scale_factor)  # type: ignore
+    config: Any = denoiser_of(pipeline).config
+    side = config.get("sample_size") or pipeline.default_sample_size
+    return int(side * pipeline.vae_scale_factor)
 
 
 def attention_layers(denoiser: nn.Module) -> list[Layer]:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from safegen.models.conditioning import TextCondition
+from safegen.models.families import family_with
+from safegen.models.texts import TextCondition
 
 
 def predict(
@@ -16,27 +17,19 @@ def predict(
     """Run a denoiser; returns its output (B, C, H, W), float32, on its device.
 
     Args:
-        denoiser: network of a family in ``safegen.models.anatomy``, possibly wrapped by accelerate
-            for several processes.
-        z_t: noised latents (B, C, H, W).
+        denoiser: network of a family in ``safegen.models.families``, possibly wrapped by
+            accelerate for several processes.
+        z_t: noised latents (B, C, H, W) in the autoencoder's layout.
         timesteps: timesteps of the scheduler (B,).
         condition: text conditions (B).
     """
     weight = next(denoiser.parameters())
+    network: Any = getattr(denoiser, "module", denoiser)
+    family = family_with(network)
+    latents = z_t.to(weight.device, weight.dtype)
     texts = condition.to(weight.device, weight.dtype)
-    config: Any = getattr(denoiser, "module", denoiser).config
-    extra: dict[str, Any] = {}
-    if texts.mask is not None:
-        extra["encoder_attention_mask"] = texts.mask
-    if texts.added:
-        extra["added_cond_kwargs"] = dict(texts.added)
-    output = denoiser(
-        z_t.to(weight.device, weight.dtype),
-        timestep=timesteps.to(weight.device) * config.get("timestep_scale", 1),  # Sana has one
-        encoder_hidden_states=texts.hidden,
-        return_dict=False,
-        **extra,
-    )[0]
+    given = family.inputs(network.config, latents, timesteps.to(weight.device), texts)
+    output = family.unpacked(denoiser(**given, return_dict=False)[0], latents)
     # Channels beyond the latent's are a learned variance, which sampling ignores.
     seen: torch.Tensor = output[:, : z_t.shape[1]].float()
     return seen

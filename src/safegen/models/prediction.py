@@ -6,6 +6,7 @@ Variance preserving: a = sqrt(alpha_bar), s = sqrt(1 - alpha_bar); flow matching
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -60,8 +61,15 @@ def timesteps_at(scheduler: Any, places: torch.Tensor) -> torch.Tensor:
 
 
 def flow_shift(scheduler: Any) -> float:
-    """Factor c by which a flow-matching scheduler shifts noise levels; 1 means no shift."""
+    """Factor c by which a flow-matching scheduler shifts noise levels; 1 means no shift.
+
+    A shift that grows with the picture (FLUX) has the value of the largest, which is the model's
+    own size: c = exp(mu), or mu itself where it is linear.
+    """
     config = scheduler.config
+    if config.get("use_dynamic_shifting"):
+        mu = float(config.max_shift)
+        return mu if config.get("time_shift_type") == "linear" else math.exp(mu)
     return float(config.get("shift") or config.get("flow_shift") or 1.0)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import torch
 
 from safegen.errors import SafegenError, first_line
 from safegen.models.anatomy import model_size
+from safegen.models.families import family_if_known
 from safegen.models.onednn import onednn_layers
 from safegen.models.options import SamplingSettings as SamplingSettings
 from safegen.models.prediction import flow_shift, prediction_of
@@ -168,7 +168,9 @@ def draw_batch(
         SafegenError: the pipeline cannot draw them, for lack of memory or otherwise, or the result
             is not finite.
     """
-    given: dict[str, Any] = {"latents": latents, "prompt_embeds": hidden}
+    family = family_if_known(pipeline)
+    packed = None if latents is None else family.packed(latents)
+    given: dict[str, Any] = {"latents": packed, "prompt_embeds": hidden}
     if latents is None:
         seeds = (request.seed for request in batch)
         given["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
@@ -179,12 +181,11 @@ def draw_batch(
     with _told(len(batch)), onednn_layers(networks):
         output = pipeline(
             num_inference_steps=settings.steps,
-            guidance_scale=settings.guidance_scale,
             height=settings.height or model_size(pipeline),
             width=settings.width or model_size(pipeline),
             output_type="np",
             **{name: value for name, value in given.items() if value is not None},
-            **_family_options(pipeline, settings.negative_prompt, len(batch)),
+            **family.call_options(pipeline, settings, len(batch)),
         )
     if not np.isfinite(output.images).all():
         raise SafegenError(
@@ -210,19 +211,6 @@ def _told(count: int) -> Iterator[None]:
         else:
             mend = "see that the model fits its settings and draws in this precision"
         raise SafegenError(f"{count} pictures could not be drawn ({reason}); {mend}") from error
-
-
-def _family_options(pipeline: Any, negative_prompt: str, count: int) -> dict[str, Any]:
-    """Options that only some families' calls accept."""
-    accepted = inspect.signature(type(pipeline).__call__).parameters
-    # Otherwise a picture would depend on more than the request: the one option changes its size,
-    # the other its prompt, if some packages are installed.
-    unasked = ("use_resolution_binning", "clean_caption")
-    options: dict[str, Any] = {name: False for name in unasked if name in accepted}
-    # SDXL's call uses zeros for a missing negative prompt, but not for an empty one.
-    if negative_prompt or not pipeline.config.get("force_zeros_for_empty_prompt", False):
-        options["negative_prompt"] = [negative_prompt] * count
-    return options
 
 
 def _scheduler_class(name: str) -> Any:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-NEEDED_ONCE = ("vae", "text_encoder", "text_encoder_2")
-"""Parts used only once, to encode latents and texts."""
+from safegen.models.families import family_of
 
 
 @contextmanager
@@ -18,8 +17,8 @@ def idle_parts(pipeline: Any, keep: bool) -> Iterator[None]:
         pipeline: pipeline of the trained denoiser.
         keep: keep them on the CPU; otherwise they are given up, and any later use is an error.
     """
-    found = (getattr(pipeline, name, None) for name in NEEDED_ONCE)
-    parts = [(part, part.device) for part in found if part is not None]
+    found = [getattr(pipeline, name) for name in family_of(pipeline).idle(pipeline)]
+    parts = [(part, part.device) for part in found]
     try:
         for part, _ in parts:
             part.to("cpu" if keep else "meta")

@@ -1,0 +1,163 @@
+"""Families of pipelines: how each takes texts and latents. One file is one family.
+
+A family of another package is an entry point of the group ``safegen.families``.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of, model_size
+from safegen.models.options import SamplingSettings
+from safegen.models.texts import TextCondition
+from safegen.registry import Registry
+
+
+class Family:
+    """Pipelines that take texts and latents alike; a subclass says how.
+
+    Attributes:
+        pipelines: class names of pipelines.
+        denoisers: class names of denoisers, for pipelines of other classes.
+    """
+
+    pipelines: tuple[str, ...] = ()
+    denoisers: tuple[str, ...] = ()
+
+    def encode(self, pipeline: Any, prompts: list[str]) -> TextCondition:
+        """Encode prompts as the pipeline's own call does, float32, each as a row."""
+        raise NotImplementedError
+
+    def empty(self, pipeline: Any) -> TextCondition | None:
+        """Unconditional input of guidance; None if it is the encoding of an empty prompt."""
+        del pipeline
+        return None
+
+    def inputs(
+        self, config: Any, z_t: torch.Tensor, timesteps: torch.Tensor, texts: TextCondition
+    ) -> dict[str, Any]:
+        """Keyword arguments of the denoiser's call.
+
+        Args:
+            config: configuration of the denoiser.
+            z_t: noised latents (B, C, H, W) in the autoencoder's layout.
+            timesteps: timesteps of the scheduler (B,).
+            texts: conditions (B).
+        """
+        raise NotImplementedError
+
+    def unpacked(self, output: torch.Tensor, z_t: torch.Tensor) -> torch.Tensor:
+        """Turn the denoiser's output into the layout of z_t (B, C or more, H, W)."""
+        del z_t
+        return output
+
+    def packed(self, latents: torch.Tensor) -> torch.Tensor:
+        """Turn latents (B, C, H, W) into the layout that the pipeline's call takes."""
+        return latents
+
+    def latent_shape(self, pipeline: Any) -> tuple[int, int, int]:
+        """Shape (C, H, W) of a picture's latent at the model's size."""
+        config: Any = denoiser_of(pipeline).config
+        side = model_size(pipeline) // pipeline.vae_scale_factor
+        return config.in_channels, side, side
+
+    def idle(self, pipeline: Any) -> list[str]:
+        """Names of the parts that encode latents and texts, and may then leave memory."""
+        parts = (name for name, part in pipeline.components.items() if isinstance(part, nn.Module))
+        return [name for name in parts if name == "vae" or name.startswith("text_encoder")]
+
+    def call_options(self, pipeline: Any, settings: SamplingSettings, count: int) -> dict[str, Any]:
+        """Options of the pipeline's call for ``count`` pictures that depend on the family."""
+        accepted = inspect.signature(type(pipeline).__call__).parameters
+        # Otherwise a picture would depend on more than the request: the one option changes its
+        # size, the other its prompt, if some packages are installed.
+        unasked = ("use_resolution_binning", "clean_caption")
+        negative = [settings.negative_prompt] * count
+        return {
+            "guidance_scale": settings.guidance_scale,
+            "negative_prompt": negative,
+            **{name: False for name in unasked if name in accepted},
+        }
+
+
+families: Registry[type[Family]] = Registry("families", "safegen.models.families")
+
+
+def family_of(pipeline: Any) -> Family:
+    """Find a pipeline's family by its class, or else by its denoiser's.
+
+    Raises:
+        SafegenError: the family is not known.
+    """
+    family = _find("pipelines", pipeline) or _find("denoisers", denoiser_of(pipeline))
+    if family is None:
+        raise _unknown(pipeline)
+    return family
+
+
+def family_with(denoiser: nn.Module) -> Family:
+    """Find a denoiser's family by its class.
+
+    Raises:
+        SafegenError: the family is not known.
+    """
+    family = _find("denoisers", denoiser)
+    if family is None:
+        raise _unknown(denoiser)
+    return family
+
+
+def family_if_known(pipeline: Any) -> Family:
+    """Find a pipeline's family; one without any peculiarities if it is not known."""
+    return _find("pipelines", pipeline) or _find("denoisers", denoiser_of(pipeline)) or Family()
+
+
+def _find(attribute: str, owner: Any) -> Family | None:
+    classes = [each.__name__ for each in type(owner).__mro__]
+    known = [families.get(name)() for name in families.names()]
+    return next(
+        (each for name in classes for each in known if name in getattr(each, attribute)), None
+    )
+
+
+def _unknown(owner: Any) -> SafegenError:
+    known = sorted({name for each in families.names() for name in families.get(each).pipelines})
+    return SafegenError(
+        f"{type(owner).__name__}: how it takes texts and latents is not known; known are "
+        f"{', '.join(known)}, and another is one file in safegen.models.families or an entry "
+        "point of safegen.families"
+    )
+
+
+def parameter(pipeline: Any, name: str) -> Any:
+    """Default of a parameter of the pipeline's own call; None without one."""
+    found = inspect.signature(type(pipeline).__call__).parameters.get(name)
+    return None if found is None or found.default is found.empty else found.default
+
+
+def text_device(pipeline: Any) -> torch.device:
+    """Device of the first text encoder."""
+    encoder = pipeline.text_encoder
+    found: torch.device = (pipeline.text_encoder_2 if encoder is None else encoder).device
+    return found
+
+
+def encoded(pipeline: Any, prompts: list[str], **options: Any) -> Any:
+    """Call the pipeline's ``encode_prompt`` for one condition a prompt."""
+    return pipeline.encode_prompt(
+        prompt=prompts, device=text_device(pipeline), num_images_per_prompt=1, **options
+    )
+
+
+def sizes(pipeline: Any, count: int, values: Mapping[str, list[float]]) -> dict[str, torch.Tensor]:
+    """Rows (N, K) of sizes by name, on the text encoders' device."""
+    device = text_device(pipeline)
+    return {
+        name: torch.tensor(row, device=device).expand(count, -1) for name, row in values.items()
+    }

@@ -1,0 +1,78 @@
+"""FLUX.1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from safegen.models.families import Family, encoded, families
+from safegen.models.options import SamplingSettings
+from safegen.models.texts import POOLED, TextCondition
+
+GUIDANCE = 3.5
+"""Guidance that a distilled model is told in an edit: the default of its pipeline."""
+
+
+@families.register("flux")
+class Flux(Family):
+    """Joint attention over latents packed as 2 x 2 patches; guidance is an embedding."""
+
+    pipelines = ("FluxPipeline",)
+    denoisers = ("FluxTransformer2DModel",)
+
+    def encode(self, pipeline: Any, prompts: list[str]) -> TextCondition:
+        hidden, pooled, _ = encoded(pipeline, prompts, prompt_2=None)
+        return TextCondition(hidden.float(), added={POOLED: pooled.float()})
+
+    def inputs(
+        self, config: Any, z_t: torch.Tensor, timesteps: torch.Tensor, texts: TextCondition
+    ) -> dict[str, Any]:
+        distilled = {"guidance": z_t.new_full((len(z_t),), GUIDANCE)}
+        return {
+            "hidden_states": pack(z_t),
+            "timestep": (timesteps / 1000).to(z_t.dtype),
+            "encoder_hidden_states": texts.hidden,
+            "pooled_projections": texts.pooled,
+            "txt_ids": z_t.new_zeros(texts.hidden.shape[1], 3),
+            "img_ids": image_ids(z_t),
+            **(distilled if config.guidance_embeds else {}),
+        }
+
+    def unpacked(self, output: torch.Tensor, z_t: torch.Tensor) -> torch.Tensor:
+        return unpack(output, z_t)
+
+    def packed(self, latents: torch.Tensor) -> torch.Tensor:
+        return pack(latents)
+
+    def latent_shape(self, pipeline: Any) -> tuple[int, int, int]:
+        channels, height, width = super().latent_shape(pipeline)
+        return channels // 4, height, width
+
+    def call_options(self, pipeline: Any, settings: SamplingSettings, count: int) -> dict[str, Any]:
+        options = super().call_options(pipeline, settings, count)
+        if not settings.negative_prompt:
+            del options["negative_prompt"]
+            return options
+        return options | {"true_cfg_scale": settings.guidance_scale}
+
+
+def pack(latents: torch.Tensor) -> torch.Tensor:
+    """Pack latents (B, C, H, W) as tokens (B, H/2 * W/2, 4 C)."""
+    count, channels, height, width = latents.shape
+    patches = latents.reshape(count, channels, height // 2, 2, width // 2, 2)
+    return patches.permute(0, 2, 4, 1, 3, 5).reshape(count, -1, 4 * channels)
+
+
+def unpack(tokens: torch.Tensor, z_t: torch.Tensor) -> torch.Tensor:
+    """Invert ``pack`` for latents of the shape of z_t (B, C, H, W)."""
+    count, _, height, width = z_t.shape
+    patches = tokens.reshape(count, height // 2, width // 2, -1, 2, 2)
+    return patches.permute(0, 3, 1, 4, 2, 5).reshape(count, -1, height, width)
+
+
+def image_ids(z_t: torch.Tensor) -> torch.Tensor:
+    """Positions (H/2 * W/2, 3) of packed tokens: zero, row and column."""
+    rows, columns = (torch.arange(side // 2, device=z_t.device) for side in z_t.shape[2:])
+    grid = torch.cartesian_prod(rows, columns)
+    return torch.nn.functional.pad(grid, (1, 0)).to(z_t.dtype)
