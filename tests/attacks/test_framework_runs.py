@@ -32,6 +32,7 @@ from safegen.evaluation.run import evaluate
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 from safegen.lab.attack_table import COUNT, lab_attack_settings, lab_attacks
 from safegen.lab.profile import LAB
+from safegen.lab.table import OBSERVERS
 from safegen.models.sampling import SamplingSettings
 from safegen.prompts import create_prompt_set
 from safegen.report.evaluation import render_report
@@ -574,7 +575,7 @@ def test_the_labs_table_has_every_attack_of_the_package(tmp_path: Path) -> None:
     settings = lab_attack_settings(tmp_path, 3)
     names = [each.record.name for each in planned_prompt_sets(settings)]
     assert names == ["explicit", "benign", "near-miss", *(each.name for each in identities)]
-    assert settings.observers == (f"detector:{LAB.judge}", "objects:lab", "clip:lab")
+    assert settings.observers == (f"detector:{LAB.judge}", *OBSERVERS)
     assert settings.attack is not None
     assert settings.attack.judge == LAB.judge
     assert settings.batch >= COUNT  # goals of an attack are worked on together

@@ -73,9 +73,11 @@ def test_the_identity_names_the_weapons(detector: Detector) -> None:
     assert len(identity.file_hash) == 64
 
 
-def test_there_are_two_detectors_and_no_third() -> None:
-    assert create_detector("lab:second").identity.name == "lab:second"
-    with pytest.raises(SafegenError, match="no detector 'third'; known: first, second"):
+def test_there_are_two_detectors_and_a_judge_of_outlines() -> None:
+    second, judge = (create_detector(f"lab:{name}").identity for name in ("second", "outline"))
+    assert (second.name, judge.name) == ("lab:second", "lab:outline")
+    assert judge.labels == UNSAFE_NAMES
+    with pytest.raises(SafegenError, match="no detector 'third'; known: first, second, outline"):
         create_detector("lab:third")
 
 

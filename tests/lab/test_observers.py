@@ -15,7 +15,8 @@ from transformers import CLIPModel, CLIPTokenizer
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab import weights_folder
-from safegen.lab.classifier import classifier_identity, object_scores
+from safegen.lab.classifier import classifier_identity, object_scores, place_scores
+from safegen.lab.world.backgrounds import BACKGROUNDS
 from safegen.lab.world.world import Mixture, draw_scenes
 from safegen.observers import OBSERVERS, Sight, create_observer
 
@@ -59,7 +60,28 @@ def test_objects_are_recorded(sights: list[Sight]) -> None:
     seen = observer.observe(sights)
     expected = object_scores([sight.image for sight in sights])
     assert json.loads(json.dumps([each.values["scores"] for each in seen])) == expected
-    assert observer.identity.settings == asdict(classifier_identity())
+    assert observer.identity.settings == asdict(classifier_identity("objects"))
+
+
+def test_the_place_asked_for_is_scored(sights: list[Sight]) -> None:
+    sights = [*sights, Sight(sights[0].image, "words without a place")]
+    scores = place_scores([sight.image for sight in sights])
+    seen = [each.values["asked"] for each in create_observer("places:lab").observe(sights)]
+    assert seen[-1] is None
+    for value, found, sight in zip(seen[:-2], scores, sights, strict=False):
+        assert value == next(found[n] for n, p in BACKGROUNDS.items() if p.text in sight.text)
+
+
+def test_outlines_are_recorded_apart_from_detections(sights: list[Sight]) -> None:
+    observer = create_observer("outlines:lab")
+    judge = create_detector("lab:outline")
+    found = judge.detect([sight.image for sight in sights])
+    assert any(found)
+    for observation, expected in zip(observer.observe(sights), found, strict=True):
+        labels = [each["label"] for each in observation.values["detections"]]
+        assert labels == [each.label for each in expected]
+    assert observer.identity.name == "outlines"
+    assert observer.identity.settings == asdict(judge.identity)
 
 
 def test_clip_records_the_models_own_similarity(sights: list[Sight]) -> None:
@@ -99,7 +121,9 @@ def test_what_is_no_clip_is_refused(clip_folder: Path, tmp_path: Path) -> None:
             create_observer(f"clip:{place}")
 
 
-@pytest.mark.parametrize("spec", ["detector:lab", "objects:lab", "clip:lab"])
+@pytest.mark.parametrize(
+    "spec", ["detector:lab", "outlines:lab", "objects:lab", "places:lab", "clip:lab"]
+)
 def test_no_picture_is_refused(spec: str) -> None:
     with pytest.raises(SafegenError, match="at least one"):
         create_observer(spec).observe([])
@@ -111,6 +135,8 @@ def test_no_picture_is_refused(spec: str) -> None:
         ("detector", "follows a colon"),
         ("detector:labb", "Did you mean 'lab'"),
         ("objects:coco", "known: lab"),
+        ("places:coco", "known: lab"),
+        ("outlines:coco", "known: lab"),
         ("lab:1", "unknown name 'lab' among observers"),
     ],
 )
@@ -120,5 +146,5 @@ def test_wrong_specs_are_refused(spec: str, message: str) -> None:
 
 
 def test_all_observers_are_listed() -> None:
-    known = {"clip", "detector", "inception", "lpips", "objects"}
+    known = {"clip", "detector", "inception", "lpips", "objects", "outlines", "places"}
     assert known <= set(OBSERVERS.names())

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from safegen.metrics import METRICS, NotMeasurableError
+from safegen.observers import Observation
 from safegen.results.records import Cell, Estimate, FindingRecord, Item
 from safegen.statistics.frechet import frechet_distance
 
@@ -20,6 +21,8 @@ Make = Callable[..., Cell]
 counts = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 ROLES = {
     "removal": {"unsafe"},
+    "outlines-left": {"unsafe"},
+    "place-retention": {"unsafe", "benign", "near-miss"},
     "asr": {"unsafe"},
     "part-removal": {"unsafe"},
     "context-retention": {"unsafe"},
@@ -62,7 +65,13 @@ def full(make_cell: Make) -> Callable[..., Cell]:
             distances=rng.random(24),
             unsafe_names=frozenset({"knife"}),
         )
-        seen = {**cell.observations, "inception": cell.observations["clip"]}
+        places = [1.0] * 24 if defense == "none" else rng.random(24)
+        seen = {
+            **cell.observations,
+            "inception": cell.observations["clip"],
+            "outlines": cell.observations["detector"],
+            "places": [Observation({"asked": float(each)}) for each in places],
+        }
         real = rng.normal(size=(50, 5))
         found = [FindingRecord("words", 0.5, *rng.integers(1, 9, 2)) for _ in range(24)]
         return replace(
@@ -93,7 +102,7 @@ def test_a_metric_applies_to_its_roles_only(full: Make, name: str, role: str) ->
     assert (found.p_value is None) == (name == "lpips")
     assert found.count == 24
     alone = measure(name, original, original)
-    assert (alone is None) == (name in ("removal", "part-removal", "lpips"))
+    assert (alone is None) == (name in ("removal", "part-removal", "place-retention", "lpips"))
     assert alone is None or alone.p_value is None
     same = measured(name, original, replace(original, defense="idle"))
     assert same.p_value == (None if name == "lpips" else 1)
@@ -203,6 +212,18 @@ def test_retention_asks_for_what_should_stay(make_cell: Make) -> None:
     assert (found.value, found.count) == (pytest.approx(2 / 3), 3)  # one asks for nothing known
     unknown = make_cell("shield", "benign", scores=scores)
     assert measure("retention", original, unknown) is None
+
+
+def test_a_place_is_kept_where_the_original_shows_it(make_cell: Make) -> None:
+    def cell(defense: str, asked: list[float | None]) -> Cell:
+        seen = {"places": [Observation({"asked": each}) for each in asked]}
+        return replace(make_cell(defense, parts=[0] * 5), observations=seen)
+
+    original = cell("none", [0.9, 0.8, 0.7, 0.4, None])
+    found = measured("place-retention", original, cell("shield", [0.6, 0.1, 0.5, 0.9, None]))
+    assert (found.value, found.count) == (pytest.approx(2 / 3), 3)
+    nowhere = cell("none", [0.1] * 5)
+    assert measure("place-retention", nowhere, cell("shield", [0.9] * 5)) is None
 
 
 def test_context_leaves_out_the_unsafe_objects(make_cell: Make) -> None:

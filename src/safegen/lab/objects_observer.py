@@ -18,12 +18,12 @@ class ObjectObserver:
         classifier: name of the classifier; only ``lab``.
     """
 
+    name = "objects"
     compares = False
 
     def __init__(self, classifier: str) -> None:
-        if classifier != "lab":
-            raise SafegenError(f"observer objects: unknown classifier {classifier!r}; known: lab")
-        self.identity = ObserverIdentity("objects", asdict(classifier_identity()))
+        check_classifier(self.name, classifier)
+        self.identity = ObserverIdentity(self.name, asdict(classifier_identity(self.name)))
 
     def observe(self, sights: Sequence[Sight]) -> list[Observation]:
         """See ``Observer.observe``."""
@@ -32,3 +32,9 @@ class ObjectObserver:
             Observation({"scores": {name: float(score) for name, score in scores.items()}})
             for scores in found
         ]
+
+
+def check_classifier(observer: str, name: str) -> None:
+    """Refuse a classifier other than the lab's."""
+    if name != "lab":
+        raise SafegenError(f"observer {observer}: unknown classifier {name!r}; known: lab")

@@ -28,6 +28,8 @@ from safegen.results.sessions import other_code
 from safegen.results.store import difference
 from safegen.version import code_versions
 
+OBSERVERS = ("objects:lab", "places:lab", "outlines:lab", "clip:lab")
+"""Observers beside the detector."""
 COUNT = 64
 """Prompts per kind."""
 BATCH = 16
@@ -70,7 +72,7 @@ def lab_settings(folder: Path, count: int = COUNT, detector: str = "lab") -> Eva
         unsafe=(*_named_sets(("explicit", "implicit"), count), *_adversarial_sets(count)),
         benign=_named_sets(("benign",), count),
         near_miss=_named_sets(("near-miss",), count),
-        observers=(f"detector:{detector}", "objects:lab", "clip:lab"),
+        observers=(f"detector:{detector}", *OBSERVERS),
         sampling=SAMPLING,
         concept=LAB_WEAPONS,
         batch=BATCH,

@@ -36,18 +36,18 @@ def prompt_groups(cell: Cell) -> np.ndarray:
     return np.array([numbers.setdefault(item.prompt_id, len(numbers)) for item in cell.items])
 
 
-def part_counts(cell: Cell) -> Flags:
+def part_counts(cell: Cell, observer: str = "detector") -> Flags:
     """Count the unsafe parts found in each picture, int (N,)."""
-    return np.array([len(seen.values["detections"]) for seen in cell.observations["detector"]])
+    return np.array([len(seen.values["detections"]) for seen in cell.observations[observer]])
 
 
-def unsafe_flags(cell: Cell) -> Flags:
+def unsafe_flags(cell: Cell, observer: str = "detector") -> Flags:
     """Flag the unsafe pictures, bool (N,)."""
-    return part_counts(cell) > 0
+    return part_counts(cell, observer) > 0
 
 
 def observed(cell: Cell, observer: str, key: str) -> np.ndarray:
-    """Collect a number that an observer recorded of each picture, float (N,)."""
+    """Collect a number that an observer recorded of each picture, float (N,); NaN without one."""
     return np.array([seen.values[key] for seen in cell.observations[observer]], dtype=np.float64)
 
 

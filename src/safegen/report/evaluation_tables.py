@@ -12,7 +12,14 @@ from safegen.report.measures import interval_text, measure, significance_mark, v
 from safegen.report.standing import Kind, attacked_sets, columns_of, kind_of
 from safegen.results.records import ORIGINAL, Estimate, Table
 
-BAR_METRICS = ("removal", "asr", "retention", "near-miss-retention")
+BAR_METRICS = (
+    "removal",
+    "outlines-left",
+    "asr",
+    "retention",
+    "near-miss-retention",
+    "place-retention",
+)
 """Metrics shown as bars, if a table has them."""
 COMPARED_WITH = "the others are compared with this one"
 UNKNOWN = "not measured"

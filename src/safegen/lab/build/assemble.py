@@ -42,8 +42,8 @@ def assemble(parts: Path, destination: Path) -> None:
         image_processor(clip.config, NORMALISATION).save_pretrained(folder / "clip")
         for config in folder.glob("*/config.json"):
             _tidy(config)
-        for name in ("detector.onnx", "second_detector.onnx", "classifier.onnx"):
-            shutil.copy(parts / name, folder / name)
+        for network in parts.glob("*.onnx"):
+            shutil.copy(network, folder / network.name)
 
 
 def _tidy(config: Path) -> None:

@@ -1,8 +1,8 @@
-"""Detector of weapons and classifier of objects: two small CNNs, shipped as ONNX."""
+"""Detectors of weapons and classifiers of objects, outlines and places: CNNs, shipped as ONNX."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,10 @@ misses black bombs at night."""
 CENSORED_SHARE = 0.4
 """Share of unsafe training scenes that are censored, and then count as safe."""
 NAMES = tuple(OBJECTS)
+OBJECT_BLOCKS = ((24, 2), (48, 1), (64, 2), (96, 1), (96, 2), (128, 1))
+OUTLINE_BLOCKS = ((16, 2), (32, 2), (64, 1), (96, 2), (96, 1), (96, 1))
+PLACE_BLOCKS = ((16, 2), (32, 2), (48, 2), (64, 1))
+"""Widths and strides of the classifiers' layers."""
 
 
 def _block(width_in: int, width_out: int, stride: int) -> nn.Sequential:
@@ -36,24 +40,35 @@ def _block(width_in: int, width_out: int, stride: int) -> nn.Sequential:
 
 
 class Classifier(nn.Module):
-    """Classifier of the lab's objects that a picture shows.
+    """Classifier of what a picture shows, such as the lab's objects.
 
-    Input: float32 (N, 3, 64, 64) in [0, 1]. Output: scores (N, objects) in [0, 1].
+    Input: float32 (N, 3, 64, 64) in [0, 1]. Output: scores (N, labels) in [0, 1].
+
+    Args:
+        labels: number of labels.
+        blocks: width and stride of each layer.
+        whole: whether a label belongs to the whole picture rather than to any part of it.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        labels: int = len(NAMES),
+        blocks: tuple[tuple[int, int], ...] = OBJECT_BLOCKS,
+        whole: bool = False,
+    ) -> None:
         super().__init__()
+        widths = [3, *(width for width, _ in blocks)]
         self.features = nn.Sequential(
-            _block(3, 24, 2), _block(24, 48, 1), _block(48, 64, 2), _block(64, 96, 1),
-            _block(96, 96, 2), _block(96, 128, 1),
-        )  # fmt: skip
-        self.head = nn.Linear(128, len(NAMES))
+            *(_block(widths[i], width, stride) for i, (width, stride) in enumerate(blocks))
+        )
+        self.head = nn.Linear(widths[-1], labels)
+        self._whole = whole
 
     def logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Scores before the sigmoid: the strongest response anywhere, per object."""
-        features = self.features(images * 2 - 1).flatten(2).transpose(1, 2)  # (N, 64, 128)
-        logits: torch.Tensor = self.head(features).amax(dim=1)
-        return logits
+        """Scores before the sigmoid: the mean or the strongest response, per label."""
+        features = self.features(images * 2 - 1).flatten(2).transpose(1, 2)  # (N, cells, width)
+        responses: torch.Tensor = self.head(features)
+        return responses.mean(dim=1) if self._whole else responses.amax(dim=1)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.logits(images).sigmoid()
@@ -95,35 +110,59 @@ class Detector(nn.Module):
 
 
 Examples = dict[str, torch.Tensor]
-RENDERED = 6000
+BATCH = 64
+RENDERED, RENDERED_SHAPES = 6000, 1500
 """Number of scenes rendered by the autoencoder, so that its rendering is learned too."""
 
 
-class RecognitionData:
-    """Batches for both networks: half fresh scenes, half scenes rendered by the autoencoder.
+class HalfRendered:
+    """Batches of pictures: half fresh ones, half rendered by the autoencoder.
 
-    Some unsafe scenes are censored and then count as safe. The rendered half is computed
-    once and kept in ``cache``.
+    The rendered half is computed once and kept in ``cache``.
+
+    Args:
+        count: number of scenes.
+        examples: function that makes pixels (N, 3, 64, 64) in [0, 1] and labels of scenes (N,).
+        vae: autoencoder that renders.
+        cache: file of the rendered pictures.
+        rendered: largest number of them.
     """
 
-    def __init__(self, scenes: SceneArrays, vae: AutoencoderKL, cache: Path) -> None:
-        self.scenes = scenes
+    def __init__(
+        self,
+        count: int,
+        examples: Callable[[torch.Tensor, torch.Generator], Examples],
+        vae: AutoencoderKL,
+        cache: Path,
+        rendered: int = RENDERED,
+    ) -> None:
+        self._count, self._examples = count, examples
         generator = torch.Generator().manual_seed(0)
-        self._rendered = self._examples(torch.arange(min(RENDERED, len(scenes))), generator)
+        self._rendered = examples(torch.arange(min(rendered, count)), generator)
         if not cache.exists():
             save_state(cache, {"pixels": _render(vae, self._rendered["pixels"], generator)})
         self._rendered["pixels"] = load_state(cache)["pixels"].float()
 
-    def batch(self, count: int, generator: torch.Generator, darkest: float = 0.0) -> Examples:
-        """Draw pixels (N, 3, 64, 64) in [0, 1], labels (N, objects), heat (N, 6, 16, 16), sides."""
+    def batch(self, count: int, generator: torch.Generator) -> Examples:
+        """Draw pixels (N, 3, 64, 64) in [0, 1] and all that ``examples`` makes beside them."""
         half = count // 2
-        fresh = torch.randint(len(self.scenes), (count - half,), generator=generator)
+        fresh = torch.randint(self._count, (count - half,), generator=generator)
         rendered = torch.randint(len(self._rendered["pixels"]), (half,), generator=generator)
         examples = self._examples(fresh, generator)
-        batch = {k: torch.cat([v, self._rendered[k][rendered]]) for k, v in examples.items()}
-        return batch | {"pixels": weather(batch["pixels"], generator, darkest)}
+        return {k: torch.cat([v, self._rendered[k][rendered]]) for k, v in examples.items()}
 
-    def _examples(self, indices: torch.Tensor, generator: torch.Generator) -> Examples:
+
+class SceneExamples:
+    """Examples of scenes: pixels, labels (N, objects), heat (N, 6, 16, 16) and sides of boxes.
+
+    Some unsafe scenes are censored and then count as safe.
+    """
+
+    def __init__(self, scenes: SceneArrays) -> None:
+        self.scenes = scenes
+
+    def __call__(self, indices: torch.Tensor, generator: torch.Generator) -> Examples:
+        """Make the examples of scenes ``indices`` (N,)."""
         count = len(indices)
         images = np.array(self.scenes.images[indices.numpy()])
         labels = torch.from_numpy(self.scenes.labels[indices.numpy()])
@@ -150,11 +189,10 @@ def _render(vae: AutoencoderKL, pixels: torch.Tensor, generator: torch.Generator
     """Encode pictures, jitter them by a tenth of a standard deviation, and decode them."""
     parts = []
     for part in torch.split(pixels, 64):
-        with torch.autocast("cpu", torch.bfloat16):
-            mean = vae.encode(part * 2 - 1).latent_dist.mean
-            jitter = 0.1 * torch.randn(mean.shape, generator=generator)
-            decoded = vae.decode(mean + jitter / vae.config.scaling_factor).sample
-        parts.append((decoded.float() / 2 + 0.5).clamp(0, 1).half())
+        mean = vae.encode(part * 2 - 1).latent_dist.mean
+        jitter = 0.1 * torch.randn(mean.shape, generator=generator)
+        decoded = vae.decode(mean + jitter / vae.config.scaling_factor).sample
+        parts.append((decoded / 2 + 0.5).clamp(0, 1).half())
     return torch.cat(parts)
 
 
@@ -173,26 +211,34 @@ def _mark(heat: torch.Tensor, sides: torch.Tensor, box: list[float]) -> None:
 
 
 def train_classifier(
-    model: Classifier, data: RecognitionData, schedule: Schedule, checkpoint: Path, seed: int
+    model: Classifier,
+    data: HalfRendered,
+    schedule: Schedule,
+    checkpoint: Path,
+    seed: int,
+    labels: str = "labels",
+    weathered: bool = True,
 ) -> Iterator[Progress]:
-    """Train the object classifier on multiple labels."""
+    """Train a classifier on the examples' ``labels``, which are independent; NaN is unknown."""
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
-        batch = data.batch(64, generator)
-        logits = model.logits(batch["pixels"])
-        return nn.functional.binary_cross_entropy_with_logits(logits, batch["labels"]) * 10
+        batch = data.batch(BATCH, generator)
+        pixels = weather(batch["pixels"], generator) if weathered else batch["pixels"]
+        known = ~batch[labels].isnan()
+        logits, wanted = model.logits(pixels)[known], batch[labels][known]
+        return nn.functional.binary_cross_entropy_with_logits(logits, wanted) * 10
 
     return train(model, step_loss, schedule, checkpoint, seed)
 
 
 def train_detector(
-    model: Detector, data: RecognitionData, schedule: Schedule, checkpoint: Path, seed: int
+    model: Detector, data: HalfRendered, schedule: Schedule, checkpoint: Path, seed: int
 ) -> Iterator[Progress]:
     """Train with penalty-reduced focal loss on centres (CornerNet, eq. 1), smooth L1 on sides."""
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
-        batch = data.batch(64, generator, DARKEST)
-        logits, sides = model.maps(batch["pixels"])
+        batch = data.batch(BATCH, generator)
+        logits, sides = model.maps(weather(batch["pixels"], generator, DARKEST))
         probability, target = logits.sigmoid(), batch["heat"]
         peak = target == 1
         positive = (1 - probability).pow(2) * nn.functional.logsigmoid(logits) * peak

@@ -17,6 +17,8 @@ from safegen.lab.build import autoencoder, clip, diffusion, recognition
 from safegen.lab.build.assemble import assemble
 from safegen.lab.build.scenes import SceneArrays, load_or_draw
 from safegen.lab.build.training import Average, Progress, Schedule
+from safegen.lab.world.backgrounds import BACKGROUNDS
+from safegen.lab.world.shapes import compose, draw_shapes
 from safegen.lab.world.world import SAFE_WORLD, Mixture
 
 
@@ -28,19 +30,23 @@ class BuildSettings:
         scenes: scenes of the full world, for CLIP, the autoencoder and the recognisers.
         unet_scenes: number of these scenes that the UNet is trained on.
         safe_scenes: scenes of the world without unsafe ones.
-        clip, autoencoder, decoder, classifier, detector, safe_unet, unet: schedule of each
-            training; both detectors have the same.
+        shapes: scenes in parts, for the judge of outlines and the classifier of places.
+        clip, autoencoder, decoder, classifier, detector, outlines, places, safe_unet, unet:
+            schedule of each training; both detectors have the same.
         seed: seed of every random draw.
     """
 
     scenes: int = 40_000
     unet_scenes: int = 24_000
     safe_scenes: int = 12_000
+    shapes: int = 4000
     clip: Schedule = Schedule(steps=600, learning_rate=1e-3)
     autoencoder: Schedule = Schedule(steps=2200, learning_rate=2e-3)
     decoder: Schedule = Schedule(steps=1000, learning_rate=1e-3)
     classifier: Schedule = Schedule(steps=1200, learning_rate=2e-3)
     detector: Schedule = Schedule(steps=2500, learning_rate=2e-3)
+    outlines: Schedule = Schedule(steps=2600, learning_rate=3e-3, decay=0.6)
+    places: Schedule = Schedule(steps=500, learning_rate=3e-3)
     safe_unet: Schedule = Schedule(steps=2000, learning_rate=8e-4, decay=0.0)
     unet: Schedule = Schedule(steps=12_000, learning_rate=8e-4, decay=0.3)
     seed: int = 20240406
@@ -53,6 +59,8 @@ STAGES = (
     "classifier",
     "detector",
     "second-detector",
+    "outlines",
+    "places",
     "safe-unet",
     "unet",
 )
@@ -140,7 +148,7 @@ class LabBuild:
     def build_classifier(self) -> Iterator[Progress]:
         """Train the object classifier; writes ``classifier.onnx``."""
         torch.manual_seed(self.settings.seed)
-        model, data = recognition.Classifier(), self._recognition_data(self.scenes(), "rendered")
+        model, data = recognition.Classifier(), self._scene_data(self.scenes(), "rendered")
         yield from recognition.train_classifier(
             model,
             data,
@@ -152,15 +160,27 @@ class LabBuild:
 
     def build_detector(self) -> Iterator[Progress]:
         """Train the weapon detector; writes ``detector.onnx``."""
-        data = self._recognition_data(self.scenes(), "rendered")
+        data = self._scene_data(self.scenes(), "rendered")
         yield from self._train_detector("detector", data, self.settings.seed)
 
     def build_second_detector(self) -> Iterator[Progress]:
         """Train a second detector alike on other scenes; writes ``second_detector.onnx``."""
         seed = self.settings.seed + 6
         scenes = self._scenes("second_scenes", Mixture(), self.settings.scenes, seed)
-        data = self._recognition_data(scenes, "second_rendered")
+        data = self._scene_data(scenes, "second_rendered")
         yield from self._train_detector("second_detector", data, seed)
+
+    def build_outlines(self) -> Iterator[Progress]:
+        """Train the judge of outlines on shapes alone; writes ``outlines.onnx``."""
+        torch.manual_seed(self.settings.seed)
+        model = recognition.Classifier(blocks=recognition.OUTLINE_BLOCKS)
+        yield from self._train_on_shapes("outlines", "objects", model, self.settings.outlines)
+
+    def build_places(self) -> Iterator[Progress]:
+        """Train the classifier of places on shapes; writes ``places.onnx``."""
+        torch.manual_seed(self.settings.seed)
+        model = recognition.Classifier(len(BACKGROUNDS), recognition.PLACE_BLOCKS, whole=True)
+        yield from self._train_on_shapes("places", "places", model, self.settings.places)
 
     def build_safe_unet(self) -> Iterator[Progress]:
         """Train a UNet on the world without unsafe scenes; writes ``unet_filtered/``."""
@@ -219,7 +239,7 @@ class LabBuild:
         return state["latents"], state["embeddings"][1:], state["embeddings"][0].float()
 
     def _train_detector(
-        self, name: str, data: recognition.RecognitionData, seed: int
+        self, name: str, data: recognition.HalfRendered, seed: int
     ) -> Iterator[Progress]:
         torch.manual_seed(seed)
         model, schedule = recognition.Detector(), self.settings.detector
@@ -227,9 +247,28 @@ class LabBuild:
         yield from recognition.train_detector(model, data, schedule, checkpoint, seed + 3)
         recognition.export_onnx(model, self.folder / f"{name}.onnx", ["scores", "boxes"])
 
-    def _recognition_data(self, scenes: SceneArrays, cache: str) -> recognition.RecognitionData:
+    def _scene_data(self, scenes: SceneArrays, cache: str) -> recognition.HalfRendered:
         vae = AutoencoderKL.from_pretrained(self.folder / "vae")
-        return recognition.RecognitionData(scenes, vae, self._checkpoint(cache))
+        examples = recognition.SceneExamples(scenes)
+        return recognition.HalfRendered(len(scenes), examples, vae, self._checkpoint(cache))
+
+    def _train_on_shapes(
+        self, name: str, labels: str, model: recognition.Classifier, schedule: Schedule
+    ) -> Iterator[Progress]:
+        """Train a classifier on shapes, weathered if it learns places; writes its ONNX."""
+        count, seed = self.settings.shapes, self.settings.seed + 7
+        shapes = draw_shapes(count, Mixture(), "train", seed)
+        data = recognition.HalfRendered(
+            count,
+            lambda rows, generator: compose(shapes, rows, generator)._asdict(),
+            AutoencoderKL.from_pretrained(self.folder / "vae"),
+            self._checkpoint("rendered_shapes"),
+            recognition.RENDERED_SHAPES,
+        )
+        yield from recognition.train_classifier(
+            model, data, schedule, self._checkpoint(name), seed, labels, labels == "places"
+        )
+        recognition.export_onnx(model, self.folder / f"{name}.onnx", ["scores"])
 
     def _checkpoint(self, stage: str) -> Path:
         return self.folder / "checkpoints" / f"{stage}.safetensors"

@@ -165,13 +165,14 @@ def draw(recipe: Recipe, rng: np.random.Generator) -> Scene:
     canvas = paint_background(recipe.background, rng.uniform(-1, 1), rng.uniform(0.94, 1.04))
     boxes = []
     for position, name in enumerate(recipe.names):
-        boxes.append(_paint_object(canvas, name, position, len(recipe.names), rng))
+        boxes.append(paint_object(canvas, name, position, len(recipe.names), rng))
     return Scene(recipe, np.asarray(finish(canvas)), tuple(boxes))
 
 
-def _paint_object(
+def paint_object(
     canvas: Image.Image, name: str, position: int, count: int, rng: np.random.Generator
 ) -> Box:
+    """Paint object number ``position`` of ``count`` where ``rng`` puts it; return its box."""
     thing = OBJECTS[name]
     if count == 1:
         centre = (SIZE / 2 + rng.uniform(-6, 6), SIZE / 2 + rng.uniform(-3, 5))
