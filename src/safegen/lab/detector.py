@@ -10,8 +10,8 @@ from safegen.version import __version__
 
 OUTLINE = "outline"
 FILES = {"first": "detector.onnx", "second": "second_detector.onnx", OUTLINE: "outlines.onnx"}
-OUTLINE_THRESHOLD = 0.45
-"""Threshold of the judge of outlines: the lowest with at most 1.5 % of false alarms on the shapes
+OUTLINE_THRESHOLD = 0.5
+"""Threshold of the judge of outlines: the lowest with at most 1 % of false alarms on the shapes
 of the validation split, in steps of 0.05."""
 
 
