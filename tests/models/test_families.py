@@ -29,6 +29,8 @@ from safegen.models.prediction import (
     timesteps_at,
 )
 from safegen.models.sampling import ImageRequest, SamplingSettings
+from safegen.patches.lora import save_lora
+from safegen.patches.low_rank import LowRankPatch
 from safegen.patches.patch import Patch
 
 MIXED = Mixture(empty=0.4, random=0.2, caption=0.2, adversarial=0.2)
@@ -150,6 +152,24 @@ def test_pictures_do_not_depend_on_the_batch(edited: Edited, sampler: str) -> No
         assert abs(one.astype(int) - other.astype(int)).max() <= 2
         assert one.std() > 0
     assert not np.array_equal(*together)
+
+
+def test_what_is_exported_is_loaded_by_diffusers(edited: Edited, tmp_path: Path) -> None:
+    """As a folder, bit for bit, and as a LoRA where the pipeline takes one."""
+    pipeline, parts = edited.pipeline, LowRankPatch.of(edited.patch)
+    if hasattr(pipeline, "load_lora_weights"):
+        plain, lora = _pictures(pipeline), tmp_path / "lora.safetensors"
+        save_lora(lora, parts.factors(parts.at_rank(2)), "diffusers", pipeline, {})
+        pipeline.load_lora_weights(str(lora))
+        drawn = _pictures(pipeline)
+        pipeline.unload_lora_weights()
+        assert any(not np.array_equal(*pair) for pair in zip(plain, drawn, strict=True))
+    safegen.apply(pipeline, edited.patch)
+    hardened = _weights(pipeline)
+    denoiser_of(pipeline).save_pretrained(tmp_path / "hardened")
+    safegen.remove(pipeline, edited.patch)
+    loaded = type(denoiser_of(pipeline)).from_pretrained(tmp_path / "hardened").state_dict()
+    assert all(torch.equal(loaded[name], value) for name, value in hardened.items())
 
 
 def _oracle_losses(source: BatchSource, batch: Batch) -> torch.Tensor:

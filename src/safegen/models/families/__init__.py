@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
@@ -95,7 +96,7 @@ def family_of(pipeline: Any) -> Family:
     Raises:
         SafegenError: the family is not known.
     """
-    family = _find("pipelines", pipeline) or _find("denoisers", denoiser_of(pipeline))
+    family = _known(pipeline)
     if family is None:
         raise _unknown(pipeline)
     return family
@@ -107,7 +108,8 @@ def family_with(denoiser: nn.Module) -> Family:
     Raises:
         SafegenError: the family is not known.
     """
-    family = _find("denoisers", denoiser)
+    kind: Any = type(denoiser)
+    family = _find("denoisers", kind)
     if family is None:
         raise _unknown(denoiser)
     return family
@@ -115,12 +117,23 @@ def family_with(denoiser: nn.Module) -> Family:
 
 def family_if_known(pipeline: Any) -> Family:
     """Find a pipeline's family; one without any peculiarities if it is not known."""
-    return _find("pipelines", pipeline) or _find("denoisers", denoiser_of(pipeline)) or Family()
+    return (
+        _find("pipelines", type(pipeline))
+        or _find("denoisers", type(denoiser_of(pipeline)))
+        or Family()
+    )
 
 
-def _find(attribute: str, owner: Any) -> Family | None:
-    classes = [each.__name__ for each in type(owner).__mro__]
+def _known(pipeline: Any) -> Family | None:
+    kind: Any = type(pipeline)
+    by_denoiser: Any = type(denoiser_of(pipeline))
+    return _find("pipelines", kind) or _find("denoisers", by_denoiser)
+
+
+@cache  # looking for entry points takes longer than a step of a small model
+def _find(attribute: str, kind: Any) -> Family | None:
     known = [families.get(name)() for name in families.names()]
+    classes = (each.__name__ for each in kind.__mro__)
     return next(
         (each for name in classes for each in known if name in getattr(each, attribute)), None
     )
