@@ -108,8 +108,7 @@ def family_with(denoiser: nn.Module) -> Family:
     Raises:
         SafegenError: the family is not known.
     """
-    kind: Any = type(denoiser)
-    family = _find("denoisers", kind)
+    family = _find("denoisers", _classes(denoiser))
     if family is None:
         raise _unknown(denoiser)
     return family
@@ -125,15 +124,18 @@ def family_if_known(pipeline: Any) -> Family:
 
 
 def _known(pipeline: Any) -> Family | None:
-    kind: Any = type(pipeline)
-    by_denoiser: Any = type(denoiser_of(pipeline))
-    return _find("pipelines", kind) or _find("denoisers", by_denoiser)
+    return _find("pipelines", _classes(pipeline)) or _find(
+        "denoisers", _classes(denoiser_of(pipeline))
+    )
+
+
+def _classes(owner: Any) -> tuple[str, ...]:
+    return tuple(each.__name__ for each in type(owner).__mro__)
 
 
 @cache  # looking for entry points takes longer than a step of a small model
-def _find(attribute: str, kind: Any) -> Family | None:
+def _find(attribute: str, classes: tuple[str, ...]) -> Family | None:
     known = [families.get(name)() for name in families.names()]
-    classes = (each.__name__ for each in kind.__mro__)
     return next(
         (each for name in classes for each in known if name in getattr(each, attribute)), None
     )
