@@ -116,11 +116,7 @@ def family_with(denoiser: nn.Module) -> Family:
 
 def family_if_known(pipeline: Any) -> Family:
     """Find a pipeline's family; one without any peculiarities if it is not known."""
-    return (
-        _find("pipelines", type(pipeline))
-        or _find("denoisers", type(denoiser_of(pipeline)))
-        or Family()
-    )
+    return _known(pipeline) or Family()
 
 
 def _known(pipeline: Any) -> Family | None:
