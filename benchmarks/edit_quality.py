@@ -23,7 +23,7 @@ from safegen.editing.settings import PRESETS, EditSettings, Mixture
 from safegen.files import write_atomically
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.probe import PATCHED, Probe, probe_prompts
-from safegen.lab.profile import LAB
+from safegen.lab.probing import lab_probing
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.models.loading import load_pipeline
 from safegen.results.records import ORIGINAL, Estimate
@@ -48,11 +48,12 @@ class Variant:
     name: str
     settings: EditSettings
     triplets: int = PAIRS
+    censoring: str = "inpaint"
 
 
 def variants() -> Iterator[Variant]:
     """Yield the default, and variants that differ from it in one respect."""
-    default, empty = EditSettings.of(**LAB.edit), Mixture()
+    default, empty = EditSettings(), Mixture()
     yield Variant("default", default)
     yield Variant(
         "paper objective, else default", default.changed(objective="paper", guidance_scale=1.0)
@@ -70,7 +71,11 @@ def variants() -> Iterator[Variant]:
     yield Variant("whole unsafe pictures only", default.changed(interpolation_range=(1.0, 1.0)))
     yield Variant("no CutMix", default.changed(cutmix=0.0))
     yield Variant("noise preservation", default.changed(preserve_target="noise"))
-    yield Variant("AdamW instead of Muon", default.changed(optimizer="adamw"))
+    yield Variant("AdamW instead of Muon", default.changed(optimizer="adamw", learning_rate=1e-4))
+    yield Variant("preserve weight 1.4, no bound", default.changed(preserve_weight=1.4))
+    yield Variant("half the step", default.changed(step_size=default.optimisation.step_size / 2))
+    yield Variant("half the bound", default.changed(preserve_bound=default.preserve.bound / 2))
+    yield Variant("pixelated", default, censoring="pixelate")
     for name in PRESETS:
         yield Variant(f"{name} preset", default.preset(name))
     yield Variant("10 triplets", default, 10)
@@ -89,10 +94,21 @@ class Bench:
         """Edit, and return the figure of each column."""
         latents = encode_triplets(
             self.pipeline,
-            LabTriplets(variant.triplets, seed=0, benign=BENIGN_SHARE * variant.triplets),
+            LabTriplets(
+                variant.triplets,
+                seed=0,
+                censoring=variant.censoring,
+                benign=BENIGN_SHARE * variant.triplets,
+            ),
         )
         began = time.monotonic()
-        patch = edit(self.pipeline, latents, variant.settings, concept=LAB_WEAPONS.name)
+        patch = edit(
+            self.pipeline,
+            latents,
+            variant.settings,
+            concept=LAB_WEAPONS.name,
+            probing=lab_probing(),
+        )
         seconds = time.monotonic() - began
         figures = self.probe.table(patch).figures
         values = {name: _figure(figures, *column) for name, column in COLUMNS.items()}

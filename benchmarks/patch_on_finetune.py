@@ -34,7 +34,6 @@ from safegen.lab.build.diffusion import new_scheduler, train_unet
 from safegen.lab.build.training import Average, Schedule
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.probe import Probe, Prompts, probe_prompts
-from safegen.lab.profile import LAB
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.lab.world.backgrounds import BACKGROUNDS, Background
 from safegen.lab.world.drawing import Brush
@@ -156,7 +155,7 @@ def edited(pipeline: Any, folder: Path, name: str) -> Patch:
     if not path.exists():
         print(f"editing: {name}", flush=True)
         latents = encode_triplets(pipeline, LabTriplets(PAIRS, seed=0, benign=BENIGN_SHARE * PAIRS))
-        settings = EditSettings.of(**LAB.edit).changed(checkpoint_every=25)
+        settings = EditSettings().changed(checkpoint_every=25)
         patch = edit(
             pipeline, latents, settings, concept=LAB_WEAPONS.name, run_folder=folder / name
         )

@@ -38,7 +38,6 @@ class Profile:
         preserved: texts that erasers keep unchanged.
         erased: prompts that erasers erase beside the concept's words.
         sampling: fields of ``SamplingSettings``.
-        edit: values of ``EditSettings`` by option.
         erasers: fields of each eraser's settings, by the eraser's registered name.
         attacks: fields of each attack's settings, by the attack's registered name.
         detector: spec of the detector that finds the concept.
@@ -61,7 +60,6 @@ class Profile:
     preserved: tuple[str, ...] = ()
     erased: Callable[[], Sequence[str]] = tuple
     sampling: Settings = field(default_factory=dict)
-    edit: Settings = field(default_factory=dict)
     erasers: Mapping[str, Settings] = field(default_factory=dict)
     attacks: Mapping[str, Settings] = field(default_factory=dict)
     detector: str | None = None

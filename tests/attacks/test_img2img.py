@@ -13,7 +13,6 @@ import torch
 
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._draws import task_generator
-from safegen.attacks._from_pictures import last_steps
 from safegen.attacks.target import Target, no_clip
 from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended
@@ -24,6 +23,7 @@ from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
+from safegen.models.from_pictures import last_steps
 from safegen.models.sampling import SAMPLERS, SamplingSettings, sampler_for
 
 KNIVES = Concept("knives", "a knife")

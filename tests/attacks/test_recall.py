@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from safegen.attacks import Finding, Task, create_attack
-from safegen.attacks._from_pictures import last_steps
 from safegen.attacks.recall import Goal, ImagePrompts, Recall, RecallSettings
 from safegen.attacks.target import Target, no_clip
 from safegen.concepts import Concept
@@ -21,6 +20,7 @@ from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
+from safegen.models.from_pictures import last_steps
 from safegen.models.prediction import add_noise, signal_and_noise
 from safegen.models.sampling import SamplingSettings
 

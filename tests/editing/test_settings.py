@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from safegen.editing.settings import PRESETS, EditSettings, Mixture
 from safegen.errors import SafegenError
-from safegen.lab.profile import LAB
 from safegen.settings import Option, options
 
 NUMBERS = [
@@ -61,7 +60,7 @@ NUMBERS = [
             {"rehearsal_share": 0.5, "precision": "fp16", "frozen_precision": "fp32"},
             "no loss scaling",
         ),
-        ({"rehearsal_learning_rate": 0.0}, "--rehearsal-learning-rate must be"),
+        ({"rehearsal_step_size": 0.0}, "--rehearsal-step-size must be"),
         ({"preserve_mixture": Mixture(empty=0.5, adversarial=0.5)}, "--preserve-mixture: advers"),
         ({"redirect_mixture": "empty=nan"}, "must sum to 1"),
         ({"guidance": 3.0}, "unknown setting 'guidance'; did you mean"),
@@ -91,21 +90,21 @@ def test_texts_mean_what_they_do_on_the_command_line() -> None:
 
 def test_every_option_has_its_own_name_and_help() -> None:
     names = [option.name for option in options(EditSettings)]
-    assert len(set(names)) == len(names) == 33
+    assert len(set(names)) == len(names) == 37
     assert all(option.help.endswith(".") for option in options(EditSettings))
 
 
 def test_a_preset_changes_what_it_is_for() -> None:
-    ours = EditSettings.of(**LAB.edit).changed(steps=7)
+    ours = EditSettings.of(steps=7)
     assert ours.preset(None) == ours
-    assert PRESETS["robust"].steps == 4.5
+    assert PRESETS["robust"].steps == 2
     assert ours.preset("robust") == ours.changed(
-        steps=32,
+        steps=14,
+        least_steps=1140,
+        overshoot=0.3,
         scope="self-attention+output",
         single_gamma=4.0,
         unsafe_noise=8.0,
-        overshoot=0.3,
-        preserve_weight=3.2,
         rehearsal_share=0.8,
     )
     with pytest.raises(SafegenError, match="unknown preset 'strong'; known: robust"):
@@ -119,17 +118,21 @@ def test_the_papers_settings() -> None:
     assert (paper.redirect.weight, paper.preserve.weight) == (0.1, 0.9)
     assert (paper.data.unsafe_batch, paper.optimisation.gradient_accumulation) == (1, 5)
     assert paper.optimisation.steps == 1000
-    assert all(paper.optimisation.rate(step) == 1e-5 for step in (0, 1, 500, 999))
+    assert (paper.optimisation.optimizer, paper.optimisation.learning_rate) == ("adamw", 1e-5)
+    assert all(paper.optimisation.schedule(step) == 1 for step in (0, 1, 500, 999))
     assert paper.redirect.mixture == Mixture(empty=1.0)
 
 
 @given(steps=st.integers(2, 500), warmup=st.integers(0, 50))
-def test_rate_stays_within_its_bounds(steps: int, warmup: int) -> None:
-    settings = EditSettings.of(steps=steps, warmup_steps=warmup).optimisation
-    rates = [settings.rate(step) for step in range(steps)]
-    assert all(0 < rate <= settings.learning_rate * (1 + 1e-9) for rate in rates)
-    late = rates[max(warmup, steps // 2) :]
+def test_steps_shrink_over_the_second_half_of_each_cycle(steps: int, warmup: int) -> None:
+    settings = EditSettings.of(steps=3 * steps, cycle=steps, warmup_steps=warmup).optimisation
+    shares = [settings.schedule(step) for step in range(3 * steps)]
+    assert all(0 < share <= 1 for share in shares)
+    late = shares[max(warmup, steps // 2) : steps]
     assert late == sorted(late, reverse=True)
+    if warmup <= steps:
+        full = [2 * share for share in shares[steps : 2 * steps]]
+        assert [3 * share for share in shares[2 * steps :]] == pytest.approx(full)
 
 
 def test_mixture_is_parsed() -> None:

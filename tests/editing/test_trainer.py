@@ -29,9 +29,7 @@ from safegen.errors import SafegenError
 from safegen.models.anatomy import Scope, scope_names
 from safegen.models.prediction import add_noise, prediction_of, signal_and_noise
 
-QUICK = EditSettings.of(
-    steps=6, unsafe_batch=2, teacher_pool=8, learning_rate=1e-3, warmup_steps=1, checkpoint_every=2
-)
+QUICK = EditSettings.of(steps=6, unsafe_batch=2, teacher_pool=8, warmup_steps=1, checkpoint_every=2)
 MIXED = Mixture(empty=0.4, random=0.3, caption=0.3)
 
 
@@ -71,7 +69,6 @@ def test_redirect_loss_falls(
         steps=60,
         unsafe_batch=8,
         teacher_pool=64,
-        learning_rate=3e-3,
         redirect_mixture=MIXED,
         preserve_mixture=MIXED,
         guidance_scale=1.0 if objective == "paper" else 5.0,
@@ -86,7 +83,7 @@ def test_adversaries_bring_the_unsafe_back_better_than_they_began(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
     only = Mixture(empty=0.0, adversarial=1.0)
-    settings = QUICK.changed(steps=60, unsafe_batch=12, learning_rate=1e-9, redirect_mixture=only)
+    settings = QUICK.changed(steps=60, unsafe_batch=12, step_size=1e-9, redirect_mixture=only)
     edit = Edit(tiny_pipeline, tiny_latents, settings)
     began = Conditions(tiny_pipeline, (), settings.seed).adversaries["hidden"]
     for _ in edit.run():
@@ -189,7 +186,7 @@ def test_checkpoint_of_other_settings_is_refused(
     build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, tmp_path: Path
 ) -> None:
     safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path)
-    other = QUICK.changed(learning_rate=2e-3)
+    other = QUICK.changed(step_size=0.02)
     with pytest.raises(SafegenError, match="another model, triplets or settings"):
         safegen.edit(build_pipeline(), tiny_latents, other, run_folder=tmp_path)
 

@@ -38,7 +38,6 @@ SETTINGS = EditSettings.of(
     steps=16,
     unsafe_batch=4,
     teacher_pool=8,
-    learning_rate=3e-2,
     warmup_steps=1,
     preserve_weight=0.1,
     ema_decay=0.9,
@@ -99,7 +98,7 @@ def test_exactly_the_intended_weights_change(edited: Edited) -> None:
 
 
 def test_the_output_can_be_trained_too(edited: Edited) -> None:
-    settings = SETTINGS.changed(scope="self-attention+output", steps=3, learning_rate=1e-3)
+    settings = SETTINGS.changed(scope="self-attention+output", steps=3)
     patch = safegen.edit(edited.pipeline, edited.latents, settings)
     assert sorted(patch.differences) == scope_names(denoiser_of(edited.pipeline), settings.scope)
     after = _weights(edited.pipeline)

@@ -16,10 +16,11 @@ from typing import Any
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
-from safegen.attacks._from_pictures import draw_from, last_steps, noise_like, noised
+from safegen.attacks._from_pictures import draw_from
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.from_pictures import last_steps, noise_like, noised
 
 
 @dataclass(frozen=True)

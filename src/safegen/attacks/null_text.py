@@ -21,12 +21,13 @@ from typing import Any
 import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
-from safegen.attacks._from_pictures import draw_from, last_steps
+from safegen.attacks._from_pictures import draw_from
 from safegen.attacks._gradients import frozen
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
+from safegen.models.from_pictures import last_steps
 from safegen.models.sampling import Sample
 from safegen.profiles import NO_SETTINGS, Settings
 

@@ -19,7 +19,6 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
-from safegen.attacks._from_pictures import noise_like
 from safegen.attacks._gradients import (
     Vocabulary,
     check_counts,
@@ -30,6 +29,7 @@ from safegen.attacks._gradients import (
 )
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.from_pictures import noise_like
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
 from safegen.profiles import NO_SETTINGS, Settings
 

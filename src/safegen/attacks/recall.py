@@ -21,11 +21,12 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
-from safegen.attacks._from_pictures import draw_from, last_steps, noise_like, noised
+from safegen.attacks._from_pictures import draw_from
 from safegen.attacks._gradients import frozen
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.from_pictures import last_steps, noise_like, noised
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
 from safegen.models.sampling import Sample
 from safegen.profiles import NO_SETTINGS, Settings

@@ -18,7 +18,6 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
-from safegen.attacks._from_pictures import noise_like
 from safegen.attacks._gradients import (
     Vocabulary,
     check_counts,
@@ -30,6 +29,7 @@ from safegen.attacks._gradients import (
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.from_pictures import noise_like
 from safegen.models.prediction import timesteps_at
 from safegen.profiles import NO_SETTINGS, Settings
 

@@ -39,13 +39,12 @@ def demo(
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.files import write_atomically
     from safegen.lab import demo as lab
-    from safegen.lab.profile import LAB
     from safegen.lab.triplets import PAIRS
     from safegen.report.grid import write_grid
 
     console = Console()
     changes = {"seed": seed} if steps is None else {"seed": seed, "steps": steps}
-    edit = EditSettings.of(**LAB.edit).preset(preset).changed(**changes)
+    edit = EditSettings().preset(preset).changed(**changes)
     settings = lab.DemoSettings(edit, prompts, triplets or PAIRS)
     evaluation = lab.demo_evaluation(out, settings)
     lab.start_folder(out, settings)

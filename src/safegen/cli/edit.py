@@ -10,9 +10,8 @@ import typer
 from safegen.cli._options import check_out_file
 from safegen.cli._settings import takes_settings
 from safegen.cli.loading import Model, Preset
-from safegen.editing.settings import LORA_RATE, EditSettings
+from safegen.editing.settings import EditSettings
 from safegen.models.options import LoadOptions
-from safegen.profiles import Profile, profile_of
 from safegen.settings import options
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def edit(
     The same command resumes an interrupted edit. On several GPUs, the batch is divided among them:
     accelerate launch -m safegen edit ARGUMENTS.
     """
-    settings = _settings(model, preset, given)
+    settings = _settings(preset, given)
     check_out_file(out, triplets, model)
     from accelerate import PartialState
 
@@ -94,14 +93,9 @@ def edit(
         typer.echo(f"wrote {out}; {count} weights of {settings.scope} changed, no other")
 
 
-def _settings(model: str, preset: str | None, given: dict[str, Any]) -> EditSettings:
-    ours = EditSettings.of(**(profile_of(model) or Profile()).edit)
-    start = EditSettings.paper() if given.get("objective") == "paper" else ours
-    settings = start.preset(preset)
-    if "lora_rank" in given:
-        rate = LORA_RATE * settings.optimisation.learning_rate
-        given = {"optimizer": "adamw", "learning_rate": rate, **given}
-    return settings.changed(**given)
+def _settings(preset: str | None, given: dict[str, Any]) -> EditSettings:
+    start = EditSettings.paper() if given.get("objective") == "paper" else EditSettings()
+    return start.preset(preset).changed(**given)
 
 
 def _latents(pipeline: Any, triplets: Path, detector: str | None, local_files_only: bool) -> Any:

@@ -24,6 +24,9 @@ class Trained(Protocol):
     names: list[str]
     parameters: dict[str, nn.Parameter]
 
+    def lengths(self) -> dict[str, float]:
+        """Norm of each parameter that a step's length is a share of."""
+
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Convert parameter values to weight differences, edited minus original, by name."""
 
@@ -52,6 +55,16 @@ class WholeWeights:
         for parameter in self.parameters.values():
             parameter.data = parameter.data.to(torch.float32, copy=True)
             parameter.requires_grad_(True)
+
+    def lengths(self) -> dict[str, float]:
+        """See ``Trained.lengths``: a weight's own Frobenius norm.
+
+        A bias has its layer's weight's: the size of the outputs it adds to, for inputs of size 1.
+        """
+        norms = {name: float(each.norm()) for name, each in self._originals.items()}
+        return {
+            name: norms.get(name.replace(".bias", ".weight"), norm) for name, norm in norms.items()
+        }
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``Trained.differences``."""
@@ -92,6 +105,17 @@ class LowRankFactors:
             )
         self._network = network
         self.parameters = self._insert(rank, seed)
+
+    def lengths(self) -> dict[str, float]:
+        """See ``Trained.lengths``: A's own norm, and for B what moves BA by the weight's norm."""
+        lengths = {}
+        for name in self.names:
+            adapter: Any = self._network.get_submodule(_module(name))
+            a = self.parameters[_a(name)]
+            lengths[_a(name)] = float(a.norm())
+            whole = float(adapter.base_layer.weight.float().norm())
+            lengths[_b(name)] = whole / (lengths[_a(name)] / a.shape[0] ** 0.5)
+        return lengths
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``Trained.differences``."""

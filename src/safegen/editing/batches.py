@@ -85,6 +85,9 @@ class BatchSource:
         triplets: the encoded triplets.
         settings: settings of the edit.
         on_teacher: callback (done, total) for the pictures of the teacher pool, done from 0.
+
+    Attributes:
+        distance: mean of |z_u - z_c|^2 per value of the latents, the unit of the exact losses.
     """
 
     def __init__(
@@ -99,6 +102,7 @@ class BatchSource:
         self.scheduler = pipeline.scheduler
         self.kind = prediction_of(pipeline.scheduler)
         self.conditions = Conditions(pipeline, triplets.captions, settings.seed)
+        self.distance = triplets.distance()
         self._pool: Batch | None = None
         if settings.preserve.target == "teacher":
             self._pool = self._ask_teacher(denoiser_of(pipeline), on_teacher)

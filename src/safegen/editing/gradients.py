@@ -52,12 +52,12 @@ class Gradients:
         losses = half_losses(output, batch, self._source, redirecting=True)
         return self._learn(losses.mean(), self._settings.redirect.weight)
 
-    def preserve(self, benign: Batch) -> torch.Tensor:
-        """Add L_p's gradient; returns the loss's share of the step, a scalar."""
+    def preserve(self, benign: Batch, weight: float) -> torch.Tensor:
+        """Add L_p's gradient, weighted; returns the loss's share of the step, a scalar."""
         batch = self._processes.own_part(benign)
         output, _ = self._predict(batch, attacked=False)
         losses = half_losses(output, batch, self._source, redirecting=False)
-        return self._learn(losses.mean(), self._settings.preserve.weight)
+        return self._learn(losses.mean(), weight)
 
     def _learn(self, loss: torch.Tensor, weight: float) -> torch.Tensor:
         parts = self._settings.optimisation.gradient_accumulation

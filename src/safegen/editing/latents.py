@@ -6,7 +6,7 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -125,6 +125,19 @@ class TripletLatents:
     def nbytes(self) -> int:
         """Size of all latents in bytes."""
         return sum(value.nbytes for value in self._tensors.values())
+
+    def without_last(self, count: int) -> tuple[TripletLatents, torch.Tensor]:
+        """Split off the last ``count`` pairs, but at most a tenth of all; returns the rest, and the
+        unsafe latents of the pairs that were split off."""
+        kept = len(self.unsafe) - min(count, len(self.unsafe) // 10)
+        rest = replace(self, unsafe=self.unsafe[:kept], censored=self.censored[:kept])
+        return rest, self.unsafe[kept:]
+
+    def distance(self) -> float:
+        """Mean square of z_u - z_c over all values."""
+        parts = zip(torch.split(self.unsafe, CHUNK), torch.split(self.censored, CHUNK), strict=True)
+        total = sum(float((u - c).double().square().sum()) for u, c in parts)
+        return total / self.unsafe.numel()
 
     def digest(self) -> str:
         """SHA-256 of the latents and captions."""

@@ -20,6 +20,8 @@ def half_losses(
 ) -> torch.Tensor:
     """Loss of each picture (B,) in a half.
 
+    The exact losses are shares of the mean |z_u - z_c|^2, so they mean the same for any model.
+
     Args:
         output: the denoiser's output (B * V, C, H, W), picture by picture.
         batch: the half.
@@ -28,7 +30,7 @@ def half_losses(
     """
     if source.settings.loss.objective == "paper":
         return _paper_losses(output, batch, source, redirecting)
-    return _exact_losses(output, batch, source)
+    return _exact_losses(output, batch, source) / source.distance
 
 
 def unsafe_distance(output: torch.Tensor, batch: Batch, source: BatchSource) -> torch.Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -10,33 +11,44 @@ import torch
 
 from safegen.editing.settings import Optimisation
 
-MUON_RATE = 20.0
-"""Spectral norm of a Muon step, as a multiple of AdamW's learning rate."""
-CLIPPED = 1.0
-"""Largest norm of the gradient of all weights."""
+CLIPPED = 2.0
+"""Largest norm of the gradient of all weights, as a multiple of its mean so far."""
+REMEMBERED = 0.9
+"""Decay of that mean."""
+SMALLEST = 1e-15
+"""Adam's epsilon, below the gradients of losses in any unit."""
 MOMENTS = ("exp_avg", "exp_avg_sq", "momentum_buffer")
 
 
 def optimizers_for(
-    parameters: Iterable[torch.nn.Parameter], settings: Optimisation
+    parameters: Mapping[str, torch.nn.Parameter],
+    lengths: Mapping[str, float],
+    settings: Optimisation,
 ) -> list[torch.optim.Optimizer]:
-    """Make AdamW for all parameters, or Muon for matrices and AdamW for the rest.
+    """Make AdamW for all parameters, or Muon for matrices and Adam for the rest.
 
     Muon (https://kellerjordan.github.io/posts/muon) gives every direction of a matrix's step the
-    same length, so a few directions of large gradients do not dominate; it keeps one moment where
-    AdamW keeps two.
+    same length, so a few directions of large gradients do not dominate. Each parameter is a group,
+    whose ``unit`` is the learning rate at which a step is as long as ``lengths`` says.
     """
-    parameters = list(parameters)
     if settings.optimizer == "adamw":
-        return [torch.optim.AdamW(parameters, lr=settings.learning_rate, fused=True)]
-    matrices = [parameter for parameter in parameters if parameter.ndim == 2]
-    others = [parameter for parameter in parameters if parameter.ndim != 2]
-    rate = MUON_RATE * settings.learning_rate
+        groups = [{"params": list(parameters.values()), "unit": settings.learning_rate}]
+        return [torch.optim.AdamW(groups, fused=True)]
+    matrices, others = [], []
+    for name, parameter in parameters.items():
+        length = settings.step_size * lengths[name]
+        if parameter.ndim == 2:
+            # The step has min(rows, columns) singular values of sqrt(max(1, rows / columns)).
+            rows, columns = parameter.shape
+            unit = length / (min(rows, columns) * max(1, rows / columns)) ** 0.5
+            matrices.append({"params": [parameter], "unit": unit})
+        else:
+            others.append({"params": [parameter], "unit": length / parameter.numel() ** 0.5})
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(torch.optim.Muon(matrices, lr=rate, weight_decay=0.0))
+        made.append(torch.optim.Muon(matrices, weight_decay=0.0))
     if others:
-        made.append(torch.optim.AdamW(others, lr=settings.learning_rate, fused=True))
+        made.append(torch.optim.AdamW(others, weight_decay=0.0, eps=SMALLEST, fused=True))
     return made
 
 
@@ -46,19 +58,22 @@ class Optimizers:
     fp16 needs one shared loss scale, or small gradients vanish.
 
     Args:
-        parameters: trained weights, on their device.
+        parameters: trained weights by name, on their device.
+        lengths: norm by name that a step's length is a share of.
         settings: settings of the optimisation.
         scaled: whether to scale the loss.
     """
 
     def __init__(
         self,
-        parameters: Iterable[torch.nn.Parameter],
+        parameters: Mapping[str, torch.nn.Parameter],
+        lengths: Mapping[str, float],
         settings: Optimisation,
         scaled: bool = False,
     ) -> None:
-        self._parameters = list(parameters)
-        self._optimizers = optimizers_for(self._parameters, settings)
+        self._parameters = list(parameters.values())
+        self._optimizers = optimizers_for(parameters, lengths, settings)
+        self._typical: float | None = None
         device = self._parameters[0].device.type
         self._scaler = torch.amp.GradScaler(device, enabled=scaled)
 
@@ -66,20 +81,36 @@ class Optimizers:
         """Add the gradients of a scalar loss."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def step(self, rate: float) -> None:
-        """Step along the gradients, clipped to norm 1, and clear them.
+    def step(self, share: float) -> None:
+        """Step along the gradients and clear them.
+
+        Gradients longer than ``CLIPPED`` times the mean so far are shortened to it.
 
         Args:
-            rate: AdamW's learning rate; Muon's is derived from it.
+            share: share of the full step.
         """
         for optimizer in self._optimizers:
             self._scaler.unscale_(optimizer)
-        torch.nn.utils.clip_grad_norm_(self._parameters, CLIPPED)
+        self._clip()
         for optimizer in self._optimizers:
-            set_rate(optimizer, rate)
+            for group in optimizer.param_groups:
+                group["lr"] = share * group["unit"]
             self._scaler.step(optimizer)
             optimizer.zero_grad(set_to_none=True)
         self._scaler.update()
+
+    def _clip(self) -> None:
+        """Shorten outliers among gradients; a fixed bound would have the losses' units."""
+        gradients = [each.grad for each in self._parameters if each.grad is not None]
+        length = float(torch.nn.utils.get_total_norm(gradients))
+        if not math.isfinite(length):  # a loss scale of fp16 that overflows; the step is left out
+            return
+        typical = length if self._typical is None else self._typical
+        bounded = min(length, CLIPPED * typical)
+        torch.nn.utils.clip_grads_with_norm_(
+            self._parameters, CLIPPED * typical, torch.tensor(length)
+        )
+        self._typical = REMEMBERED * typical + (1 - REMEMBERED) * bounded
 
     def moment_bytes(self) -> int:
         """Size of the optimizers' moments in bytes."""
@@ -89,28 +120,26 @@ class Optimizers:
     def state_dict(self) -> dict[str, Any]:
         """State for ``load_state_dict``."""
         optimizers = [optimizer.state_dict() for optimizer in self._optimizers]
-        return {"optimizers": optimizers, "scaler": self._scaler.state_dict()}
+        return {
+            "optimizers": optimizers,
+            "scaler": self._scaler.state_dict(),
+            "typical": self._typical,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore a state from ``state_dict``."""
         for optimizer, moments in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(moments)
         self._scaler.load_state_dict(state["scaler"])
+        self._typical = state["typical"]
 
 
-def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Set the learning rate, given as AdamW's."""
-    factor = MUON_RATE if isinstance(optimizer, torch.optim.Muon) else 1.0
-    for group in optimizer.param_groups:
-        group["lr"] = factor * rate
-
-
-def predicted_moment_bytes(parameters: Iterable[torch.nn.Parameter], settings: Optimisation) -> int:
+def predicted_moment_bytes(
+    parameters: Mapping[str, torch.nn.Parameter], settings: Optimisation
+) -> int:
     """Predict ``Optimizers.moment_bytes`` before the first step."""
-    moments = {torch.optim.Muon: 1, torch.optim.AdamW: 2}
+    muon = settings.optimizer == "muon"
     return sum(
-        moments[type(optimizer)] * parameter.nbytes
-        for optimizer in optimizers_for(parameters, settings)
-        for group in optimizer.param_groups
-        for parameter in group["params"]
+        parameter.nbytes * (1 if muon and parameter.ndim == 2 else 2)
+        for parameter in parameters.values()
     )

@@ -68,7 +68,7 @@ class Rehearsal:
             count: fine-tuning steps (default: ``STEPS``).
         """
         parameters = list(self._denoiser.parameters())
-        optimizer = torch.optim.AdamW(parameters, lr=self._settings.rehearsal.learning_rate)
+        optimizer = self._optimizer()
         generator = self._generator(f"rehearsal-{step}")
         self.movement = {}  # frees its memory
         with put_back(self._denoiser) as before, all_trained(self._denoiser):
@@ -95,6 +95,15 @@ class Rehearsal:
                 for name, parameter in self._denoiser.named_parameters():
                     parameter.add_(self.movement[name], alpha=FURTHEST * distance)
             yield
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Make AdamW, each weight's learning rate a share of the weight's own size."""
+        share = self._settings.rehearsal.step_size
+        groups = [
+            {"params": [each], "lr": share * float(each.detach().square().mean().sqrt())}
+            for each in self._denoiser.parameters()
+        ]
+        return torch.optim.AdamW(groups)
 
     def _loss(self, generator: torch.Generator) -> torch.Tensor:
         """Denoising loss on benign pictures under their captions."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +15,7 @@ import torch
 from safegen.editing.batches import TEACHER_BATCH
 from safegen.editing.latents import TripletLatents, encode_triplets
 from safegen.editing.memory.components import EditMemory
+from safegen.editing.probes import TARGETS, ProbeSources, Target
 from safegen.editing.rehearsal import STEPS, Rehearsal
 from safegen.editing.run_folder import EditRecord
 from safegen.editing.settings import EditSettings
@@ -39,6 +40,8 @@ def edit(
     on_record: Callable[[EditRecord], None] | None = None,
     on_teacher: Callable[[int, int], None] | None = None,
     keep_pipeline: bool = True,
+    probing: ProbeSources | None = None,
+    targets: Sequence[Target] = TARGETS,
 ) -> Patch:
     """Train the edit and return its patch; the pipeline is restored, also after an error.
 
@@ -52,6 +55,8 @@ def edit(
         on_teacher: callback (done, total) for the pictures of the teacher pool.
         keep_pipeline: false saves memory by giving up the pipeline: the full-precision frozen
             weights, the autoencoder and the text encoders are not kept.
+        probing: what to draw while it trains, which decides when the edit ends.
+        targets: shares that the probes are to reach.
 
     Raises:
         SafegenError: nothing would change, the loss is not finite, or the inputs do not fit.
@@ -59,7 +64,9 @@ def edit(
     if not isinstance(triplets, TripletLatents):
         triplets = encode_triplets(pipeline, triplets)
     folder = Path(run_folder) if run_folder is not None else None
-    run = Edit(pipeline, triplets, settings, concept, folder, keep_pipeline, on_teacher)
+    run = Edit(
+        pipeline, triplets, settings, concept, folder, keep_pipeline, on_teacher, probing, targets
+    )
     with closing(run.run()) as records:
         for record in records:
             if on_record is not None:

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from safegen.checkpoints import load_state, save_state
+from safegen.editing.probes import MEASURES, Probed
 from safegen.errors import SafegenError
 
 RECORDS = "records.jsonl"
+PROBES = "probes.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 
 
@@ -26,7 +28,8 @@ class EditRecord:
         loss: weighted sum of both losses.
         redirect: loss of the unsafe half (L_m).
         preserve: loss of the benign half (L_p).
-        learning_rate: learning rate of this step.
+        multiplier: weight of the preserve loss, lambda_p.
+        step_share: share of the full step that was taken.
         seconds: time since the edit began, interruptions excluded.
         seconds_left: remaining time at this run's pace.
     """
@@ -36,7 +39,8 @@ class EditRecord:
     loss: float
     redirect: float
     preserve: float
-    learning_rate: float
+    multiplier: float
+    step_share: float
     seconds: float
     seconds_left: float
 
@@ -45,6 +49,13 @@ def read_records(run_folder: Path) -> list[EditRecord]:
     """Read the records in an edit's run folder, earlier interrupted runs included."""
     lines = (run_folder / RECORDS).read_text().splitlines()
     return [EditRecord(**json.loads(line)) for line in lines]
+
+
+def read_probes(run_folder: Path) -> list[Probed]:
+    """Read the findings of an edit's probes; none without a file."""
+    path = run_folder / PROBES
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [Probed(**json.loads(line)) for line in lines]
 
 
 class RunFolder:
@@ -87,10 +98,8 @@ class RunFolder:
         from torch.utils.tensorboard import SummaryWriter
 
         self._path.mkdir(parents=True, exist_ok=True)
-        records = self._path / RECORDS
-        if records.exists():
-            kept = records.read_text().splitlines()[:start]
-            records.write_text("".join(f"{line}\n" for line in kept))
+        for name in (RECORDS, PROBES):
+            _keep_until(self._path / name, start)
         with SummaryWriter(self._path / "tensorboard") as self._log:
             yield
 
@@ -98,13 +107,30 @@ class RunFolder:
         """Append a record."""
         if not self._writes or self._path is None:
             return
-        for name in ("loss", "redirect", "preserve"):
+        for name in ("loss", "redirect", "preserve", "multiplier", "step_share"):
             self._log.add_scalar(name, getattr(record, name), record.step)
         self._log.flush()
         with (self._path / RECORDS).open("a") as file:
             file.write(json.dumps(asdict(record)) + "\n")
 
+    def add_probe(self, found: Probed) -> None:
+        """Append a probe's findings."""
+        if not self._writes or self._path is None:
+            return
+        for measure in MEASURES:
+            self._log.add_scalar(f"probe/{measure}", found.share(measure), found.step)
+        with (self._path / PROBES).open("a") as file:
+            file.write(json.dumps(asdict(found)) + "\n")
+
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
         if self._writes and self._path is not None:
             save_state(self._path / CHECKPOINT, {"identity": self._identity, **state})
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drop the lines of later steps, which a killed run wrote after its last checkpoint."""
+    if path.exists():
+        lines = path.read_text().splitlines()
+        kept = [line for line in lines if json.loads(line)["step"] <= step]
+        path.write_text("".join(f"{line}\n" for line in kept))

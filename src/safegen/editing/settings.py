@@ -15,8 +15,6 @@ PreserveTarget = Literal["teacher", "noise"]
 Optimizer = Literal["adamw", "muon"]
 GradientCheckpointing = Literal["none", "selective", "full"]
 
-LORA_RATE = 10.0
-"""Factor by which low-rank factors raise the default learning rate."""
 MAX_BATCH = 1024
 """Largest batch of one half; more fits no device."""
 
@@ -41,10 +39,10 @@ PRESETS: Mapping[str, Preset] = {
             "single_gamma": 4.0,
             "unsafe_noise": 8.0,
             "overshoot": 0.3,
-            "preserve_weight": 3.2,
             "rehearsal_share": 0.8,
+            "least_steps": 1140,
         },
-        steps=4.5,
+        steps=2.0,
     ),
 }
 """``robust`` resists later fine-tuning better, and the noise that DDIM inversion makes of unsafe
@@ -164,8 +162,18 @@ class Redirect(Settings):
 class Preserve(Settings):
     """Preservation of benign pictures."""
 
-    weight: float = setting(
-        1.5, "Weight of the preservation, lambda_p.", "preserve_weight", minimum=0
+    bound: float = setting(
+        0.03,
+        "Bound that the preserve loss is held at, as a share of the mean |z_u - z_c|^2.",
+        "preserve_bound",
+        above=0,
+    )
+    weight: float | None = setting(
+        None,
+        "Weight of the preservation, lambda_p (default: a multiplier, raised and lowered so that "
+        "the loss stays at its bound).",
+        "preserve_weight",
+        minimum=0,
     )
     mixture: Mixture = setting(
         Mixture(empty=0.0, random=0.15, caption=0.85),
@@ -179,7 +187,7 @@ class Preserve(Settings):
         "preserve_target",
     )
     teacher_pool: int = setting(
-        512,
+        1280,
         "Number of (picture, noise, t, text) tuples whose teacher outputs are computed once.",
         minimum=1,
         maximum=2**20,
@@ -198,9 +206,12 @@ class Preserve(Settings):
 class Data(Settings):
     """Pictures of a step."""
 
-    unsafe_batch: int = setting(2, "Unsafe pairs a batch.", minimum=1, maximum=MAX_BATCH)
+    unsafe_batch: int = setting(4, "Unsafe pairs a batch.", minimum=1, maximum=MAX_BATCH)
     benign_batch: int | None = setting(
-        None, "Benign pictures a batch (default: the unsafe batch).", minimum=1, maximum=MAX_BATCH
+        None,
+        "Benign pictures a batch (default: twice the unsafe batch).",
+        minimum=1,
+        maximum=MAX_BATCH,
     )
     cutmix: float = setting(
         0.5,
@@ -212,33 +223,50 @@ class Data(Settings):
     @property
     def preserve_batch(self) -> int:
         """Benign pictures per batch."""
-        return self.benign_batch or self.unsafe_batch
+        return self.benign_batch or 2 * self.unsafe_batch
 
 
 @dataclass(frozen=True)
 class Optimisation(Settings):
     """Optimisation of the trained weights."""
 
-    steps: int = setting(1000, "Optimizer steps.", minimum=1)
+    steps: int = setting(
+        1140,
+        "Largest number of optimizer steps; an edit with targets ends when its probes reach them.",
+        minimum=1,
+    )
+    least_steps: int = setting(0, "Steps before which no probe ends the edit.", minimum=0)
+    cycle: int = setting(
+        380,
+        "Steps of a cycle, after which a probe is drawn; steps shrink over its second half, and "
+        "the full step of the n-th cycle is 1/n of the first's (warm restarts, arXiv 1608.03983).",
+        minimum=1,
+    )
     gradient_accumulation: int = setting(
         1, "Batches whose gradients are averaged in one step.", minimum=1
     )
     optimizer: Optimizer = setting(
-        "adamw", "Optimizer: adamw, or muon (Muon for matrices, AdamW for the rest)."
+        "muon",
+        "Optimizer: muon (Muon's direction for matrices and Adam's for the rest, with steps in "
+        "shares of the weights' norms), or adamw (as published).",
     )
-    learning_rate: float = setting(
-        1e-5, "Learning rate of AdamW; Muon's follows from it.", above=0, maximum=1
+    step_size: float = setting(
+        0.025,
+        "Length of a step of muon, as a share of the Frobenius norm of each weight.",
+        above=0,
+        maximum=1,
     )
+    learning_rate: float = setting(1e-5, "Learning rate of adamw.", above=0, maximum=1)
     warmup_steps: int = setting(20, "Steps of linear warm-up.", minimum=0)
     final_rate: float = setting(
         0.1,
-        "Share of the learning rate that is left at the end; it falls linearly over the second "
-        "half.",
+        "Share of the full step that is left at the end of a cycle; it falls linearly over the "
+        "second half.",
         minimum=0,
         maximum=1,
     )
     ema_decay: float = setting(
-        0.98,
+        0.99,
         "EMA decay: of the exponential moving average of the trained weights, which is the result.",
         minimum=0,
         below=1,
@@ -246,16 +274,17 @@ class Optimisation(Settings):
     lora_rank: int | None = setting(
         None,
         "Rank of low-rank factors trained instead of whole weights, for small cards (extra "
-        "'lora'); the learning rate is then ten times as high by default.",
+        "'lora').",
         minimum=1,
     )
 
-    def rate(self, step: int) -> float:
-        """Learning rate at a step."""
+    def schedule(self, step: int) -> float:
+        """Share of the full step at a step, in (0, 1]."""
         if step < self.warmup_steps:
-            return self.learning_rate * (step + 1) / self.warmup_steps
-        late = max(0.0, 2 * step / self.steps - 1)
-        return self.learning_rate * (1 - late * (1 - self.final_rate))
+            return (step + 1) / self.warmup_steps
+        cycle, place = divmod(step, self.cycle)
+        late = max(0.0, 2 * place / min(self.cycle, self.steps) - 1)
+        return (1 - late * (1 - self.final_rate)) / (1 + cycle)
 
 
 @dataclass(frozen=True)
@@ -301,10 +330,10 @@ class Rehearsal(Settings):
         minimum=0,
         maximum=1,
     )
-    learning_rate: float = setting(
-        5e-5,
-        "Learning rate of the rehearsed fine-tuning.",
-        "rehearsal_learning_rate",
+    step_size: float = setting(
+        0.005,
+        "Length of a step of the rehearsed fine-tuning, as a share of each weight's norm.",
+        "rehearsal_step_size",
         above=0,
         maximum=1,
     )
@@ -349,9 +378,12 @@ class EditSettings(Settings):
         """Settings of the paper and its released code (arXiv 2404.06666)."""
         return cls.of(
             objective="paper",
+            optimizer="adamw",
             preserve_target="noise",
             steps=1000,
+            cycle=1000,
             unsafe_batch=1,
+            benign_batch=1,
             gradient_accumulation=5,
             learning_rate=1e-5,
             warmup_steps=1,

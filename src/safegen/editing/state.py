@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from safegen.editing.conditions import Conditions
+from safegen.editing.constraint import Constraint
 from safegen.editing.optimizers import Optimizers
 from safegen.editing.rehearsal import Rehearsal
 
@@ -23,6 +24,7 @@ class TrainingState:
         optimizers: optimizers of the weights.
         conditions: text conditions with the moving adversaries.
         rehearsal: rehearsal, whose movement lasts until the next one.
+        constraint: multiplier of the preserve loss.
     """
 
     weights: Mapping[str, torch.nn.Parameter]
@@ -30,6 +32,7 @@ class TrainingState:
     optimizers: Optimizers
     conditions: Conditions
     rehearsal: Rehearsal
+    constraint: Constraint
 
     def saved(self) -> dict[str, Any]:
         """Export the state for a checkpoint; ``restore`` reads it."""
@@ -38,6 +41,7 @@ class TrainingState:
             "average": dict(self.average),
             "adversaries": self.conditions.adversaries,
             "rehearsal": self.rehearsal.movement,
+            "constraint": self.constraint.state_dict(),
             **self.optimizers.state_dict(),
         }
 
@@ -52,4 +56,5 @@ class TrainingState:
         device = next(iter(self.weights.values())).device
         moved = {name: value.to(device) for name, value in saved["rehearsal"].items()}
         self.rehearsal.movement = moved
+        self.constraint.load_state_dict(saved["constraint"])
         self.optimizers.load_state_dict(dict(saved))

@@ -25,11 +25,15 @@ class StepLosses:
         step: number of the step, from 0.
         redirect: L_m, the loss of the unsafe half.
         preserve: L_p, the loss of the benign half.
+        multiplier: weight of L_p in this step, lambda_p.
+        share: share of the full step that was taken.
     """
 
     step: int
     redirect: float
     preserve: float
+    multiplier: float
+    share: float
 
 
 def edit_steps(
@@ -53,12 +57,15 @@ def edit_steps(
             unsafe, benign = source.halves(step, part)
             with state.rehearsal.moved(step):
                 redirect = gradients.redirect(unsafe, attacking=step % ATTACK_EVERY == 0)
-            preserve = gradients.preserve(benign)
+            preserve = gradients.preserve(benign, state.constraint.multiplier)
             l_m, l_p = l_m + float(redirect), l_p + float(preserve)
         _refuse_divergence(step, l_m, l_p)
-        state.optimizers.step(settings.optimisation.rate(step))
+        multiplier = state.constraint.multiplier
+        state.constraint.observe(l_p)
+        share = settings.optimisation.schedule(step) * state.constraint.step_share
+        state.optimizers.step(share)
         update_average(state.average, state.weights, settings.optimisation.ema_decay, step)
-        yield StepLosses(step, l_m, l_p)
+        yield StepLosses(step, l_m, l_p, multiplier, share)
 
 
 def _refuse_divergence(step: int, redirect: float, preserve: float) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +16,18 @@ import torch
 
 from safegen.editing.adapters import Trained, trained_form
 from safegen.editing.batches import BatchSource
+from safegen.editing.constraint import Constraint
+from safegen.editing.course import Course
 from safegen.editing.gradients import Gradients
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory.borrowing import Borrowed, borrowed
 from safegen.editing.memory.components import rehearsal_bytes, weight_bytes
-from safegen.editing.memory.idle import idle_parts
+from safegen.editing.memory.idle import all_parts, idle_parts
 from safegen.editing.memory.lean_layers import lean_layers
-from safegen.editing.memory.precision import frozen_dtype
+from safegen.editing.memory.precision import autocast, frozen_dtype
 from safegen.editing.memory.recomputation import recomputation
 from safegen.editing.optimizers import Optimizers
+from safegen.editing.probes import TARGETS, Probe, Probed, ProbeSources, Target
 from safegen.editing.processes import Processes
 from safegen.editing.rehearsal import Rehearsal
 from safegen.editing.run_folder import EditRecord, RunFolder
@@ -33,6 +36,7 @@ from safegen.editing.state import TrainingState
 from safegen.editing.steps import StepLosses, edit_steps
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, scope_names, tensor_digest
+from safegen.models.moving import exchanged
 from safegen.patches.patch import Patch, base_of
 from safegen.version import code_versions
 
@@ -54,10 +58,15 @@ class Edit:
         keep_pipeline: false saves memory by giving up the pipeline: its frozen weights stay in
             the compute precision, and its autoencoder and text encoders lose their weights.
         on_teacher: callback (done, total) for the pictures of the teacher pool.
+        probing: what to draw while it trains; with it, the edit ends when the targets are reached
+            or nothing is gained, and its result is the best point seen. Some pairs are held back
+            for it.
+        targets: shares that the probes are to reach.
 
     Attributes:
         names: names of the changed weights.
         state: training state during ``run``.
+        course: findings of the probes.
 
     Raises:
         SafegenError: the triplets do not fit the model, or it has no self-attention to edit.
@@ -72,10 +81,15 @@ class Edit:
         run_folder: Path | None = None,
         keep_pipeline: bool = True,
         on_teacher: Callable[[int, int], None] | None = None,
+        probing: ProbeSources | None = None,
+        targets: Sequence[Target] = TARGETS,
     ) -> None:
         self._began = time.monotonic()
         self.pipeline = pipeline
-        self.triplets = triplets
+        held_back = 0 if probing is None else probing.pictures
+        self.triplets, self._held_back = triplets.without_last(held_back)
+        self.probing = probing
+        self.course = Course(targets)
         self.settings = settings or EditSettings()
         self.concept = concept
         self.run_folder = run_folder
@@ -102,8 +116,9 @@ class Edit:
             checkpoint = folder.checkpoint()
             weights = stack.enter_context(borrowed(self.denoiser, self._keep_pipeline))
             trained = self._trained = self._prepare(weights, processes)
-            if checkpoint is not None and checkpoint["step"] == self.settings.optimisation.steps:
-                average = checkpoint["average"]
+            if checkpoint is not None and checkpoint["finished"]:
+                self.course.load_state_dict(checkpoint["course"])
+                average = self.course.best or checkpoint["average"]
             else:
                 frozen = self._frozen_digests()
                 average = yield from self._train(trained, processes, folder, checkpoint)
@@ -146,6 +161,7 @@ class Edit:
             "base": base_of(self.pipeline, self.base_fingerprint),
             "concept": self.concept,
             "settings": asdict(self.settings),
+            "probes": [asdict(found) for found in self.course.probes],
             "triplets": {
                 "digest": self.triplets.digest(),
                 "unsafe": len(self.triplets.unsafe),
@@ -173,18 +189,21 @@ class Edit:
         folder: RunFolder,
         checkpoint: Mapping[str, Any] | None,
     ) -> Generator[EditRecord, None, Mapping[str, torch.Tensor]]:
-        """Yield a record per step and return the average of the trained weights."""
+        """Yield a record per step and return the averaged weights at the best point."""
         settings, denoiser = self.settings, self.denoiser
+        steps, every = settings.optimisation.steps, settings.computation.checkpoint_every
+        probe = self._probe(processes)
         source = BatchSource(self.pipeline, self.triplets, settings, self._on_teacher)
         state = self.state = self._start(trained, source)
         start = 0
         if checkpoint is not None:
             state.restore(checkpoint)
+            self.course.load_state_dict(checkpoint["course"])
             start = checkpoint["step"]
             self._began -= checkpoint["seconds"]
         with (
             folder.recording(start),
-            idle_parts(self.pipeline, self._keep_pipeline),
+            idle_parts(self.pipeline, self._keep_pipeline or probe is not None),
             lean_layers(denoiser),
             recomputation(denoiser, settings.computation.gradient_checkpointing),
         ):
@@ -196,31 +215,69 @@ class Edit:
                 record = self._record(losses, (time.monotonic() - began) / (done - start))
                 folder.add(record)
                 yield record
-                if (
-                    done % settings.computation.checkpoint_every == 0
-                    or done == settings.optimisation.steps
-                ):
-                    seconds = time.monotonic() - self._began
-                    folder.save({"step": done, "seconds": seconds, **state.saved()})
-        return state.average
+                probed = self._ends_cycle(done)
+                if probe is not None and probed:
+                    folder.add_probe(self._note(probe(done), state))
+                early = done < settings.optimisation.least_steps
+                finished = done == steps or (self.course.finished and not early)
+                if probed or finished or done % every == 0:
+                    progress = {"step": done, "seconds": time.monotonic() - self._began}
+                    course = {"finished": finished, "course": self.course.state_dict()}
+                    folder.save({**progress, **course, **state.saved()})
+                if finished:
+                    break
+        return self.course.best or state.average
+
+    def _ends_cycle(self, done: int) -> bool:
+        optimisation = self.settings.optimisation
+        return done % optimisation.cycle == 0 or done == optimisation.steps
+
+    def _probe(self, processes: Processes) -> Callable[[int], Probed] | None:
+        """Draw the unedited model's pictures; returns a probe of the averaged weights."""
+        if self.probing is None:
+            return None
+        with self._drawing(processes):
+            probe = Probe(self.pipeline, self.probing, self._held_back)
+
+        def averaged(done: int) -> Probed:
+            assert self.state is not None
+            with self._drawing(processes), exchanged(self.state.weights, self.state.average):
+                return probe(done)
+
+        return averaged
+
+    @contextmanager
+    def _drawing(self, processes: Processes) -> Iterator[None]:
+        """Let the whole pipeline draw in the block, in the edit's precision."""
+        device = processes.device
+        with all_parts(self.pipeline, device), autocast(self.settings, device):
+            yield
+
+    def _note(self, found: Probed, state: TrainingState) -> Probed:
+        self.course.note(found, state.average)
+        short = self.course.short()
+        state.constraint.adapt(short["removal"], short["retention"])
+        return found
 
     def _start(self, trained: Trained, source: BatchSource) -> TrainingState:
         weights = trained.parameters
         average = {name: weight.detach().clone() for name, weight in weights.items()}
         scaled = self.settings.computation.precision == "fp16"
-        optimizers = Optimizers(weights.values(), self.settings.optimisation, scaled)
+        optimizers = Optimizers(weights, trained.lengths(), self.settings.optimisation, scaled)
         rehearsal = Rehearsal(self.denoiser, source, self.settings)
-        return TrainingState(weights, average, optimizers, source.conditions, rehearsal)
+        constraint = Constraint(self.settings.preserve)
+        return TrainingState(weights, average, optimizers, source.conditions, rehearsal, constraint)
 
     def _record(self, losses: StepLosses, pace: float) -> EditRecord:
-        settings, redirect, preserve = self.settings, losses.redirect, losses.preserve
+        settings = self.settings
         return EditRecord(
             step=losses.step + 1,
             steps=settings.optimisation.steps,
-            loss=settings.redirect.weight * redirect + settings.preserve.weight * preserve,
-            redirect=redirect,
-            preserve=preserve,
-            learning_rate=settings.optimisation.rate(losses.step),
+            loss=settings.redirect.weight * losses.redirect + losses.multiplier * losses.preserve,
+            redirect=losses.redirect,
+            preserve=losses.preserve,
+            multiplier=losses.multiplier,
+            step_share=losses.share,
             seconds=time.monotonic() - self._began,
             seconds_left=pace * (settings.optimisation.steps - losses.step - 1),
         )
@@ -229,6 +286,8 @@ class Edit:
     def _identity(self) -> str:
         """Digest of everything that the result depends on; other runs' checkpoints are refused."""
         parts = [self.base_fingerprint, self.triplets.digest(), asdict(self.settings)]
+        if self.probing is not None:
+            parts.append([str(target) for target in self.course.targets])
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
     def _frozen_digests(self) -> dict[str, bytes]:

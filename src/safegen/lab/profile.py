@@ -68,17 +68,6 @@ LAB = Profile(
     preserved=tuple(OBJECTS[name].text for name in BENIGN_NAMES),
     erased=_erased,
     sampling={"steps": 16, "guidance_scale": 5.0, "sampler": "dpm++"},
-    edit={  # small weights bear steps a hundred times as large as those of real models
-        "steps": 380,
-        "unsafe_batch": 4,
-        "benign_batch": 8,
-        "optimizer": "muon",
-        "learning_rate": 1e-3,
-        "preserve_weight": 1.4,
-        "teacher_pool": 1280,
-        "rehearsal_learning_rate": 5e-4,
-        "ema_decay": 0.99,
-    },
     erasers={
         "esd-x": {**_ESD, "learning_rate": 1e-4},
         "esd-u": {**_ESD, "learning_rate": 1.5e-4},

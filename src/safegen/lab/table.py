@@ -17,6 +17,7 @@ from safegen.evaluation.plan import plain
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
+from safegen.lab.probing import lab_probing
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import ADVERSARIAL, adversarial_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
@@ -100,7 +101,7 @@ def make_patches(
     Args:
         folder: run folder.
         edit_settings: settings of safegen's edit, which presets change for its variants; the
-            lab's if None.
+            defaults, with probes, if None.
         esd: spec of the eraser ``esd-x``, with settings that replace the lab's.
         triplets: unsafe pairs to train on, each with ``BENIGN_SHARE`` benign pictures.
         say: gets progress messages.
@@ -112,7 +113,9 @@ def make_patches(
     """
     pipeline = load_pipeline("lab")
     erasers = {"esd-x": create_eraser(esd, LAB), "uce": create_eraser("uce", LAB)}
-    chosen = edit_settings or EditSettings.of(**LAB.edit)
+    chosen, probing = edit_settings or EditSettings(), None
+    if edit_settings is None:
+        probing = lab_probing()
     edits = {"safegen": chosen, **{name: chosen.preset(each) for name, each in VARIANTS.items()}}
     source = LabTriplets(triplets, chosen.seed, benign=BENIGN_SHARE * triplets)
     missing = []
@@ -138,6 +141,7 @@ def make_patches(
                 concept=LAB_WEAPONS.name,
                 run_folder=folder / "patches" / f"{name}.run",
                 on_record=partial(_tell, told),
+                probing=probing,
             )
         patch.save(patch_path(folder, name))
 

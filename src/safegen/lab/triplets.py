@@ -38,7 +38,7 @@ class LabTriplets:
         count: int,
         seed: int,
         split: Split = "train",
-        censoring: str = "pixelate",
+        censoring: str = "inpaint",
         benign: int | None = None,
     ) -> None:
         benign = count if benign is None else benign

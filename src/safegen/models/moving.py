@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -21,6 +21,22 @@ def put_back(network: torch.nn.Module) -> Iterator[dict[str, torch.Tensor]]:
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 parameter.copy_(before[name])
+
+
+@contextmanager
+def exchanged(
+    weights: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]
+) -> Iterator[None]:
+    """Give weights other values in the block."""
+    before = {name: weight.detach().clone() for name, weight in weights.items()}
+    with torch.no_grad():
+        try:
+            for name, weight in weights.items():
+                weight.copy_(values[name])
+            yield
+        finally:
+            for name, weight in weights.items():
+                weight.copy_(before[name])
 
 
 @contextmanager

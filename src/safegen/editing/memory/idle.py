@@ -6,7 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
+
 from safegen.models.families import family_of
+
+
+@contextmanager
+def all_parts(pipeline: Any, device: torch.device) -> Iterator[None]:
+    """Bring a pipeline's idle parts to a device in the block."""
+    parts = _idle(pipeline)
+    try:
+        for part, _ in parts:
+            part.to(device)
+        yield
+    finally:
+        for part, before in parts:
+            part.to(before)
 
 
 @contextmanager
@@ -17,8 +32,7 @@ def idle_parts(pipeline: Any, keep: bool) -> Iterator[None]:
         pipeline: pipeline of the trained denoiser.
         keep: keep them on the CPU; otherwise they are given up, and any later use is an error.
     """
-    found = [getattr(pipeline, name) for name in family_of(pipeline).idle(pipeline)]
-    parts = [(part, part.device) for part in found]
+    parts = _idle(pipeline)
     try:
         for part, _ in parts:
             part.to("cpu" if keep else "meta")
@@ -26,3 +40,9 @@ def idle_parts(pipeline: Any, keep: bool) -> Iterator[None]:
     finally:
         for part, device in parts if keep else ():
             part.to(device)
+
+
+def _idle(pipeline: Any) -> list[tuple[Any, torch.device]]:
+    """List the idle parts with their devices."""
+    found = [getattr(pipeline, name) for name in family_of(pipeline).idle(pipeline)]
+    return [(part, part.device) for part in found]

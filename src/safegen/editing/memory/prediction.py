@@ -88,7 +88,7 @@ def predict_memory(
                 step()  # while the first step's gradients exist
         frozen, trained = weight_bytes(skeleton)
         gradients = sum(p.grad.nbytes for p in form.parameters.values() if p.grad is not None)
-        moments = predicted_moment_bytes(form.parameters.values(), settings.optimisation)
+        moments = predicted_moment_bytes(form.parameters, settings.optimisation)
     activations = max(0, seen.peak - gradients)
     rehearsal = rehearsal_bytes(skeleton, settings)
     return EditMemory(frozen, trained, gradients, moments, trained, rehearsal, activations)

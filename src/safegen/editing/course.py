@@ -1,0 +1,70 @@
+"""Course of an edit by its probes: the best point so far, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from safegen.editing.probes import MEASURES, Measure, Probed, Target
+
+PATIENCE = 3
+"""Probes without a gain after which an edit gives up its targets."""
+
+
+class Course:
+    """Probes of an edit so far.
+
+    Attributes:
+        probes: findings in order.
+        best: averaged weights at the best probe, on the CPU; None before the first.
+
+    Args:
+        targets: shares that end the edit.
+    """
+
+    def __init__(self, targets: Sequence[Target]) -> None:
+        self.targets = tuple(targets)
+        self.probes: list[Probed] = []
+        self.best: dict[str, torch.Tensor] | None = None
+        self._best_at = -1
+
+    def note(self, found: Probed, average: Mapping[str, torch.Tensor]) -> None:
+        """Record a probe, and keep the weights if it is the best; of equals, the last."""
+        self.probes.append(found)
+        if self._best_at < 0 or self.missed(found) <= self.missed(self.probes[self._best_at]):
+            self._best_at = len(self.probes) - 1
+            self.best = {name: value.detach().cpu().clone() for name, value in average.items()}
+
+    def missed(self, found: Probed) -> float:
+        """Sum of what is missing to the targets."""
+        return sum(found.shortfall(target) for target in self.targets)
+
+    @property
+    def reached(self) -> bool:
+        """Whether the last probe reached all targets."""
+        return bool(self.probes) and self.missed(self.probes[-1]) == 0
+
+    @property
+    def finished(self) -> bool:
+        """Whether to stop: the targets are reached, or nothing was gained for a while."""
+        return self.reached or len(self.probes) - 1 - self._best_at >= PATIENCE
+
+    def short(self) -> dict[Measure, bool]:
+        """Tell of each measure whether the last probe fell short of a target of it."""
+        short: dict[Measure, bool] = dict.fromkeys(MEASURES, False)
+        for target in self.targets:
+            short[target.measure] |= self.probes[-1].shortfall(target) > 0
+        return short
+
+    def state_dict(self) -> dict[str, Any]:
+        """State for ``load_state_dict``."""
+        probes = [asdict(found) for found in self.probes]
+        return {"probes": probes, "best": self.best, "best_at": self._best_at}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore a state from ``state_dict``."""
+        self.probes = [Probed(**found) for found in state["probes"]]
+        self.best, self._best_at = state["best"], state["best_at"]

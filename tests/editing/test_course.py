@@ -1,0 +1,54 @@
+"""When an edit stops, and which of its points is the result."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from safegen.editing.course import PATIENCE, Course
+from safegen.editing.probes import TARGETS, Probed, Target
+from safegen.errors import SafegenError
+
+
+def _follow(*probes: tuple[int, int]) -> Course:
+    """Follow probes with (unsafe, kept) of 20 pictures each."""
+    course = Course(TARGETS)
+    for step, (unsafe, kept) in enumerate(probes):
+        course.note(Probed(step, unsafe, 20, kept, 20), {"w": torch.tensor(float(step))})
+    return course
+
+
+def test_it_stops_when_all_targets_are_reached() -> None:
+    assert not _follow((5, 20), (1, 20)).finished
+    assert not _follow((0, 19)).reached
+    course = _follow((5, 20), (0, 20))
+    assert course.reached
+    assert course.finished
+
+
+def test_the_result_is_the_best_point() -> None:
+    course = _follow((10, 20), (2, 19), (1, 10), (3, 19))
+    assert course.best is not None
+    assert float(course.best["w"]) == 1
+
+
+def test_it_gives_up_when_nothing_is_gained() -> None:
+    assert not _follow((4, 20), *[(5, 20)] * (PATIENCE - 1)).finished
+    course = _follow((4, 20), *[(5, 20)] * PATIENCE)
+    assert course.finished
+    assert not course.reached
+
+
+def test_its_state_is_restored() -> None:
+    course, other = _follow((10, 20), (2, 19), (1, 10)), Course(TARGETS)
+    other.load_state_dict(course.state_dict())
+    assert other.state_dict() == course.state_dict()
+    assert other.short() == {"removal": True, "retention": True}
+
+
+def test_targets_are_parsed() -> None:
+    assert str(Target.parse(" removal >= 0.99")) == "removal>=0.99"
+    assert Target.parse("retention>=1") == Target("retention", 1.0)
+    for wrong in ("removal>0.9", "removal>=1.5", "beauty>=0.5", "removal>=x", "removal>=nan"):
+        with pytest.raises(SafegenError, match="is no target; give removal or retention"):
+            Target.parse(wrong)
