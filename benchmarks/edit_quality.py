@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from safegen.editing.latents import encode_triplets
+from safegen.editing.presets import PRESETS
 from safegen.editing.run import edit
-from safegen.editing.settings import PRESETS, EditSettings, Mixture
+from safegen.editing.settings import EditSettings, Mixture
 from safegen.files import write_atomically
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.probe import PATCHED, Probe, probe_prompts

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from safegen.editing.settings import PRESETS, EditSettings, Mixture
+from safegen.editing.presets import PRESETS
+from safegen.editing.settings import EditSettings, Mixture
 from safegen.errors import SafegenError
 from safegen.settings import Option, options
 

@@ -97,12 +97,15 @@ class Rehearsal:
             yield
 
     def _optimizer(self) -> torch.optim.Optimizer:
-        """Make AdamW, each weight's learning rate a share of the weight's own size."""
-        share = self._settings.rehearsal.step_size
-        groups = [
-            {"params": [each], "lr": share * float(each.detach().square().mean().sqrt())}
-            for each in self._denoiser.parameters()
-        ]
+        """Make AdamW, each weight's learning rate a share of the weight's size; a bias has that of
+        its layer's weight, since many are zero."""
+        share, found = self._settings.rehearsal.step_size, dict(self._denoiser.named_parameters())
+        groups = []
+        for name, parameter in found.items():
+            sized = found.get(name.replace(".bias", ".weight"), parameter).detach()
+            groups.append(
+                {"params": [parameter], "lr": share * float(sized.square().mean().sqrt())}
+            )
         return torch.optim.AdamW(groups)
 
     def _loss(self, generator: torch.Generator) -> torch.Tensor:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from safegen.defenses.erasing import PACKAGES, create_eraser
+from safegen.editing.presets import PRESETS
 from safegen.editing.run import edit
 from safegen.editing.run_folder import EditRecord
-from safegen.editing.settings import PRESETS, EditSettings
+from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.evaluation.plan import plain
 from safegen.evaluation.settings import EvaluationSettings
