@@ -66,6 +66,7 @@ def test_redirect_loss_falls(
     settings = EditSettings.of(
         objective=objective,
         preserve_target=preservation,
+        preserve_weight=1.5,
         steps=60,
         unsafe_batch=8,
         teacher_pool=64,
