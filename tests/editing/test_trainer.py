@@ -114,8 +114,8 @@ def test_teacher_preservation_starts_at_zero(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
     first = next(Edit(tiny_pipeline, tiny_latents, QUICK).run())
-    assert first.preserve < 1e-10
     assert first.redirect > 0.01
+    assert first.preserve < 1e-8 * first.redirect
 
 
 def test_same_seed_same_patch_and_another_seed_another(
