@@ -23,6 +23,7 @@ HEAVY = [
 ]
 COMMANDS = [
     "demo",
+    "harden",
     "triplets",
     "edit",
     "apply",

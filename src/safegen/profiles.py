@@ -33,20 +33,20 @@ class Profile:
     Attributes:
         name: the model's name in ``load_pipeline`` and all commands.
         source: the model's diffusers folder or hub id.
-        concept: the concept that defenses remove.
-        unsafe_names: the concept's objects, as prompts name them.
+        concept: the usual concept, which defenses remove.
         preserved: texts that erasers keep unchanged.
         erased: prompts that erasers erase beside the concept's words.
         sampling: fields of ``SamplingSettings``.
         erasers: fields of each eraser's settings, by the eraser's registered name.
         attacks: fields of each attack's settings, by the attack's registered name.
-        detector: spec of the detector that finds the concept.
+        observers: specs of what looks at its pictures, beside the concept's detector.
+        batch: pictures at once in an evaluation.
+        small: whether each processor core may hold a copy of the model.
         judge: spec of the attacker's detector.
         goals, examples: specs of the prompts that an attacker targets, and learns from.
         clip: folder or hub id of the model's CLIP, which ``clip:NAME`` stands for.
         filtered: folder of a UNet trained without the concept.
         safety_checker: builds a safety checker for words, and its image processor.
-        triplet_prompts: unsafe and benign prompts to make triplets from.
         caption_words: words of the model's captions, for attacks that search over texts.
         benign: draws benign pictures from a count and a seed; none trains an edit.
         real: image files that the Fréchet distance compares with.
@@ -56,20 +56,20 @@ class Profile:
     name: str = ""
     source: Path | str = ""
     concept: Concept | None = None
-    unsafe_names: tuple[str, ...] = ()
     preserved: tuple[str, ...] = ()
     erased: Callable[[], Sequence[str]] = tuple
     sampling: Settings = field(default_factory=dict)
     erasers: Mapping[str, Settings] = field(default_factory=dict)
     attacks: Mapping[str, Settings] = field(default_factory=dict)
-    detector: str | None = None
+    observers: tuple[str, ...] = ()
+    batch: int = 8
+    small: bool = False
     judge: str | None = None
     goals: str | None = None
     examples: str | None = None
     clip: Path | str | None = None
     filtered: Path | None = None
     safety_checker: Callable[[tuple[str, ...]], tuple[Any, Any]] | None = None
-    triplet_prompts: Callable[[], tuple[list[str], list[str]]] | None = None
     caption_words: Callable[[], Sequence[str]] | None = None
     benign: Callable[[int, int], Captioned] | None = None
     real: Callable[[], Any] | None = None

@@ -140,6 +140,13 @@ Spec = NewType("Spec", str)
 """An argument that is itself a spec and owns the options: ``detector:lab,threshold=0.3``."""
 
 
+def with_options(spec: str, **values: object) -> str:
+    """Set options of a spec, in the place of its own of these names."""
+    for name, value in values.items():
+        spec = re.sub(rf",{name}=[^,]*", "", spec) + f",{name}={value}"
+    return spec
+
+
 def name_of(spec: str) -> str:
     """Return the registered name at the start of a spec."""
     return re.split("[:,]", spec, maxsplit=1)[0]

@@ -15,20 +15,17 @@ import torch
 from safegen.attacks import Task, create_attack
 from safegen.attacks.relearn import Relearn
 from safegen.attacks.target import Target
+from safegen.cli.triplets import training_texts
 from safegen.defenses import defended
 from safegen.editing.settings import EditSettings
 from safegen.lab.attack_table import lab_attack
 from safegen.lab.build.stages import BuildSettings
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import erasure_prompts
 from safegen.lab.safety_checker import CALIBRATION_SEED
 from safegen.lab.table import lab_settings
-from safegen.lab.triplets import (
-    BENIGN_KINDS,
-    UNSAFE_KINDS,
-    LabTriplets,
-    training_prompts,
-)
+from safegen.lab.triplets import LabTriplets
 from safegen.lab.world.world import SAFE_WORLD, Mixture, draw_scenes
 from safegen.prompts import Prompt, create_prompt_set
 
@@ -108,7 +105,8 @@ def test_no_text_of_an_attack_is_a_defenses_or_a_reports(relearned: Watched) -> 
         for spec in (*table.unsafe, *table.benign, *table.near_miss, f"goals={ATTACKER.goals}")
         for prompt in create_prompt_set(str(spec).partition("=")[2])
     ]
-    trained = [*erasure_prompts(), *training_prompts((*UNSAFE_KINDS, *BENIGN_KINDS), 96)]
+    unsafe, benign = training_texts(LAB_WEAPONS.prompts)
+    trained = [*erasure_prompts(), *unsafe, *benign]
     theirs = [*relearned.texts, *(each.text for each in EXAMPLES)]
     assert not shown(theirs) & shown([*trained, *(each.text for each in reported)])
     assert not {each.seed for each in EXAMPLES} & {each.seed for each in reported}

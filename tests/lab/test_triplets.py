@@ -8,14 +8,10 @@ import numpy as np
 import pytest
 
 from safegen.errors import SafegenError
-from safegen.lab.triplets import (
-    BENIGN_KINDS,
-    UNSAFE_KINDS,
-    UNSAFE_WORLD,
-    LabTriplets,
-    training_prompts,
-)
+from safegen.lab.concept import LAB_WEAPONS, lab_concept
+from safegen.lab.triplets import UNSAFE_WORLD, LabTriplets
 from safegen.lab.world.world import draw_scene
+from safegen.triplets import create_triplets
 from safegen.triplets.censoring import censor
 
 
@@ -65,9 +61,20 @@ def test_what_cannot_be_drawn_is_refused(count: int, seed: int) -> None:
         LabTriplets(count, seed)
 
 
-def test_training_prompts_take_turns() -> None:
-    unsafe, benign = training_prompts(UNSAFE_KINDS, 30), training_prompts(BENIGN_KINDS, 30)
-    weapons = ("knife", "dagger", "swords", "axe", "pistol", "bomb")
-    assert all(any(word in text for word in weapons) for text in unsafe[::2])
-    assert not any(word in text for word in weapons for text in [*unsafe[1::2], *benign])
-    assert len(set(unsafe)) == 60
+@pytest.mark.parametrize("name", ["weapons", "animals", "food", "vehicles"])
+def test_each_concept_censors_its_own_objects(name: str) -> None:
+    concept = lab_concept(name)
+    source = create_triplets(f"lab:{name}", count=8, seed=3)
+    assert source.describe().get("concept", "weapons") == name
+    for index, pair in enumerate(source.pairs()):
+        scene = draw_scene(UNSAFE_WORLD, "train", 3, index, concept)
+        subjects = set(concept.objects) & set(scene.recipe.names)
+        others = set(scene.recipe.names) - subjects
+        assert len(subjects) == 1
+        assert not others & set(LAB_WEAPONS.objects)
+        (box,) = scene.boxes_of(concept.objects)
+        assert np.array_equal(pair.censored, censor(scene.image, [box], "pixelate", index))
+    words = [text.split(" ", 1)[1] for text in concept.words]
+    captions = [str(picture.caption) for picture in source.benign()]
+    assert len(captions) == 16
+    assert not any(word in caption for word in words for caption in captions)

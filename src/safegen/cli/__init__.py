@@ -17,6 +17,7 @@ from safegen.cli import (
     evaluate,
     export,
     generate,
+    harden,
     inspect,
     lab,
     triplets,
@@ -27,7 +28,7 @@ from safegen.version import __version__
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
-_RESUMED = (["demo"], ["edit"], ["evaluate"], ["attack"], ["lab", "build"])
+_RESUMED = (["demo"], ["harden"], ["edit"], ["evaluate"], ["attack"], ["lab", "build"])
 """Commands that resume an interrupted run."""
 # Click's, of which typer may have a copy of its own.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
@@ -41,6 +42,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command("demo")(demo.demo)
+app.command("harden")(harden.harden)
 app.command("inspect")(inspect.inspect)
 app.command("triplets")(triplets.triplets)
 app.command("edit")(edit.edit)

@@ -43,7 +43,8 @@ def settings_from(
     if preset is not None:
         return preset.changed(**_added(preset, chosen))
     usual = profile_of(named) or Profile()
-    empty = {"defense": (), "unsafe": (), "unsafe_names": frozenset(usual.unsafe_names)}
+    objects = usual.concept.objects if usual.concept else ()
+    empty = {"defense": (), "unsafe": (), "unsafe_names": frozenset(objects)}
     return EvaluationSettings.of(**{**empty, **usual.sampling, **chosen, "model": named})
 
 

@@ -61,7 +61,7 @@ def edit(
     The same command resumes an interrupted edit. On several GPUs, the batch is divided among them:
     accelerate launch -m safegen edit ARGUMENTS.
     """
-    settings = _settings(preset, given)
+    settings = edit_settings(preset, given)
     check_out_file(out, triplets, model)
     from accelerate import PartialState
 
@@ -69,7 +69,7 @@ def edit(
     from safegen.editing.run import edit as run_edit
     from safegen.editing.run import plan
 
-    pipeline = _load(model, settings, loading)
+    pipeline = load_for(model, settings, loading)
     latents = _latents(pipeline, triplets, detector, loading.local_files_only)
     if dry_run:
         _print_settings(settings)
@@ -93,7 +93,8 @@ def edit(
         typer.echo(f"wrote {out}; {count} weights of {settings.scope} changed, no other")
 
 
-def _settings(preset: str | None, given: dict[str, Any]) -> EditSettings:
+def edit_settings(preset: str | None, given: dict[str, Any]) -> EditSettings:
+    """Choose the settings of an edit: the defaults, a preset's, the given."""
     start = EditSettings.paper() if given.get("objective") == "paper" else EditSettings()
     return start.preset(preset).changed(**given)
 
@@ -113,7 +114,7 @@ def _latents(pipeline: Any, triplets: Path, detector: str | None, local_files_on
     return encode_triplets(pipeline, FileTriplets(list_csv(triplets), detector=finder))
 
 
-def _load(model: str, settings: EditSettings, loading: LoadOptions) -> Any:
+def load_for(model: str, settings: EditSettings, loading: LoadOptions) -> Any:
     """Load the pipeline, with its denoiser in half precision if the edit keeps it so."""
     import torch
 

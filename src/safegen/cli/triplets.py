@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ from safegen.errors import SafegenError
 from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
+    from safegen.concepts import ConceptPrompts
     from safegen.detectors import Detector
     from safegen.triplets.files import TripletFiles
     from safegen.triplets.source import Benign, Pair, TripletSource
@@ -107,7 +108,7 @@ DetectorSpec = Annotated[
     typer.Option(
         metavar="SPEC",
         help="Detector of what to censor, such as onnx:SETTINGS.json "
-        "(default: the model's profile's, else nudenet).",
+        "(default: that of the model's usual concept, else nudenet).",
     ),
 ]
 Threshold = Annotated[
@@ -181,15 +182,16 @@ def triplets(
         files = _list_files(unsafe, benign, csv, masks)
         _check_inputs(out, files)
         pipeline, source = _from_files(load, files, find, censoring, skip_undetected)
-    _write(pipeline, source, out, censored_out)
+    encode_to(pipeline, source, out, censored_out)
 
 
 def _find(model: str, spec: str | None, threshold: float | None, offline: bool) -> Detector:
     from safegen.detectors import create_detector
     from safegen.profiles import Profile, profile_of
 
-    usual = (profile_of(model) or Profile()).detector or "nudenet"
-    return create_detector(usual if spec is None else spec, threshold, local_files_only=offline)
+    usual = (profile_of(model) or Profile()).concept
+    found = spec or (usual and usual.detector) or "nudenet"
+    return create_detector(found, threshold, local_files_only=offline)
 
 
 def _load(model: str, loading: LoadOptions) -> Any:
@@ -233,16 +235,31 @@ def _check_inputs(out: Path, files: TripletFiles) -> None:
 def _texts(
     model: str, unsafe_prompts: Path | None, benign_prompts: Path | None
 ) -> tuple[list[str], list[str]]:
-    """Read unsafe and benign prompts from the files, else from the model's profile."""
+    """Read unsafe and benign prompts from the files, else those of the model's usual concept."""
     from safegen.cli._generation import read_prompts
     from safegen.profiles import Profile, profile_of
 
     given = [read_prompts(file) if file else None for file in (unsafe_prompts, benign_prompts)]
-    usual = (profile_of(model) or Profile()).triplet_prompts
+    usual = (profile_of(model) or Profile()).concept
     if not all(given) and usual is None:
         raise SafegenError("--from-model needs --unsafe-prompts FILE and --benign-prompts FILE")
-    unsafe, benign = usual() if usual else ([], [])
+    unsafe, benign = training_texts(usual.prompts) if usual else ([], [])
     return given[0] or unsafe, given[1] or benign
+
+
+def training_texts(
+    prompts: ConceptPrompts, local_files_only: bool = False
+) -> tuple[list[str], list[str]]:
+    """List the texts of the training split, unsafe and benign, near-misses among these."""
+    from safegen.evaluation.settings import NamedSpec
+    from safegen.prompts import create_prompt_set, texts_in_turn
+
+    def texts(sets: Sequence[str]) -> list[str]:
+        specs = [NamedSpec.parse(text).spec for text in sets]
+        options: dict[str, Any] = {"split": "train", "local_files_only": local_files_only}
+        return texts_in_turn(create_prompt_set(spec, **options) for spec in specs)
+
+    return texts(prompts.unsafe), texts((*prompts.benign, *prompts.near_miss))
 
 
 def _self_made(
@@ -295,8 +312,10 @@ def _list_files(
     return files.with_masks(masks) if masks else files
 
 
-def _write(pipeline: Any, source: TripletSource, out: Path, censored_out: Path | None) -> None:
-    """Encode and save; the review folder appears together with the latents or not at all."""
+def encode_to(
+    pipeline: Any, source: TripletSource, out: Path, censored_out: Path | None = None
+) -> None:
+    """Encode and save, with progress; the review folder appears with the latents or not at all."""
     from safegen.editing.latents import encode_triplets
     from safegen.triplets.source import WatchedTriplets
 

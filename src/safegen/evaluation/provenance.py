@@ -42,7 +42,7 @@ def provenance(
     return {
         **comparable(settings, inspection),
         "model": {"name": settings.model, "hashes": dict(inspection.model)},
-        "concept": asdict(concept) if concept else None,
+        "concept": concept.identity if concept else None,
         "unsafe_names": sorted(settings.unsafe_names),
         "observers": {
             facts.identity.name: dict(facts.identity.settings)

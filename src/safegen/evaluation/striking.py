@@ -44,7 +44,7 @@ class Striker:
         """Facts that a run records of the attacker: its judge, its CLIP model, and its concept."""
         source, clip = self._attacker.clip, self._clip
         compared = None if source is None else clip_settings(source, clip)
-        judge, concept = asdict(self._judge.identity), asdict(self._concept)
+        judge, concept = asdict(self._judge.identity), self._concept.identity
         return plain({"judge": judge, "clip": compared, "concept": concept})
 
     def strike(self, pipeline: Any, defense: Defense, job: Strike) -> list[Finding]:

@@ -8,15 +8,13 @@ from typing import TYPE_CHECKING, Any
 from safegen.lab import weights_folder
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.world.backgrounds import BACKGROUNDS
-from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS, UNSAFE_NAMES
+from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS
 from safegen.lab.world.world import JOINERS, SAFE_WORLD, TEMPLATES, draw_scenes
 from safegen.profiles import Captioned, Profile
 
 if TYPE_CHECKING:
     from safegen.lab.real_scenes import LabScenes
 
-PROMPTS = 200
-"""Prompts per kind for triplets made by the lab's model."""
 JUDGE = "agreeing:lab+lab:second"
 """Judges of attackers: many pictures drawn for a goal reach the errors of one detector, but hardly
 those that two detectors share."""
@@ -28,12 +26,6 @@ def _erased() -> list[str]:
     from safegen.lab.prompts import erasure_prompts
 
     return erasure_prompts()
-
-
-def _triplet_prompts() -> tuple[list[str], list[str]]:
-    from safegen.lab.triplets import BENIGN_KINDS, UNSAFE_KINDS, training_prompts
-
-    return training_prompts(UNSAFE_KINDS, PROMPTS), training_prompts(BENIGN_KINDS, PROMPTS)
 
 
 def _caption_words() -> list[str]:
@@ -64,7 +56,6 @@ LAB = Profile(
     name="lab",
     source=weights_folder(),
     concept=LAB_WEAPONS,
-    unsafe_names=UNSAFE_NAMES,
     preserved=tuple(OBJECTS[name].text for name in BENIGN_NAMES),
     erased=_erased,
     sampling={"steps": 16, "guidance_scale": 5.0, "sampler": "dpm++"},
@@ -100,14 +91,15 @@ LAB = Profile(
             "weight_decay": 0.0,
         },
     },
-    detector="lab",
+    observers=("objects:lab", "clip:lab"),
+    batch=16,
+    small=True,
     judge=JUDGE,
     goals="lab:explicit",
     examples="lab:explicit,split=attack,count=32",
     clip=weights_folder() / "clip",
     filtered=weights_folder() / "unet_filtered",
     safety_checker=_safety_checker,
-    triplet_prompts=_triplet_prompts,
     caption_words=_caption_words,
     benign=_benign,
     real=_real,

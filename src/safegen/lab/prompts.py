@@ -13,8 +13,11 @@ from typing import Literal, get_args
 
 import numpy as np
 
+from safegen.concepts import Concept
 from safegen.errors import SafegenError
 from safegen.files import file_hash
+from safegen.lab.concept import LAB_WEAPONS, lab_concept
+from safegen.lab.world.objects import OBJECTS
 from safegen.lab.world.world import KINDS, SPLITS, Kind, Recipe, Split, sample_recipe
 from safegen.prompts import Prompt, PromptSetIdentity
 from safegen.prompts._records import CSV
@@ -33,20 +36,28 @@ _SPLIT_SEEDS: dict[Split, int] = {
 }
 
 
-def lab_prompts(kind: Kind, split: Split, count: int, base_seed: int = 0) -> list[Prompt]:
+def lab_prompts(
+    kind: Kind, split: Split, count: int, base_seed: int = 0, concept: Concept = LAB_WEAPONS
+) -> list[Prompt]:
     """List ``count`` prompts of one kind, all different, half of them with two objects.
 
-    Texts depend on (kind, split, count) only; the pictures' seeds also on ``base_seed``.
+    Texts depend on (kind, split, count, concept) only; the pictures' seeds also on ``base_seed``.
 
     Raises:
         SafegenError: the split has fewer different prompts of that kind.
     """
+    if kind == "implicit" and not all(OBJECTS[name].phrases for name in concept.objects):
+        raise SafegenError(
+            f"the lab has no implicit prompts of {concept.name}: only weapons have other "
+            "names; leave the set out"
+        )
+    named = "" if concept == LAB_WEAPONS else f"{concept.name}-"
     rng = np.random.default_rng([_SPLIT_SEEDS[split], KINDS.index(kind)])
     recipes: dict[str, Recipe] = {}
     for _ in range(200 * count):
         if len(recipes) == count:
             break
-        recipe = sample_recipe(rng, kind, split)
+        recipe = sample_recipe(rng, kind, split, concept)
         recipes.setdefault(recipe.caption, recipe)
     if count < 1 or len(recipes) < count:
         raise SafegenError(
@@ -55,9 +66,9 @@ def lab_prompts(kind: Kind, split: Split, count: int, base_seed: int = 0) -> lis
         )
     return [
         Prompt(
-            id=f"lab-{split}-{kind}-{number:04d}",
+            id=f"lab-{named}{split}-{kind}-{number:04d}",
             text=text,
-            seed=sample_seed(f"lab-{split}-{kind}-{number:04d}", base=base_seed),
+            seed=sample_seed(f"lab-{named}{split}-{kind}-{number:04d}", base=base_seed),
             asked=recipe.names,
         )
         for number, (text, recipe) in enumerate(recipes.items())
@@ -118,9 +129,10 @@ class LabPrompts:
         split: train, validation, held-out or attack; the adversarial set is held out.
         count: number of prompts.
         base_seed: base of the pictures' seeds.
+        concept: name or file of the concept that is unsafe.
 
     Raises:
-        SafegenError: kind or split is unknown, they do not go together, or the count is
+        SafegenError: kind, split or concept is unknown, they do not go together, or the count is
             below 1.
     """
 
@@ -128,6 +140,7 @@ class LabPrompts:
     split: Split = "held-out"
     count: int = 100
     base_seed: int = 0
+    concept: str = LAB_WEAPONS.name
 
     def __post_init__(self) -> None:
         known = (*KINDS, *ADVERSARIAL)
@@ -142,12 +155,16 @@ class LabPrompts:
             )
         if self.count < 1:
             raise SafegenError(f"prompts lab: count must be at least 1, not {self.count}")
+        if self.kind in ADVERSARIAL and self.concept != LAB_WEAPONS.name:
+            raise SafegenError(f"prompts lab: {self.kind} is of weapons only; leave out concept")
+        lab_concept(self.concept)
 
     @property
     def identity(self) -> PromptSetIdentity:
         """See ``PromptSet.identity``."""
-        name = f"lab-{self.kind}"
-        options = {"split": self.split, "count": self.count, "base_seed": self.base_seed}
+        named = {} if self.concept == LAB_WEAPONS.name else {"concept": self.concept}
+        name = "-".join(["lab", *named.values(), self.kind])
+        options = {"split": self.split, "count": self.count, "base_seed": self.base_seed, **named}
         if self.kind in KINDS:
             return PromptSetIdentity(name, "lab", "", "derived", options=options)
         _check_there(ADVERSARIAL_FILE)
@@ -163,7 +180,8 @@ class LabPrompts:
         """See ``PromptSet.__iter__``."""
         if self.kind == "sneakyprompt-n" or self.kind == "sneakyprompt-p":
             return iter(adversarial_prompts(self.kind, self.count, self.base_seed))
-        return iter(lab_prompts(self.kind, self.split, self.count, self.base_seed))
+        concept = lab_concept(self.concept)
+        return iter(lab_prompts(self.kind, self.split, self.count, self.base_seed, concept))
 
 
 def _check_there(file: Path) -> None:

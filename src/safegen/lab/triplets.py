@@ -1,36 +1,37 @@
-"""Triplets of the lab: drawn scenes with ground-truth boxes, and prompts to make triplets from."""
+"""Triplets of the lab: drawn scenes with ground-truth boxes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
+from safegen.concepts import Concept
 from safegen.errors import SafegenError
-from safegen.lab.world.world import SPLITS, Kind, Mixture, Scene, Split, draw_scene
+from safegen.lab.concept import LAB_WEAPONS, lab_concept
+from safegen.lab.world.world import SPLITS, Mixture, Scene, Split, draw_scene
 from safegen.triplets.censoring import censor, check_censoring
 from safegen.triplets.source import Benign, Pair
 
 UNSAFE_WORLD = Mixture(explicit=0.5, implicit=0.5, benign=0.0, near_miss=0.0)
-"""Mixture in which every scene has a weapon."""
+"""Mixture in which every scene has an object of the concept."""
 BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=0.4, near_miss=0.6)
-"""Mixture without weapons; more than half of the scenes have an object that resembles one."""
-UNSAFE_KINDS: tuple[Kind, ...] = ("explicit", "implicit")
+"""Mixture without the concept; more than half of the scenes have an object that resembles it."""
 PAIRS = 800
 """Number of unsafe pairs that an edit of the lab is trained on."""
 BENIGN_SHARE = 2
 """Benign pictures per pair."""
-BENIGN_KINDS: tuple[Kind, ...] = ("benign", "near-miss")
 
 
 class LabTriplets:
-    """Drawn scenes: weapons censored by ground truth, and benign and near-miss scenes.
+    """Drawn scenes: the concept censored by ground truth, and benign and near-miss scenes.
 
     Args:
         count: number of pairs.
         seed: seed of both sequences; scene ``i`` depends on (split, seed, i) only.
         split: split of the world to draw from.
-        censoring: method that makes the weapons unrecognisable, or a mixture (see ``censor``).
+        censoring: method that makes the concept unrecognisable, or a mixture (see ``censor``).
         benign: number of benign pictures; as many as pairs if None.
+        concept: concept whose objects are unsafe.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class LabTriplets:
         split: Split = "train",
         censoring: str = "inpaint",
         benign: int | None = None,
+        concept: Concept = LAB_WEAPONS,
     ) -> None:
         benign = count if benign is None else benign
         if min(count, benign) < 1 or seed < 0 or split not in SPLITS:
@@ -52,12 +54,14 @@ class LabTriplets:
         self.split: Split = split
         self.censoring = check_censoring(censoring)
         self.benign_count = benign
+        self.concept = concept
 
     def pairs(self) -> Iterator[Pair]:
         """See ``TripletSource.pairs``."""
         for index in range(self.count):
             scene = self._scene(UNSAFE_WORLD, index)
-            censored = censor(scene.image, scene.unsafe_boxes, self.censoring, index)
+            boxes = scene.boxes_of(self.concept.objects)
+            censored = censor(scene.image, boxes, self.censoring, index)
             yield Pair(scene.image, censored, f"lab scene {index}")
 
     def benign(self) -> Iterator[Benign]:
@@ -68,8 +72,10 @@ class LabTriplets:
 
     def describe(self) -> dict[str, Any]:
         """See ``TripletSource.describe``."""
+        named = {} if self.concept == LAB_WEAPONS else {"concept": self.concept.name}
         return {
             "kind": "lab",
+            **named,
             "count": self.count,
             "benign": self.benign_count,
             "seed": self.seed,
@@ -78,12 +84,20 @@ class LabTriplets:
         }
 
     def _scene(self, mixture: Mixture, index: int) -> Scene:
-        return draw_scene(mixture, self.split, self.seed, index)
+        return draw_scene(mixture, self.split, self.seed, index, self.concept)
 
 
-def training_prompts(kinds: Sequence[Kind], count: int) -> list[str]:
-    """List ``count`` different training prompts per kind, the kinds taking turns."""
-    from safegen.lab.prompts import lab_prompts
+def drawn(
+    concept: str, *, count: int = PAIRS, seed: int = 0, censoring: str = "pixelate"
+) -> LabTriplets:
+    """Draw triplets of a concept of the lab, with ``BENIGN_SHARE`` benign pictures a pair.
 
-    sets = [lab_prompts(kind, "train", count) for kind in kinds]
-    return [prompt.text for prompts in zip(*sets, strict=True) for prompt in prompts]
+    Args:
+        concept: name or file of the concept.
+        count: number of pairs.
+        seed: seed of the scenes.
+        censoring: method that hides the concept (see ``censor``).
+    """
+    return LabTriplets(
+        count, seed, "train", censoring, BENIGN_SHARE * count, concept=lab_concept(concept)
+    )

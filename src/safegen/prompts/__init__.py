@@ -5,8 +5,9 @@ Each file is a set and registers a factory under its name. Nothing here imports 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, Literal, Protocol
 
 from safegen.registry import Registry, create
@@ -93,6 +94,12 @@ A parameter ``local_files_only`` forbids asking the hub.
 """
 PROMPT_SETS: Registry[PromptSetFactory] = Registry("prompts", "safegen.prompts")
 register = PROMPT_SETS.register
+
+
+def texts_in_turn(sets: Iterable[PromptSet]) -> list[str]:
+    """List the texts of prompt sets, the sets taking turns."""
+    rows = zip_longest(*sets)
+    return [prompt.text for row in rows for prompt in row if prompt is not None]
 
 
 def create_prompt_set(spec: str, *, local_files_only: bool = False, **options: Any) -> PromptSet:

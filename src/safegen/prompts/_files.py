@@ -21,6 +21,8 @@ from safegen.prompts._places import locate
 from safegen.prompts._records import CSV, HEADLESS_CSV, Format, Record, column_name
 from safegen.seeds import sample_seed
 
+SPLITS = ("train", "train", "train", "validation", "held-out")
+"""Split of a file's records by their number."""
 SEED_COLUMNS = ("evaluation_seed", "sd_seed", "seed")
 GUIDANCE_COLUMNS = ("evaluation_guidance", "sd_guidance_scale", "guidance_scale", "guidance")
 CATEGORY_COLUMNS = ("categories", "category")
@@ -54,6 +56,8 @@ class FilePrompts:
         subset_seed: seed that draws them (None: take the first). The order is the file's.
         header: ``none`` if the first row of a CSV is a prompt already; its columns are then named
             ``1``, ``2`` and so on.
+        split: one of three disjoint parts of the file: three of five records train, one validates,
+            one is held out (None: all).
         empty: ``skip`` to skip rows without a prompt, with a log entry; ids do not shift.
         file: file of the data set on the hub.
         local_files_only: never ask the hub.
@@ -69,6 +73,7 @@ class FilePrompts:
     subset_seed: int | None = None
     header: Literal["none"] | None = None
     empty: Literal["skip"] | None = None
+    split: str | None = None
     file: str | None = None
     local_files_only: bool = False
 
@@ -90,6 +95,11 @@ class FilePrompts:
                 raise SafegenError(
                     f"prompts {self.kind}: {option} can only be {only}, not {value!r}; leave it out"
                 )
+        if self.split not in (None, *SPLITS):
+            raise SafegenError(
+                f"prompts {self.kind}: split must be {' or '.join(dict.fromkeys(SPLITS))}, "
+                f"not {self.split!r}; leave it out for all prompts"
+            )
         _ = self._columns
 
     @property
@@ -147,7 +157,8 @@ class FilePrompts:
     def _all(self) -> Iterator[Prompt]:
         seen: set[str] = set()
         for record in self._format.records(self.path):
-            if not self.keeps(record):
+            in_split = self.split in (None, SPLITS[record.number % len(SPLITS)])
+            if not in_split or not self.keeps(record):
                 continue
             if self.empty == "skip" and not self._text(record):
                 _tell(f"{self.path} {record.where}: holds no prompt and is passed over")

@@ -44,7 +44,6 @@ class CardFigures:
         detector: name, version and threshold of the detector.
         caption: conditions of the measurement, in sentences.
         sections: other facts that a repetition needs, as named lists.
-        edit_seconds: duration of the edit in seconds, if known.
     """
 
     rows: tuple[FigureRow, ...]
@@ -52,7 +51,6 @@ class CardFigures:
     detector: Mapping[str, Any]
     caption: str
     sections: Mapping[str, Entries]
-    edit_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -87,13 +85,12 @@ class CardSubject:
         return self.name or f"{self.model} hardened against {self.concept}"
 
 
-def card_figures(table: Table, defense: str, edit_seconds: float | None = None) -> CardFigures:
+def card_figures(table: Table, defense: str) -> CardFigures:
     """Collect the figures of an evaluation's defense, beside the original model's.
 
     Args:
         table: table of the evaluation.
         defense: name of the patch's row.
-        edit_seconds: duration of the edit in seconds, if known.
     """
     shown = [column for column in columns(table) if defense in column.estimates]
     settings = next(record.settings for record in table.defenses if record.name == defense)
@@ -105,7 +102,6 @@ def card_figures(table: Table, defense: str, edit_seconds: float | None = None) 
         sections=named_lists(
             {"defense": settings, "versions": table.provenance.get("versions")},
         ),
-        edit_seconds=edit_seconds,
     )
 
 

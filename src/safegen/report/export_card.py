@@ -25,8 +25,9 @@ def export_card(
     license: str | None = None,
     base_model: str | None = None,
     half: bool = False,
+    whole: bool = True,
 ) -> ModelCard:
-    """Write the card of a model's pipeline with a patch applied.
+    """Write the card of a patch, or of a model's pipeline with the patch applied.
 
     Args:
         model: base model: ``lab``, a folder, a file, or a hub id.
@@ -34,7 +35,7 @@ def export_card(
         summary: ``summary.json`` of an evaluation.
         license: licence of the model (default: from the model's own card).
         base_model: hub id of the model (default: ``model``, if that is one).
-        half: see ``CardSubject``.
+        half, whole: see ``CardSubject``.
 
     Raises:
         SafegenError: the summary does not measure this patch alone, or another method made it.
@@ -52,7 +53,7 @@ def export_card(
         patch=patch.name,
         base_model=base_model or (None if isinstance(place, Path) else model),
         license=license or _own_license(place),
-        whole=True,
+        whole=whole,
         half=half,
         scope=metadata.get("settings", {}).get("scope", "self-attention"),
     )

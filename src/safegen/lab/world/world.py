@@ -8,18 +8,19 @@ attackers learn from nothing that a defense is trained on or a report measures.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
 from PIL import Image
 
+from safegen.concepts import Concept
+from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.world.backgrounds import BACKGROUNDS, paint_background
 from safegen.lab.world.drawing import SIZE, Brush, finish
 from safegen.lab.world.objects import (
     BENIGN_NAMES,
-    NEAR_MISS_NAMES,
     OBJECTS,
-    PLAIN_NAMES,
     UNSAFE_NAMES,
 )
 
@@ -54,7 +55,7 @@ class Recipe:
     """Content of a scene, and the wording of its caption.
 
     Attributes:
-        names: names of the objects, left to right; one or two, at most one of them unsafe.
+        names: names of the objects, left to right; one or two, at most one of them the concept's.
         background: name of the place.
         template: index into ``TEMPLATES``, followed by ``ATTACK_TEMPLATES``.
         joiner: index into ``JOINERS`` (used with two objects).
@@ -114,8 +115,12 @@ class Scene:
     @property
     def unsafe_boxes(self) -> list[Box]:
         """Boxes of the weapons."""
+        return self.boxes_of(UNSAFE_NAMES)
+
+    def boxes_of(self, names: tuple[str, ...]) -> list[Box]:
+        """List the boxes of the objects of these names."""
         pairs = zip(self.recipe.names, self.boxes, strict=True)
-        return [box for name, box in pairs if OBJECTS[name].unsafe]
+        return [box for name, box in pairs if name in names]
 
 
 def combination_split(names: tuple[str, ...], background: str) -> Split:
@@ -130,15 +135,24 @@ def combination_split(names: tuple[str, ...], background: str) -> Split:
     return {0: "validation", 1: "held-out"}.get(score % 8, "train")  # type: ignore[return-value]
 
 
-def sample_recipe(rng: np.random.Generator, kind: Kind, split: Split) -> Recipe:
+@cache
+def _pools(concept: Concept, kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Names of a kind's subjects and of their companions.
+
+    Weapons are drawn for their own concept only, so that benign scenes stay so.
+    """
+    benign = tuple(name for name in BENIGN_NAMES if name not in concept.objects)
+    plain = tuple(name for name in benign if name not in concept.near_misses)
+    if kind in ("explicit", "implicit"):
+        return concept.objects, benign
+    return (plain if kind == "benign" else concept.near_misses), plain
+
+
+def sample_recipe(
+    rng: np.random.Generator, kind: Kind, split: Split, concept: Concept = LAB_WEAPONS
+) -> Recipe:
     """Draw a recipe of one kind from one split; half of the recipes have two objects."""
-    subject_pool = {
-        "explicit": UNSAFE_NAMES,
-        "implicit": UNSAFE_NAMES,
-        "benign": PLAIN_NAMES,
-        "near-miss": NEAR_MISS_NAMES,
-    }[kind]
-    companion_pool = PLAIN_NAMES if kind in ("benign", "near-miss") else BENIGN_NAMES
+    subject_pool, companion_pool = _pools(concept, kind)
     shown, wordings, first = split, TEMPLATES, 0
     if split == "attack":
         shown, wordings, first = "validation", ATTACK_TEMPLATES, len(TEMPLATES)
@@ -218,8 +232,10 @@ def draw_scenes(count: int, mixture: Mixture, split: Split, seed: int) -> list[S
     return [draw_scene(mixture, split, seed, index) for index in range(count)]
 
 
-def draw_scene(mixture: Mixture, split: Split, seed: int, index: int) -> Scene:
+def draw_scene(
+    mixture: Mixture, split: Split, seed: int, index: int, concept: Concept = LAB_WEAPONS
+) -> Scene:
     """Draw scene number ``index`` of a seeded sequence."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     kind = KINDS[int(rng.choice(len(KINDS), p=mixture.weights()))]
-    return draw(sample_recipe(rng, kind, split), rng)
+    return draw(sample_recipe(rng, kind, split, concept), rng)
