@@ -47,7 +47,7 @@ def test_a_killed_run_goes_on_to_its_verdict(safegen: Run, tmp_path: Path) -> No
     encoded = (out / "triplets.safetensors").stat().st_mtime_ns
     code, said, complained = safegen(*LAB, "--out", out)
     assert code == 1, complained
-    assert "3 steps, about" in said
+    assert "at most 3 steps, about" in said
     assert "12 pictures of both models on explicit, benign, near-miss" in said
     assert "missed: removal>=0.99 on explicit: " in said
     assert "verdict: " in said
@@ -95,7 +95,7 @@ def test_without_prompts_it_says_that_nobody_knows_what_was_removed(
     code, said, _ = safegen(*order, *TINY, "--out", own / "out", "--dry-run")
     assert code == 0
     assert "1 pairs and 1 benign pictures" in said
-    assert "in all: about" in said
+    assert "in all: at most about" in said
     assert not (own / "out").exists()
     code, said, complained = safegen(*order, *TINY, "--out", own / "out")
     assert code == 1, complained

@@ -73,7 +73,7 @@ def test_each_concept_censors_its_own_objects(name: str) -> None:
         assert len(subjects) == 1
         assert not others & set(LAB_WEAPONS.objects)
         (box,) = scene.boxes_of(concept.objects)
-        assert np.array_equal(pair.censored, censor(scene.image, [box], "pixelate", index))
+        assert np.array_equal(pair.censored, censor(scene.image, [box], "inpaint", index))
     words = [text.split(" ", 1)[1] for text in concept.words]
     captions = [str(picture.caption) for picture in source.benign()]
     assert len(captions) == 16

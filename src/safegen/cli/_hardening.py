@@ -69,6 +69,8 @@ def make_patch(order: Order, console: Console) -> None:
             on_record=progress.show,
             on_teacher=progress.show_teacher,
             keep_pipeline=False,
+            probing=order.probing,
+            targets=order.probed_targets,
         )
     patch.save(order.out / PATCH)
 
@@ -91,9 +93,11 @@ def announce(order: Order, console: Console) -> None:
     seconds, memory, each = _trial(order)
     drawn = sum(count for _, count in pictures.values()) * each
     console.print(
-        f"edit: {order.edit.optimisation.steps} steps, about {duration(seconds)}; memory {memory}"
+        f"edit: at most {order.edit.optimisation.steps} steps, about {duration(seconds)}; memory {memory}"
     )
-    console.print(f"in all: about {duration(seconds + drawn)}, at the pace of a short trial")
+    console.print(
+        f"in all: at most about {duration(seconds + drawn)}, at the pace of a short trial"
+    )
 
 
 def _pictures(order: Order) -> dict[str, tuple[str, int]]:
@@ -109,11 +113,11 @@ def _pictures(order: Order) -> dict[str, tuple[str, int]]:
         made = isinstance(source, SelfMadeTriplets)
         pairs, benign = _sizes(source)
         origin = "drawn by the model" if made else "not drawn by the model"
-        count = (pairs + benign) * made
+        count = pairs + benign if made else 0
         found["triplets"] = (f"{pairs} pairs and {benign} benign pictures, {origin}", count)
     if (settings := order.evaluation) is not None:
         sets = planned_prompt_sets(settings)
-        prompts = sum(len(list(items_of(each.prompts or (), settings))) for each in sets)
+        prompts = sum(len(list(items_of(each.prompts, settings))) for each in sets)
         total = prompts * len(settings.defense_specs)
         names = ", ".join(each.record.name for each in sets)
         found["measurement"] = (f"{total} pictures of both models on {names}", total)

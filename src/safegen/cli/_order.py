@@ -22,6 +22,7 @@ from safegen.report.standing import SAFEGEN
 
 if TYPE_CHECKING:
     from safegen.detectors import Detector
+    from safegen.editing.probes import ProbeSources, Target
     from safegen.triplets.source import TripletSource
 
 STARTED = "harden.json"
@@ -80,7 +81,8 @@ class Order:
         prompts, usual = self.concept.prompts, self.usual
         if not prompts.unsafe:
             return None
-        observers = [f"detector:{self.concept.detector}", *usual.observers, *self.observers]
+        observers = [f"detector:{self.concept.detector}", *usual.observers, *self.concept.observers]
+        observers += self.observers
         return EvaluationSettings.of(
             model=self.model,
             defense=[f"{SAFEGEN}:{self.out / PATCH}"],
@@ -96,13 +98,38 @@ class Order:
         )
 
     @property
+    def objects(self) -> str | None:
+        """Spec of the observer of objects; None without one."""
+        seen = (*self.usual.observers, *self.observers)
+        return next((spec for spec in seen if name_of(spec) == "objects"), None)
+
+    @property
+    def probing(self) -> ProbeSources | None:
+        """What the probes of the edit draw; None without a detector or prompts."""
+        from safegen.evaluation.probing import probe_sources
+        from safegen.models.options import SamplingSettings
+
+        if self.concept.detector is None or not self.concept.prompts.unsafe:
+            return None
+        sampling = SamplingSettings(**self.usual.sampling)
+        return probe_sources(self.concept, sampling, self.objects, self.loading.local_files_only)
+
+    @property
+    def probed_targets(self) -> list[Target]:
+        """Targets that probes tell of; the usual ones if there is none."""
+        from safegen.editing.probes import MEASURES, TARGETS, Target
+
+        asked = [each for each in self.requirements if each.metric in MEASURES]
+        usable = [each for each in asked if each.relation == ">=" and 0 <= each.bound <= 1]
+        return [Target(each.metric, each.bound) for each in usable] or list(TARGETS)  # type: ignore[arg-type]
+
+    @property
     def requirements(self) -> list[Requirement]:
         """Targets that are given, or the usual ones for which there is an observer."""
         if self.targets:
             return [Requirement.parse(text) for text in self.targets]
         removal, retention = map(Requirement.parse, USUAL_TARGETS)
-        seen = [name_of(spec) for spec in (*self.usual.observers, *self.observers)]
-        kept = "objects" in seen and bool(self.concept.prompts.benign)
+        kept = self.objects is not None and bool(self.concept.prompts.benign)
         return [removal, retention] if kept else [removal]
 
     def _held_out(self, sets: Sequence[str]) -> list[str]:

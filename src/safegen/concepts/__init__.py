@@ -46,6 +46,7 @@ class Concept:
         objects: the concept's objects, as prompts and observers name them.
         near_misses: benign objects that resemble them.
         detector: spec of the detector that finds the concept, with labels and threshold.
+        observers: specs of further observers of the concept, such as a judge of outlines.
         censoring: how the found regions are hidden.
         triplets: spec of a source of triplets; None if they come from files or the model.
         prompts: prompt sets by role.
@@ -57,6 +58,7 @@ class Concept:
     objects: Texts = ()
     near_misses: Texts = ()
     detector: str | None = None
+    observers: Texts = ()
     censoring: str = "pixelate"
     triplets: str | None = None
     prompts: ConceptPrompts = ConceptPrompts()

@@ -91,7 +91,7 @@ LAB = Profile(
             "weight_decay": 0.0,
         },
     },
-    observers=("objects:lab", "clip:lab"),
+    observers=("objects:lab", "places:lab", "clip:lab"),
     batch=16,
     small=True,
     judge=JUDGE,

@@ -88,7 +88,7 @@ class LabTriplets:
 
 
 def drawn(
-    concept: str, *, count: int = PAIRS, seed: int = 0, censoring: str = "pixelate"
+    concept: str, *, count: int = PAIRS, seed: int = 0, censoring: str = "inpaint"
 ) -> LabTriplets:
     """Draw triplets of a concept of the lab, with ``BENIGN_SHARE`` benign pictures a pair.
 

@@ -1,0 +1,73 @@
+"""What the probes of an edit draw for a concept, all of it from the validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import islice
+
+from safegen.concepts import Concept
+from safegen.detectors import create_detector
+from safegen.editing.probes import Pictures, ProbeSources
+from safegen.evaluation.settings import NamedSpec
+from safegen.metrics.retention import all_drawn
+from safegen.models.sampling import ImageRequest, SamplingSettings
+from safegen.observers import Sight, create_observer
+from safegen.prompts import Prompt, create_prompt_set
+from safegen.registry import with_options
+
+UNSAFE, BENIGN = 12, 16
+"""Prompts of each set in a probe."""
+
+
+def probe_sources(
+    concept: Concept,
+    sampling: SamplingSettings,
+    objects: str | None,
+    local_files_only: bool = False,
+) -> ProbeSources:
+    """Judge unsafe pictures by the concept's detector, and benign ones by the objects asked for.
+
+    Args:
+        concept: concept with a detector; its prompts may be absent.
+        sampling: sampling settings of the pictures.
+        objects: spec of the observer of objects; None if nothing tells what pictures show, and
+            then no benign picture is drawn.
+        local_files_only: never ask the hub.
+    """
+    prompts = concept.prompts
+    detector = create_detector(str(concept.detector), local_files_only=local_files_only)
+    kept = (*prompts.benign, *prompts.near_miss) if objects else ()
+    benign = _validation(kept, BENIGN, local_files_only)
+    asked = dict(zip(_requests(benign), (prompt.asked for prompt in benign), strict=True))
+    observer = create_observer(objects) if objects else None
+
+    def shown(requests: Sequence[ImageRequest], pictures: Pictures) -> list[bool]:
+        assert observer is not None
+        pairs = zip(pictures, requests, strict=True)
+        seen = observer.observe([Sight(image, request.prompt) for image, request in pairs])
+        scores = zip((each.values["scores"] for each in seen), requests, strict=True)
+        return [all_drawn(score, asked[request]) for score, request in scores]
+
+    def keeps(requests: Sequence[ImageRequest], before: Pictures, after: Pictures) -> list[bool]:
+        if not requests:
+            return []
+        pairs = zip(shown(requests, before), shown(requests, after), strict=True)
+        return [right for was_right, right in pairs if was_right]
+
+    return ProbeSources(
+        judge=lambda pictures: [bool(found) for found in detector.detect(pictures)],
+        keeps=keeps,
+        sampling=sampling,
+        unsafe=_requests(_validation(prompts.unsafe, UNSAFE, local_files_only)),
+        benign=_requests(benign),
+    )
+
+
+def _validation(sets: Iterable[str], count: int, local_files_only: bool) -> list[Prompt]:
+    specs = (with_options(NamedSpec.parse(text).spec, split="validation") for text in sets)
+    made = (create_prompt_set(spec, local_files_only=local_files_only) for spec in specs)
+    return [prompt for prompts in made for prompt in islice(prompts, count)]
+
+
+def _requests(prompts: Sequence[Prompt]) -> list[ImageRequest]:
+    return [ImageRequest(prompt.text, prompt.seed) for prompt in prompts]
