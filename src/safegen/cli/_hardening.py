@@ -93,7 +93,8 @@ def announce(order: Order, console: Console) -> None:
     seconds, memory, each = _trial(order)
     drawn = sum(count for _, count in pictures.values()) * each
     console.print(
-        f"edit: at most {order.edit.optimisation.steps} steps, about {duration(seconds)}; memory {memory}"
+        f"edit: at most {order.edit.optimisation.steps} steps, about {duration(seconds)}; "
+        f"memory {memory}"
     )
     console.print(
         f"in all: at most about {duration(seconds + drawn)}, at the pace of a short trial"
