@@ -41,8 +41,8 @@ import torch
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory.components import CARDS, EditMemory
 from safegen.editing.memory.prediction import predict_memory
+from safegen.editing.presets import PRESETS
 from safegen.editing.settings import (
-    PRESETS,
     EditSettings,
     GradientCheckpointing,
     Mixture,
@@ -177,6 +177,7 @@ def our_step(pipeline: Any, latent: torch.Size, batch: int, variant: Variant) ->
     settings = EditSettings.of(
         steps=10**6,
         unsafe_batch=batch,
+        benign_batch=batch,
         preserve_target="noise",
         redirect_mixture=Mixture(),
         preserve_mixture=Mixture(),
@@ -329,7 +330,9 @@ def memory_table() -> str:
     head = ["edit", *parts, "total", "card"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, settings in EDITS.items():
-        memory = predict_memory(unet, text, latent, settings)
+        memory = predict_memory(
+            unet, text, latent, settings.changed(unsafe_batch=2, benign_batch=2)
+        )
         sizes = [getattr(memory, part) for part in (*parts, "total")]
         card = next((f"{card} GiB" for card in CARDS if memory.fits(card)), "none")
         lines.append(f"| {' | '.join([name, *(f'{s / 2**20:,.0f}' for s in sizes), card])} |")
