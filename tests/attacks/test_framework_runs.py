@@ -397,7 +397,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from safegen.attacks import ATTACKS, create_attack
-from safegen.concepts import Concept
+from safegen.concepts import Concept, ConceptPrompts
 from safegen.evaluation.run import evaluate
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 from safegen.models.sampling import SamplingSettings

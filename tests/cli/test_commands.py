@@ -32,7 +32,7 @@ def edited(
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     assert "no other" in result.stdout
-    assert "teacher 512/512" in result.stderr
+    assert "teacher 1280/1280" in result.stderr
     assert "step 4/4" in result.stderr
     return folder
 

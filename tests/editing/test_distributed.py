@@ -26,7 +26,8 @@ def test_two_processes_make_the_patch_that_one_makes(
             [
                 *launcher, "-m", "safegen", "edit", str(tiny_folder),
                 "--triplets", str(tmp_path / "triplets.safetensors"),
-                "--steps", "4", "--unsafe-batch", "4", "--learning-rate", "1e-3",
+                "--steps", "4", "--unsafe-batch", "4", "--teacher-pool", "16",
+                "--optimizer", "adamw", "--learning-rate", "1e-3",  # Muon rounds to bfloat16
                 "--out", str(tmp_path / f"{name}.safetensors"),
             ],
             env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},

@@ -7,7 +7,6 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -245,7 +244,8 @@ def _everything(pipeline: Any) -> dict[str, Any]:
 FORMS: dict[str, dict[str, Any]] = {
     "whole": {"optimizer": "muon", "gradient_checkpointing": "full", "rehearsal_share": 0.5},
     "half": {"precision": "bf16", "optimizer": "muon"},
-    "factors": {"lora_rank": 3, "precision": "fp16"},
+    # The first steps of fp16 are left out until its loss scale fits.
+    "factors": {"lora_rank": 3, "precision": "fp16", "steps": 24},
 }
 ENDS = ["finished", "closed", "nothing changed", "not a number", "teacher", "step"]
 
@@ -275,19 +275,17 @@ def test_the_pipeline_is_as_it_was_however_the_edit_ends(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(rehearsal, "EVERY", 2)
-    settings, latents, error = QUICK.changed(steps=4, **FORMS[form]), tiny_latents, ""
-    before = _everything(tiny_pipeline)
+    settings, error = QUICK.changed(**{"steps": 4, **FORMS[form]}), ""
     if end == "not a number":
-        latents = replace(latents, unsafe=latents.unsafe.clone())
-        latents.unsafe.fill_(float("nan"))
+        tiny_pipeline.unet.conv_out.bias.data.fill_(float("nan"))
         error = "the loss is nan"
+    before = _everything(tiny_pipeline)
     if end == "step":
         monkeypatch.setattr(Optimizers, "step", interrupt)
     if end == "nothing changed":
         monkeypatch.setattr(Optimizers, "step", lambda *_: None)
-    edit = Edit(
-        tiny_pipeline, latents, settings, on_teacher=interrupt if end == "teacher" else None
-    )
+    on_teacher = interrupt if end == "teacher" else None
+    edit = Edit(tiny_pipeline, tiny_latents, settings, on_teacher=on_teacher)
     with pytest.raises(BaseException, match=error or None) if end in ENDS[3:] else nullcontext():
         for record in (records := edit.run()):
             if end == "closed" and record.step == 3:
@@ -312,7 +310,7 @@ def test_an_edit_is_where_its_model_is_whatever_came_before() -> None:
 def test_model_without_self_attention_is_refused(
     build_pipeline: Callable[..., Any], tiny_latents: TripletLatents
 ) -> None:
-    with pytest.raises(SafegenError, match="no vision-only self-attention"):
+    with pytest.raises(SafegenError, match="multiplies image tokens alone"):
         safegen.edit(build_pipeline(cross_only=True), tiny_latents, QUICK)
 
 

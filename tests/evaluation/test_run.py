@@ -206,7 +206,7 @@ def test_real_pictures_are_seen_once(make_settings: Make, tmp_path: Path) -> Non
 KILLED = """
 import sys
 from pathlib import Path
-from safegen.concepts import Concept
+from safegen.concepts import Concept, ConceptPrompts
 from safegen.evaluation.run import evaluate
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.models.sampling import SamplingSettings

@@ -158,7 +158,7 @@ def test_inspect_reads_configurations_alone(pipeline: Any, tmp_path: Path) -> No
     place = "unet" if hasattr(pipeline, "unet") else "transformer"
     pipeline.save_config(tmp_path)
     pipeline.components[place].save_config(tmp_path / place)
-    result = CliRunner().invoke(app, ["inspect", str(tmp_path)])
+    result = CliRunner().invoke(app, ["inspect", str(tmp_path)], env={"COLUMNS": "200"})
     assert result.exit_code == 0, result.output
     rows = [line for line in result.output.splitlines() if "attn" in line]
     kinds = ("attention over image tokens alone", "image side of joint attention")

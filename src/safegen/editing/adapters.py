@@ -112,7 +112,7 @@ class LowRankFactors:
         for name in self.names:
             adapter: Any = self._network.get_submodule(_module(name))
             a = self.parameters[_a(name)]
-            lengths[_a(name)] = float(a.norm())
+            lengths[_a(name)] = float(a.detach().norm())
             whole = float(adapter.base_layer.weight.float().norm())
             lengths[_b(name)] = whole / (lengths[_a(name)] / a.shape[0] ** 0.5)
         return lengths
