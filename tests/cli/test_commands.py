@@ -2,8 +2,7 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,61 +11,61 @@ from PIL import Image
 
 from safegen.editing.latents import TripletLatents
 
-
-def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    """The command line in a process of its own."""
-    command = [sys.executable, "-m", "safegen", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+Safegen = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def edited(
-    tiny_folder: Path, tiny_latents: TripletLatents, tmp_path_factory: pytest.TempPathFactory
+    safegen: Safegen,
+    tiny_folder: Path,
+    tiny_latents: TripletLatents,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A folder with triplets and the patch that the command line made from them."""
     folder = tmp_path_factory.mktemp("edited")
     tiny_latents.save(folder / "triplets.safetensors")
-    result = run(
+    code, printed, error = safegen(
         "edit", tiny_folder, "--triplets", folder / "triplets.safetensors", "--steps", "4",
         "--unsafe-batch", "2", "--out", folder / "patch.safetensors", "--concept", "squares",
+        "--teacher-pool", "16",
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert "no other" in result.stdout
-    assert "teacher 1280/1280" in result.stderr
-    assert "step 4/4" in result.stderr
+    assert code == 0, error
+    assert "no other" in printed
+    assert "teacher 16/16" in error
+    assert "step 4/4" in error
     return folder
 
 
 def test_apply_writes_a_pipeline_that_diffusers_loads(
-    edited: Path, tiny_folder: Path, tmp_path: Path
+    safegen: Safegen, edited: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     from diffusers import StableDiffusionPipeline
 
     out = tmp_path / "hardened"
-    result = run("apply", tiny_folder, edited / "patch.safetensors", "--out", out)
-    assert result.returncode == 0, result.stderr
+    code, _, error = safegen("apply", tiny_folder, edited / "patch.safetensors", "--out", out)
+    assert code == 0, error
     hardened = StableDiffusionPipeline.from_pretrained(out).unet.state_dict()
     original = StableDiffusionPipeline.from_pretrained(tiny_folder).unet.state_dict()
     changed = {name for name in original if not (original[name] == hardened[name]).all()}
     assert changed
     assert all(".attn1." in name for name in changed)
-    again = run("apply", tiny_folder, edited / "patch.safetensors", "--out", out)
-    assert again.returncode == 2
-    assert "exists already" in again.stderr
+    again, _, refusal = safegen("apply", tiny_folder, edited / "patch.safetensors", "--out", out)
+    assert again == 2
+    assert "exists already" in refusal
 
 
 def test_generate_writes_pictures_and_a_manifest(
-    edited: Path, tiny_folder: Path, tmp_path: Path
+    safegen: Safegen, edited: Path, tiny_folder: Path, tmp_path: Path
 ) -> None:
     common = ["--prompt", "a cat", "--prompt", "the snow", "--samples", "2", "--steps", "2"]
     plain, hardened = tmp_path / "plain", tmp_path / "hardened"
-    unpatched = run("generate", tiny_folder, *common, "--out", plain, "--plain-kernels")
-    assert unpatched.returncode == 0
-    result = run(
+    unpatched, _, _ = safegen("generate", tiny_folder, *common, "--out", plain, "--plain-kernels")
+    assert unpatched == 0
+    code, _, error = safegen(
         "generate", tiny_folder, *common, "--out", hardened,
         "--patch", edited / "patch.safetensors", "--batch", "1",
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
+    assert code == 0, error
     manifest = json.loads((hardened / "manifest.json").read_text())
     assert len(manifest["images"]) == 4
     assert len({entry["seed"] for entry in manifest["images"]}) == 4
@@ -83,17 +82,19 @@ def test_generate_writes_pictures_and_a_manifest(
     )
 
 
-def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path) -> None:
-    result = run(
+def test_dry_run_writes_nothing(
+    safegen: Safegen, edited: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    code, printed, error = safegen(
         "edit", tiny_folder, "--triplets", edited / "triplets.safetensors",
         "--out", tmp_path / "p.safetensors", "--dry-run", "--unsafe-batch", "2",
         "--preset", "robust",
     )  # fmt: skip
-    assert result.returncode == 0, result.stderr
-    assert "trained weights" in result.stdout
-    assert re.search(r"teacher's pool [\d,]+, steps [\d,]+, rehearsals [\d,]+", result.stdout)
-    assert "rehearsal_share: 0.8\n" in result.stdout
-    (rehearsed,) = re.findall(r"rehearsed fine-tuning\W+(\d+) MiB\W+(\d+) MiB", result.stdout)
+    assert code == 0, error
+    assert "trained weights" in printed
+    assert re.search(r"teacher's pool [\d,]+, steps [\d,]+, rehearsals [\d,]+", printed)
+    assert "rehearsal_share: 0.8\n" in printed
+    (rehearsed,) = re.findall(r"rehearsed fine-tuning\W+(\d+) MiB\W+(\d+) MiB", printed)
     assert rehearsed[0] == rehearsed[1]
     assert list(tmp_path.iterdir()) == []
 
@@ -143,13 +144,15 @@ def test_dry_run_writes_nothing(edited: Path, tiny_folder: Path, tmp_path: Path)
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str], message: str, tiny_folder: Path, tmp_path: Path
+    safegen: Safegen, arguments: list[str], message: str, tiny_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
     places = {"MODEL": str(tiny_folder), "OUT": str(out)}
-    result = run(*[re.sub("MODEL|OUT", lambda m: places[m[0]], each) for each in arguments])
-    assert result.returncode == 2
-    assert message in result.stderr
-    assert "Traceback" not in result.stderr
-    assert result.stderr.strip().count("\n") == 0
+    code, _, error = safegen(
+        *[re.sub("MODEL|OUT", lambda m: places[m[0]], each) for each in arguments]
+    )
+    assert code == 2
+    assert message in error
+    assert "Traceback" not in error
+    assert error.strip().count("\n") == 0
     assert not out.exists()
