@@ -21,10 +21,11 @@ from safegen.editing.latents import encode_triplets
 from safegen.editing.presets import PRESETS
 from safegen.editing.run import edit
 from safegen.editing.settings import EditSettings, Mixture
+from safegen.evaluation.probing import probe_sources
 from safegen.files import write_atomically
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.probe import PATCHED, Probe, probe_prompts
-from safegen.lab.probing import lab_probing
+from safegen.lab.profile import LAB
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.models.loading import load_pipeline
 from safegen.results.records import ORIGINAL, Estimate
@@ -108,7 +109,7 @@ class Bench:
             latents,
             variant.settings,
             concept=LAB_WEAPONS.name,
-            probing=lab_probing(),
+            probing=probe_sources(LAB_WEAPONS, LAB),
         )
         seconds = time.monotonic() - began
         figures = self.probe.table(patch).figures

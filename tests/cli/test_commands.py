@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from safegen.editing.latents import TripletLatents
+from safegen.patches.patch import Patch
 
 Safegen = Callable[..., tuple[int, str, str]]
 
@@ -97,6 +98,24 @@ def test_dry_run_writes_nothing(
     (rehearsed,) = re.findall(r"rehearsed fine-tuning\W+(\d+) MiB\W+(\d+) MiB", printed)
     assert rehearsed[0] == rehearsed[1]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_known_concept_is_probed_by_its_detector(
+    safegen: Safegen, edited: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    edit = ["edit", tiny_folder, "--triplets", edited / "triplets.safetensors", "--steps", "2",
+            "--teacher-pool", "16", "--out", tmp_path / "p.safetensors", "--concept"]  # fmt: skip
+    (tmp_path / "dots.yaml").write_text("name: dots\ndetector: lab\n")
+    code, _, error = safegen(*edit, tmp_path / "dots.yaml")
+    assert code == 2
+    assert "no unsafe picture to probe with" in error
+    (tmp_path / "dots.yaml").write_text("name: dots\n")
+    code, _, error = safegen(*edit, tmp_path / "dots.yaml")
+    assert code == 0, error
+    assert "no probes of 'dots'" in error
+    assert Patch.load(tmp_path / "p.safetensors").metadata["concept"] == "dots"
+    code, _, error = safegen(*edit, "dots", "--until", "removed>=1")
+    assert (code, "'removed>=1' is no target" in error) == (2, True)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from safegen.editing.run_folder import EditRecord
 def losses() -> list[EditRecord]:
     """An edit of 40 steps in 134 seconds."""
     return [
-        EditRecord(n, 40, 0.6 / n, 0.5 / n, 0.1 / n, 1e-3, 3.36 * n, 134.4 - 3.36 * n)
+        EditRecord(n, 40, 0.6 / n, 0.5 / n, 0.1 / n, 1e-3, 1.0, 3.36 * n, 134.4 - 3.36 * n)
         for n in range(1, 41)
     ]
 

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from safegen.editing.probes import Probed
 from safegen.editing.run_folder import EditRecord
 from safegen.errors import SafegenError
+from safegen.evaluation.requirements import Requirement
 from safegen.lab.world.world import Kind, draw, sample_recipe
 from safegen.report.evaluation import render_report
 from safegen.report.evaluation_gallery import (
@@ -28,6 +30,7 @@ from safegen.report.evaluation_gallery import (
 from safegen.report.measures import measure
 from safegen.report.standing import kind_of, mean_estimate, standing
 from safegen.report.tables import markdown_table
+from safegen.report.targets import outcomes
 from safegen.report.tradeoff import write_tradeoff_png
 from safegen.report.verdict import headline, safegen_verdict
 from safegen.report.wording import percent
@@ -580,6 +583,20 @@ def test_the_losses_of_an_edit_are_one_more_section(
     assert "It took 2 min 14 s." in longer
     assert longer.count("<figure") == page.count("<figure") + 1
     Page(longer)
+
+
+def test_a_hardening_shows_its_targets_and_probes(
+    page: str, table: Table, gallery: Gallery, losses: list[EditRecord]
+) -> None:
+    targets = [Requirement.parse(text) for text in ("removal>=0.5", "removal>=0.99")]
+    found = outcomes(targets, table, "safegen")
+    probes = [Probed(380, 2, 30, 31, 32), Probed(760, 0, 30, 29, 32)]
+    longer = render_report(table, gallery, outcomes=found, losses=losses, probes=probes)
+    assert ("Targets" in page, "Targets" in longer) == (False, True)
+    assert all(str(each) in unescape(longer) for each in found)
+    assert Page(longer).tables[-1][1:] == [
+        ["380", "2 of 30", "31 of 32"], ["760", "0 of 30", "29 of 32"],
+    ]  # fmt: skip
 
 
 def test_what_a_defense_is_called_does_not_change_what_it_is(table: Table) -> None:

@@ -164,14 +164,23 @@ def _trial(order: Order) -> tuple[float, str, float]:
 def measure(order: Order, settings: EvaluationSettings, console: Console) -> Table:
     """Measure the original and the hardened model, and write tables, report and card."""
     from safegen.cli import _showing as showing
-    from safegen.editing.run_folder import read_records
+    from safegen.editing.run_folder import read_probes, read_records
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.report.export_card import export_card
     from safegen.report.grid import write_grid
+    from safegen.report.targets import outcomes
 
     workers = order.workers or (runs.cores() if order.usual.small else None)
     table = runs.run(settings, order.out, "local", ExecutorOptions(workers), console)
-    showing.write(table, settings, order.out, console, losses=read_records(order.out / EDIT))
+    showing.write(
+        table,
+        settings,
+        order.out,
+        console,
+        outcomes=outcomes(order.requirements, table, SAFEGEN),
+        losses=read_records(order.out / EDIT),
+        probes=read_probes(order.out / EDIT),
+    )
     write_grid(order.out / GRID, showing.gallery_of(order.out, settings, GRID_ITEMS))
     card = export_card(order.model, order.out / PATCH, order.out / SUMMARY, whole=False)
     write_atomically(order.out / CARD, str(card))

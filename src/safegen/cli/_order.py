@@ -17,7 +17,7 @@ from safegen.evaluation.settings import EvaluationSettings
 from safegen.files import read_object
 from safegen.models.options import LoadOptions
 from safegen.profiles import Profile, profile_of
-from safegen.registry import name_of, with_options
+from safegen.registry import with_options
 from safegen.report.standing import SAFEGEN
 
 if TYPE_CHECKING:
@@ -100,19 +100,17 @@ class Order:
     @property
     def objects(self) -> str | None:
         """Spec of the observer of objects; None without one."""
-        seen = (*self.usual.observers, *self.observers)
-        return next((spec for spec in seen if name_of(spec) == "objects"), None)
+        from safegen.evaluation.probing import objects_spec
+
+        return objects_spec((*self.usual.observers, *self.observers))
 
     @property
     def probing(self) -> ProbeSources | None:
-        """What the probes of the edit draw; None without a detector or prompts."""
+        """What the probes of the edit draw; None without a detector."""
         from safegen.evaluation.probing import probe_sources
-        from safegen.models.options import SamplingSettings
 
-        if self.concept.detector is None or not self.concept.prompts.unsafe:
-            return None
-        sampling = SamplingSettings(**self.usual.sampling)
-        return probe_sources(self.concept, sampling, self.objects, self.loading.local_files_only)
+        offline = self.loading.local_files_only
+        return probe_sources(self.concept, self.usual, self.observers, offline)
 
     @property
     def probed_targets(self) -> list[Target]:

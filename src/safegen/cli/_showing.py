@@ -21,7 +21,9 @@ from safegen.results.records import Table
 from safegen.results.store import CellKey, ResultsStore, image_path
 
 if TYPE_CHECKING:
+    from safegen.editing.probes import Probed
     from safegen.editing.run_folder import EditRecord
+    from safegen.report.targets import Outcome
 
 
 def write(
@@ -31,7 +33,9 @@ def write(
     console: Console,
     *,
     unblurred: bool = False,
+    outcomes: Sequence[Outcome] = (),
     losses: Sequence[EditRecord] = (),
+    probes: Sequence[Probed] = (),
 ) -> None:
     """Write the page, the plot where there is one, and the tables, and print the table.
 
@@ -41,10 +45,12 @@ def write(
         out: run folder.
         console: console that prints the table.
         unblurred: see ``render_report``.
-        losses: see ``render_report``.
+        outcomes, losses, probes: see ``render_report``.
     """
     gallery, plot = gallery_of(out, settings), out / "tradeoff.png"
-    page = render_report(table, gallery, losses=losses, unblurred=unblurred)
+    page = render_report(
+        table, gallery, outcomes=outcomes, losses=losses, probes=probes, unblurred=unblurred
+    )
     write_atomically(out / "report.html", page)
     if standing(table) is None:
         plot.unlink(missing_ok=True)  # from an earlier command, of another table

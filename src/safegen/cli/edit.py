@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,7 @@ from safegen.settings import options
 
 if TYPE_CHECKING:
     from safegen.editing.memory.components import EditMemory
+    from safegen.editing.probes import ProbeSources, Target
     from safegen.editing.run import EditPlan
 
 PARTS = {
@@ -31,6 +33,33 @@ PARTS = {
 """Names of the components of an edit's memory in the printed table."""
 
 
+Concept = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|FILE.yaml",
+        help="Concept to remove. Probes by the detector of a known one, such as weapons, end the "
+        "edit at its targets; of any other, the name alone is kept in the patch.",
+    ),
+]
+Until = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="TARGET",
+        help="Share that ends the edit (default: 'removal>=0.99' and 'retention>=0.97'); may be "
+        "repeated.",
+    ),
+]
+
+
+RunFolder = Annotated[
+    Path | None,
+    typer.Option(help="Folder of checkpoints and logs (default: NAME.run beside the patch)."),
+]
+Finder = Annotated[
+    str | None, typer.Option(help="Detector for pairs without a censored picture in the CSV.")
+]
+
+
 @takes_settings(given=EditSettings)
 def edit(
     model: Model,
@@ -39,14 +68,10 @@ def edit(
     ],
     out: Annotated[Path, typer.Option(help="Patch to write (.safetensors).")],
     preset: Preset = None,
-    concept: Annotated[str, typer.Option(help="Name of the concept to remove.")] = "unsafe",
-    run_folder: Annotated[
-        Path | None,
-        typer.Option(help="Folder of checkpoints and logs (default: NAME.run beside the patch)."),
-    ] = None,
-    detector: Annotated[
-        str | None, typer.Option(help="Detector for pairs without a censored picture in the CSV.")
-    ] = None,
+    concept: Concept = "unsafe",
+    until: Until = None,
+    run_folder: RunFolder = None,
+    detector: Finder = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print settings, trained weights, memory, time.")
     ] = False,
@@ -61,7 +86,7 @@ def edit(
     The same command resumes an interrupted edit. On several GPUs, the batch is divided among them:
     accelerate launch -m safegen edit ARGUMENTS.
     """
-    settings = edit_settings(preset, given)
+    settings, targets = edit_settings(preset, given), _targets(until)
     check_out_file(out, triplets, model)
     from accelerate import PartialState
 
@@ -75,17 +100,20 @@ def edit(
         _print_settings(settings)
         _print_plan(plan(pipeline, latents, settings, on_prediction=_print_verdict))
         return
+    name, probing = _probing(concept, model, loading.local_files_only)
     folder = run_folder or out.with_suffix(".run")
     with EditProgress(settings.optimisation.steps) as progress:
         patch = run_edit(
             pipeline,
             latents,
             settings,
-            concept=concept,
+            concept=name,
             run_folder=folder,
             on_record=progress.show,
             on_teacher=progress.show_teacher,
             keep_pipeline=False,
+            probing=probing,
+            targets=targets,
         )
     if PartialState().is_main_process:
         patch.save(out)
@@ -97,6 +125,28 @@ def edit_settings(preset: str | None, given: dict[str, Any]) -> EditSettings:
     """Choose the settings of an edit: the defaults, a preset's, the given."""
     start = EditSettings.paper() if given.get("objective") == "paper" else EditSettings()
     return start.preset(preset).changed(**given)
+
+
+def _targets(until: list[str] | None) -> Sequence[Target]:
+    from safegen.editing.probes import TARGETS, Target
+
+    return [Target.parse(text) for text in until] if until else TARGETS
+
+
+def _probing(concept: str, model: str, local_files_only: bool) -> tuple[str, ProbeSources | None]:
+    """Look up a concept's name and its probes; says so if there are none."""
+    from safegen.concepts import CONCEPTS, load_concept
+    from safegen.evaluation.probing import probe_sources
+    from safegen.profiles import Profile, profile_of
+
+    name, probing = concept, None
+    if Path(concept).suffix in (".yaml", ".yml") or concept in CONCEPTS.names():
+        known, usual = load_concept(concept), profile_of(model) or Profile()
+        name = known.name
+        probing = probe_sources(known, usual, local_files_only=local_files_only)
+    if probing is None:
+        typer.echo(f"no probes of {name!r}: the edit takes all of its steps", err=True)
+    return name, probing
 
 
 def _latents(pipeline: Any, triplets: Path, detector: str | None, local_files_only: bool) -> Any:

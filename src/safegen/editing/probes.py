@@ -127,6 +127,11 @@ class Probe:
     """
 
     def __init__(self, pipeline: Any, sources: ProbeSources, held_back: torch.Tensor) -> None:
+        if not len(held_back) and not sources.unsafe:
+            raise SafegenError(
+                "there is no unsafe picture to probe with, since one pair of ten is held back for "
+                "that; give ten pairs or more, or a concept with prompts"
+            )
         self._pipeline = pipeline
         self._sources = sources
         self._held_back = held_back[: sources.pictures]

@@ -12,30 +12,41 @@ from safegen.evaluation.settings import NamedSpec
 from safegen.metrics.retention import all_drawn
 from safegen.models.sampling import ImageRequest, SamplingSettings
 from safegen.observers import Sight, create_observer
+from safegen.profiles import Profile
 from safegen.prompts import Prompt, create_prompt_set
-from safegen.registry import with_options
+from safegen.registry import name_of, with_options
 
 UNSAFE, BENIGN = 12, 16
 """Prompts of each set in a probe."""
 
 
+def objects_spec(observers: Iterable[str]) -> str | None:
+    """Find the spec of the observer of objects; None without one."""
+    return next((spec for spec in observers if name_of(spec) == "objects"), None)
+
+
 def probe_sources(
     concept: Concept,
-    sampling: SamplingSettings,
-    objects: str | None,
+    usual: Profile,
+    observers: Sequence[str] = (),
     local_files_only: bool = False,
-) -> ProbeSources:
+) -> ProbeSources | None:
     """Judge unsafe pictures by the concept's detector, and benign ones by the objects asked for.
 
     Args:
-        concept: concept with a detector; its prompts may be absent.
-        sampling: sampling settings of the pictures.
-        objects: spec of the observer of objects; None if nothing tells what pictures show, and
-            then no benign picture is drawn.
+        concept: the concept; its prompts may be absent.
+        usual: profile of the model, with its sampling settings and observers.
+        observers: specs of further observers. If none of all is of objects, nothing tells what
+            pictures show, and no benign picture is drawn.
         local_files_only: never ask the hub.
+
+    Returns:
+        What to draw, and the judges; None for a concept without a detector.
     """
-    prompts = concept.prompts
-    detector = create_detector(str(concept.detector), local_files_only=local_files_only)
+    if concept.detector is None:
+        return None
+    prompts, objects = concept.prompts, objects_spec((*usual.observers, *observers))
+    detector = create_detector(concept.detector, local_files_only=local_files_only)
     kept = (*prompts.benign, *prompts.near_miss) if objects else ()
     benign = _validation(kept, BENIGN, local_files_only)
     asked = dict(zip(_requests(benign), (prompt.asked for prompt in benign), strict=True))
@@ -57,7 +68,7 @@ def probe_sources(
     return ProbeSources(
         judge=lambda pictures: [bool(found) for found in detector.detect(pictures)],
         keeps=keeps,
-        sampling=sampling,
+        sampling=SamplingSettings(**usual.sampling),
         unsafe=_requests(_validation(prompts.unsafe, UNSAFE, local_files_only)),
         benign=_requests(benign),
     )

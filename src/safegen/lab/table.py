@@ -15,10 +15,10 @@ from safegen.editing.run_folder import EditRecord
 from safegen.editing.settings import EditSettings
 from safegen.errors import SafegenError
 from safegen.evaluation.plan import plain
+from safegen.evaluation.probing import probe_sources
 from safegen.evaluation.settings import EvaluationSettings
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
-from safegen.lab.probing import lab_probing
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import ADVERSARIAL, adversarial_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
@@ -116,7 +116,7 @@ def make_patches(
     erasers = {"esd-x": create_eraser(esd, LAB), "uce": create_eraser("uce", LAB)}
     chosen, probing = edit_settings or EditSettings(), None
     if edit_settings is None:
-        probing = lab_probing()
+        probing = probe_sources(LAB_WEAPONS, LAB)
     edits = {"safegen": chosen, **{name: chosen.preset(each) for name, each in VARIANTS.items()}}
     source = LabTriplets(triplets, chosen.seed, benign=BENIGN_SHARE * triplets)
     missing = []

@@ -27,7 +27,9 @@ from safegen.results.records import ORIGINAL, DefenseRecord, PromptSetRecord, Ta
 from safegen.statistics.intervals import CONFIDENCE
 
 if TYPE_CHECKING:
+    from safegen.editing.probes import Probed
     from safegen.editing.run_folder import EditRecord
+    from safegen.report.targets import Outcome
 
 ROLES = {
     "unsafe": "Prompts that ask for {concept}.",
@@ -41,7 +43,9 @@ def render_report(
     table: Table,
     gallery: Gallery,
     *,
+    outcomes: Sequence[Outcome] = (),
     losses: Sequence[EditRecord] = (),
+    probes: Sequence[Probed] = (),
     unblurred: bool = False,
 ) -> str:
     """Render the page as text.
@@ -49,7 +53,9 @@ def render_report(
     Args:
         table: figures of the evaluation.
         gallery: pictures under each of the table's defenses.
+        outcomes: figures beside the targets of a hardening; without them, no section on targets.
         losses: records of the edit that made the defense; without them, no section on losses.
+        probes: findings of that edit's probes.
         unblurred: whether to show flagged pictures unblurred.
     """
     concept = _concept(table)
@@ -61,6 +67,8 @@ def render_report(
         **_standing(table),
         attacks=attack_rows(table),
         rows_of=kinds_of(table).items(),
+        outcomes=outcomes,
+        probes=probes,
         losses=Markup(losses_svg(losses)) if losses else None,
         edit_seconds=losses[-1].seconds if losses else None,
         bars=bar_grids(table),
