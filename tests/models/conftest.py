@@ -4,163 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-# PixArt-alpha/PixArt-Sigma-XL-2-1024-MS; PixArt-alpha's 1024-pixel model has no interpolation
-# scale, and takes additional conditions.
-PIXART = {
-    "activation_fn": "gelu-approximate",
-    "attention_bias": True,
-    "attention_head_dim": 72,
-    "caption_channels": 4096,
-    "cross_attention_dim": 1152,
-    "in_channels": 4,
-    "interpolation_scale": 2,
-    "norm_elementwise_affine": False,
-    "norm_eps": 1e-6,
-    "norm_num_groups": 32,
-    "norm_type": "ada_norm_single",
-    "num_attention_heads": 16,
-    "num_embeds_ada_norm": 1000,
-    "num_layers": 28,
-    "out_channels": 8,
-    "patch_size": 2,
-    "sample_size": 128,
-    "upcast_attention": False,
-    "use_additional_conditions": False,
-}
-PIXART_SCHEDULER = {
-    "algorithm_type": "dpmsolver++",
-    "beta_end": 0.02,
-    "beta_schedule": "linear",
-    "beta_start": 0.0001,
-    "num_train_timesteps": 1000,
-    "prediction_type": "epsilon",
-    "solver_order": 2,
-}
-T5_XXL = {
-    "d_ff": 10240,
-    "d_kv": 64,
-    "d_model": 4096,
-    "dense_act_fn": "gelu_new",
-    "feed_forward_proj": "gated-gelu",
-    "num_heads": 64,
-    "num_layers": 24,
-}
-# Efficient-Large-Model/Sana_1600M_1024px_diffusers
-SANA = {
-    "attention_bias": False,
-    "attention_head_dim": 32,
-    "caption_channels": 2304,
-    "cross_attention_dim": 2240,
-    "cross_attention_head_dim": 112,
-    "dropout": 0.0,
-    "in_channels": 32,
-    "mlp_ratio": 2.5,
-    "norm_elementwise_affine": False,
-    "norm_eps": 1e-6,
-    "num_attention_heads": 70,
-    "num_cross_attention_heads": 20,
-    "num_layers": 20,
-    "out_channels": 32,
-    "patch_size": 1,
-    "sample_size": 32,
-}
-SANA_AUTOENCODER = {
-    "attention_head_dim": 32,
-    "decoder_act_fns": "silu",
-    "decoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
-    "decoder_block_types": ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3,
-    "decoder_layers_per_block": [3, 3, 3, 3, 3, 3],
-    "decoder_norm_types": "rms_norm",
-    "decoder_qkv_multiscales": [[], [], [], [5], [5], [5]],
-    "downsample_block_type": "Conv",
-    "encoder_block_out_channels": [128, 256, 512, 512, 1024, 1024],
-    "encoder_block_types": ["ResBlock"] * 3 + ["EfficientViTBlock"] * 3,
-    "encoder_layers_per_block": [2, 2, 2, 3, 3, 3],
-    "encoder_qkv_multiscales": [[], [], [], [5], [5], [5]],
-    "in_channels": 3,
-    "latent_channels": 32,
-    "scaling_factor": 0.41407,
-    "upsample_block_type": "interpolate",
-}
-SANA_SCHEDULER = {
-    "algorithm_type": "dpmsolver++",
-    "flow_shift": 3.0,
-    "num_train_timesteps": 1000,
-    "prediction_type": "flow_prediction",
-    "solver_order": 2,
-    "use_flow_sigmas": True,
-}
-# stabilityai/stable-diffusion-3.5-medium
-SD3 = {
-    "attention_head_dim": 64,
-    "caption_projection_dim": 1536,
-    "dual_attention_layers": list(range(13)),
-    "in_channels": 16,
-    "joint_attention_dim": 4096,
-    "num_attention_heads": 24,
-    "num_layers": 24,
-    "out_channels": 16,
-    "patch_size": 2,
-    "pooled_projection_dim": 2048,
-    "pos_embed_max_size": 384,
-    "qk_norm": "rms_norm",
-    "sample_size": 128,
-}
-# black-forest-labs/FLUX.1-dev
-FLUX = {
-    "attention_head_dim": 128,
-    "guidance_embeds": True,
-    "in_channels": 64,
-    "joint_attention_dim": 4096,
-    "num_attention_heads": 24,
-    "num_layers": 19,
-    "num_single_layers": 38,
-    "patch_size": 1,
-    "pooled_projection_dim": 768,
-}
-FLUX_SCHEDULER = {
-    "base_image_seq_len": 256,
-    "base_shift": 0.5,
-    "max_image_seq_len": 4096,
-    "max_shift": 1.15,
-    "num_train_timesteps": 1000,
-    "shift": 3.0,
-    "use_dynamic_shifting": True,
-}
-SHIFTED_AUTOENCODER = {
-    "latent_channels": 16,
-    "scaling_factor": 0.3611,
-    "shift_factor": 0.1159,
-    "use_post_quant_conv": False,
-    "use_quant_conv": False,
-}
-# fal/AuraFlow
-AURA_FLOW = {
-    "attention_head_dim": 256,
-    "caption_projection_dim": 3072,
-    "in_channels": 4,
-    "joint_attention_dim": 2048,
-    "num_attention_heads": 12,
-    "num_mmdit_layers": 4,
-    "num_single_dit_layers": 32,
-    "out_channels": 4,
-    "patch_size": 2,
-    "pos_embed_max_size": 1024,
-    "sample_size": 64,
-}
-GEMMA_2B = {
-    "head_dim": 256,
-    "hidden_size": 2304,
-    "intermediate_size": 9216,
-    "num_attention_heads": 8,
-    "num_hidden_layers": 26,
-    "num_key_value_heads": 4,
-    "query_pre_attn_scalar": 256,
-}
+# Configurations of published models, by repository and part.
+CONFIGS = json.loads(Path(__file__).with_name("published.json").read_text("utf-8"))
+PIXART = CONFIGS["PixArt-alpha/PixArt-Sigma-XL-2-1024-MS"]
+SANA = CONFIGS["Efficient-Large-Model/Sana_1600M_1024px_diffusers"]
+SD3 = CONFIGS["stabilityai/stable-diffusion-3.5-medium"]
+FLUX = CONFIGS["black-forest-labs/FLUX.1-dev"]
+AURA_FLOW = CONFIGS["fal/AuraFlow"]
 
 ENCODER = {
     "hidden_size": 16,
@@ -322,7 +177,7 @@ def _t5() -> tuple[Any, Any]:
     scores = [(token, 0.0) for token in special]
     scores += [(token, -1.0) for token in [*(f"▁{word}" for word in WORDS), *letters]]
     tokenizer = T5Tokenizer(vocab=scores, extra_ids=0, model_max_length=512)
-    config = T5Config(**T5_XXL | SMALL_T5, vocab_size=len(tokenizer))
+    config = T5Config(**PIXART["text_encoder"] | SMALL_T5, vocab_size=len(tokenizer))
     return tokenizer, T5EncoderModel(config).eval()
 
 
@@ -330,14 +185,17 @@ def _pixart(alpha: bool) -> Any:
     import diffusers
 
     tokenizer, encoder = _t5()
+    # PixArt-alpha's 1024-pixel model has no interpolation scale, and takes additional conditions.
     special = {"use_additional_conditions": True, "interpolation_scale": None} if alpha else {}
     kind = diffusers.PixArtAlphaPipeline if alpha else diffusers.PixArtSigmaPipeline
     return kind(
         tokenizer=tokenizer,
         text_encoder=encoder,
         vae=_autoencoder(),
-        transformer=diffusers.PixArtTransformer2DModel(**PIXART | SMALL_PIXART | special),
-        scheduler=diffusers.DPMSolverMultistepScheduler(**PIXART_SCHEDULER),
+        transformer=diffusers.PixArtTransformer2DModel(
+            **PIXART["transformer"] | SMALL_PIXART | special
+        ),
+        scheduler=diffusers.DPMSolverMultistepScheduler(**PIXART["scheduler"]),
     )
 
 
@@ -348,7 +206,7 @@ def _gemma() -> tuple[Any, Any]:
     # Letters that are rare in the pipeline's instruction, which else would be very long.
     vocabulary = {token: number for number, token in enumerate([*special, *"hkwxz"])}
     tokenizer = GemmaTokenizer(vocab=vocabulary, merges=[])
-    config = Gemma2Config(**GEMMA_2B | SMALL_GEMMA, vocab_size=len(tokenizer))
+    config = Gemma2Config(**SANA["text_encoder"] | SMALL_GEMMA, vocab_size=len(tokenizer))
     return tokenizer, Gemma2Model(config).eval()
 
 
@@ -359,9 +217,9 @@ def _sana() -> Any:
     return diffusers.SanaPipeline(
         tokenizer=tokenizer,
         text_encoder=encoder,
-        vae=diffusers.AutoencoderDC(**SANA_AUTOENCODER | SMALL_SANA_AUTOENCODER),
-        transformer=diffusers.SanaTransformer2DModel(**SANA | SMALL_SANA),
-        scheduler=diffusers.DPMSolverMultistepScheduler(**SANA_SCHEDULER),
+        vae=diffusers.AutoencoderDC(**SANA["vae"] | SMALL_SANA_AUTOENCODER),
+        transformer=diffusers.SanaTransformer2DModel(**SANA["transformer"] | SMALL_SANA),
+        scheduler=diffusers.DPMSolverMultistepScheduler(**SANA["scheduler"]),
     )
 
 
@@ -390,8 +248,8 @@ def _sd3() -> Any:
         text_encoder_2=_clip("text_encoder_2"),
         tokenizer_3=None,
         text_encoder_3=None,
-        vae=_autoencoder(**SHIFTED_AUTOENCODER | {"latent_channels": 4}),
-        transformer=diffusers.SD3Transformer2DModel(**SD3 | SMALL_SD3),
+        vae=_autoencoder(**FLUX["vae"] | {"latent_channels": 4}),
+        transformer=diffusers.SD3Transformer2DModel(**SD3["transformer"] | SMALL_SD3),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0),
     )
 
@@ -407,9 +265,9 @@ def _flux() -> Any:
         text_encoder=_clip("text_encoder", kind="CLIPTextModel"),
         tokenizer_2=tokenizer,
         text_encoder_2=encoder,
-        vae=_autoencoder(**SHIFTED_AUTOENCODER | {"latent_channels": 4}),
-        transformer=diffusers.FluxTransformer2DModel(**FLUX | SMALL_FLUX),
-        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**FLUX_SCHEDULER),
+        vae=_autoencoder(**FLUX["vae"] | {"latent_channels": 4}),
+        transformer=diffusers.FluxTransformer2DModel(**FLUX["transformer"] | SMALL_FLUX),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**FLUX["scheduler"]),
     )
     pipeline.default_sample_size = 8
     return pipeline
@@ -419,7 +277,7 @@ def _aura_flow() -> Any:
     import diffusers
 
     tokenizer, encoder = _t5()
-    transformer = diffusers.AuraFlowTransformer2DModel(**AURA_FLOW | SMALL_AURA_FLOW)
+    transformer = diffusers.AuraFlowTransformer2DModel(**AURA_FLOW["transformer"] | SMALL_AURA_FLOW)
     # A random timestep is so short that the gates of all blocks would be closed.
     transformer.time_step_proj.linear_2.weight.data *= 30
     return diffusers.AuraFlowPipeline(
@@ -459,7 +317,7 @@ def build_family() -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def published() -> dict[str, dict[str, Any]]:
     """Published configurations of the transformers, in full size."""
-    return {"pixart": PIXART, "sana": SANA}
+    return {"pixart": PIXART["transformer"], "sana": SANA["transformer"]}
 
 
 @pytest.fixture(scope="module", autouse=True)
