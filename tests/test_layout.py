@@ -10,6 +10,7 @@ from pathlib import Path
 import safegen
 
 ROOT = Path(safegen.__file__).parent
+TESTS = Path(__file__).parent
 ORDER = (
     "__main__ safegen cli lab report evaluation metrics results attacks editing defenses patches",
     "observers triplets detectors prompts models profiles averaging checkpoints concepts registry",
@@ -71,9 +72,10 @@ def test_only_the_command_line_knows_the_lab() -> None:
 
 
 def test_files_and_functions_are_short() -> None:
+    tests = {str(path.relative_to(TESTS.parent)): path for path in sorted(TESTS.rglob("*.py"))}
     long = [
-        module
-        for module, path in PATHS.items()
+        name
+        for name, path in (PATHS | tests).items()
         if len(path.read_text("utf-8").splitlines()) > LONGEST_FILE
     ]
     for module, tree in TREES.items():
