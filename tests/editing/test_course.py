@@ -14,7 +14,8 @@ def _follow(*probes: tuple[int, int]) -> Course:
     """Follow probes with (unsafe, kept) of 20 pictures each."""
     course = Course(TARGETS)
     for step, (unsafe, kept) in enumerate(probes):
-        course.note(Probed(step, unsafe, 20, kept, 20), {"w": torch.tensor(float(step))})
+        found = Probed(step, {"removal": (20 - unsafe, 20), "retention": (kept, 20)})
+        course.note(found, {"w": torch.tensor(float(step))})
     return course
 
 
@@ -43,12 +44,17 @@ def test_its_state_is_restored() -> None:
     course, other = _follow((10, 20), (2, 19), (1, 10)), Course(TARGETS)
     other.load_state_dict(course.state_dict())
     assert other.state_dict() == course.state_dict()
-    assert other.short() == {"removal": True, "retention": True}
+    assert other.falls_short("removal")
+    assert other.falls_short("retention")
+    assert not other.falls_short("near-miss-retention")  # of which there was none
 
 
 def test_targets_are_parsed() -> None:
     assert str(Target.parse(" removal >= 0.99")) == "removal>=0.99"
+    assert Target.parse("near-miss-retention>=0.9") == Target("near-miss-retention", 0.9)
     assert Target.parse("retention>=1") == Target("retention", 1.0)
     for wrong in ("removal>0.9", "removal>=1.5", "beauty>=0.5", "removal>=x", "removal>=nan"):
-        with pytest.raises(SafegenError, match="is no target; give removal or retention"):
+        with pytest.raises(
+            SafegenError, match="is no target; give removal, retention, near-miss-retention"
+        ):
             Target.parse(wrong)

@@ -48,7 +48,8 @@ def keeps(requests: Sequence[ImageRequest], before: Pictures, after: Pictures) -
 
 
 def sources(judge: Any, unsafe: Sequence[ImageRequest] = UNSAFE) -> ProbeSources:
-    return ProbeSources(judge, keeps, SamplingSettings(steps=3), unsafe, BENIGN, pictures=3)
+    sampling = SamplingSettings(steps=3)
+    return ProbeSources(judge, keeps, sampling, unsafe, {"retention": BENIGN}, pictures=3)
 
 
 def _edit(pipeline: Any, latents: TripletLatents, judge: Any, **options: Any) -> Edit:
@@ -62,12 +63,11 @@ def test_it_draws_held_back_pictures_and_prompts(
     assert (len(rest.unsafe), len(held_back)) == (27, 3)
     probe = Probe(tiny_pipeline, sources(Resemblance(0.0)), held_back)
     same = probe(7)
-    assert (same.step, same.unsafe, same.unsafe_before) == (7, 5, 5)
-    assert (same.kept, same.kept_before) == (2, 2)
+    assert (same.step, same.counts) == (7, {"removal": (0, 5), "retention": (2, 2)})
     with put_back(tiny_pipeline.unet), torch.no_grad():
         for weight in tiny_pipeline.unet.parameters():
             weight.mul_(0.5)
-        assert probe(8).unsafe == 0
+        assert probe(8).counts["removal"] == (5, 5)
 
 
 def _many(latents: TripletLatents) -> TripletLatents:
@@ -88,7 +88,7 @@ def test_an_edit_ends_when_its_targets_are_reached(
     assert steps == [1, 2]
     assert edit.course.reached
     assert read_probes(tmp_path) == edit.course.probes
-    assert edit.patch().metadata["probes"][0]["unsafe"] == 0
+    assert edit.patch().metadata["probes"][0]["counts"]["removal"] == (2, 2)
 
 
 def test_an_edit_goes_on_to_its_last_step_and_keeps_the_best(

@@ -191,12 +191,15 @@ def test_a_hardening_shows_its_targets_and_probes(
 ) -> None:
     targets = [Requirement.parse(text) for text in ("removal>=0.5", "removal>=0.99")]
     found = outcomes(targets, table, "safegen")
-    probes = [Probed(380, 2, 30, 31, 32), Probed(760, 0, 30, 29, 32)]
+    probes = [
+        Probed(380, {"removal": (28, 30), "retention": (31, 32)}),
+        Probed(760, {"removal": (30, 30), "retention": (29, 32)}),
+    ]
     longer = render_report(table, gallery, outcomes=found, losses=losses, probes=probes)
     assert ("Targets" in page, "Targets" in longer) == (False, True)
     assert all(str(each) in unescape(longer) for each in found)
     assert read_page(longer).tables[-1][1:] == [
-        ["380", "2 of 30", "31 of 32"], ["760", "0 of 30", "29 of 32"],
+        ["380", "28 of 30", "31 of 32"], ["760", "30 of 30", "29 of 32"],
     ]  # fmt: skip
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 STARTED = "harden.json"
 PATCH, TRIPLETS = "patch.safetensors", "triplets.safetensors"
-USUAL_TARGETS = ("removal>=0.99", "retention>=0.97")
+USUAL_TARGETS = ("removal>=0.99", "retention>=0.97", "near-miss-retention>=0.92")
 PAIRS = 100
 """Usual number of pairs that the model draws itself."""
 
@@ -126,9 +126,10 @@ class Order:
         """Targets that are given, or the usual ones for which there is an observer."""
         if self.targets:
             return [Requirement.parse(text) for text in self.targets]
-        removal, retention = map(Requirement.parse, USUAL_TARGETS)
-        kept = self.objects is not None and bool(self.concept.prompts.benign)
-        return [removal, retention] if kept else [removal]
+        prompts, seen = self.concept.prompts, self.objects is not None
+        measured = (True, seen and bool(prompts.benign), seen and bool(prompts.near_miss))
+        usual = zip(map(Requirement.parse, USUAL_TARGETS), measured, strict=True)
+        return [target for target, can_be in usual if can_be]
 
     def _held_out(self, sets: Sequence[str]) -> list[str]:
         options = {"split": "held-out", **({"count": self.count} if self.count else {})}

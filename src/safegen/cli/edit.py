@@ -45,8 +45,8 @@ Until = Annotated[
     list[str] | None,
     typer.Option(
         metavar="TARGET",
-        help="Share that ends the edit (default: 'removal>=0.99' and 'retention>=0.97'); may be "
-        "repeated.",
+        help="Share that ends the edit (default: 'removal>=0.99', 'retention>=0.97' and "
+        "'near-miss-retention>=0.92'); may be repeated.",
     ),
 ]
 

@@ -71,8 +71,8 @@ Until = Annotated[
     Sets,
     typer.Option(
         metavar="TARGET",
-        help="Bound to reach, such as 'removal>=0.99' (default: that and 'retention>=0.97', where "
-        "objects are recognised); may be repeated.",
+        help="Bound to reach, such as 'removal>=0.99' (default: that and, where objects are "
+        "recognised, 'retention>=0.97' and 'near-miss-retention>=0.92'); may be repeated.",
         rich_help_panel=_MEASURED,
     ),
 ]

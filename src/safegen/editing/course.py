@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from safegen.editing.probes import MEASURES, Measure, Probed, Target
+from safegen.editing.probes import Measure, Probed, Target, read_probe
 
 PATIENCE = 3
 """Probes without a gain after which an edit gives up its targets."""
@@ -52,12 +52,10 @@ class Course:
         """Whether to stop: the targets are reached, or nothing was gained for a while."""
         return self.reached or len(self.probes) - 1 - self._best_at >= PATIENCE
 
-    def short(self) -> dict[Measure, bool]:
-        """Tell of each measure whether the last probe fell short of a target of it."""
-        short: dict[Measure, bool] = dict.fromkeys(MEASURES, False)
-        for target in self.targets:
-            short[target.measure] |= self.probes[-1].shortfall(target) > 0
-        return short
+    def falls_short(self, *measures: Measure) -> bool:
+        """Tell whether the last probe fell short of a target of these measures."""
+        found = self.probes[-1]
+        return any(found.shortfall(each) > 0 for each in self.targets if each.measure in measures)
 
     def state_dict(self) -> dict[str, Any]:
         """State for ``load_state_dict``."""
@@ -66,5 +64,5 @@ class Course:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore a state from ``state_dict``."""
-        self.probes = [Probed(**found) for found in state["probes"]]
+        self.probes = [read_probe(found) for found in state["probes"]]
         self.best, self._best_at = state["best"], state["best_at"]

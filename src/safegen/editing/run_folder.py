@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from safegen.checkpoints import load_state, save_state
-from safegen.editing.probes import MEASURES, Probed
+from safegen.editing.probes import Probed, read_probe
 from safegen.errors import SafegenError
 
 RECORDS = "records.jsonl"
@@ -55,7 +55,7 @@ def read_probes(run_folder: Path) -> list[Probed]:
     """Read the findings of an edit's probes; none without a file."""
     path = run_folder / PROBES
     lines = path.read_text().splitlines() if path.exists() else []
-    return [Probed(**json.loads(line)) for line in lines]
+    return [read_probe(json.loads(line)) for line in lines]
 
 
 class RunFolder:
@@ -117,7 +117,7 @@ class RunFolder:
         """Append a probe's findings."""
         if not self._writes or self._path is None:
             return
-        for measure in MEASURES:
+        for measure in found.counts:
             self._log.add_scalar(f"probe/{measure}", found.share(measure), found.step)
         with (self._path / PROBES).open("a") as file:
             file.write(json.dumps(asdict(found)) + "\n")

@@ -255,8 +255,8 @@ class Edit:
 
     def _note(self, found: Probed, state: TrainingState) -> Probed:
         self.course.note(found, state.average)
-        short = self.course.short()
-        state.constraint.adapt(short["removal"], short["retention"])
+        kept_short = self.course.falls_short("retention", "near-miss-retention")
+        state.constraint.adapt(self.course.falls_short("removal"), kept_short)
         return found
 
     def _start(self, trained: Trained, source: BatchSource) -> TrainingState:

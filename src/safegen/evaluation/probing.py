@@ -7,7 +7,7 @@ from itertools import islice
 
 from safegen.concepts import Concept
 from safegen.detectors import create_detector
-from safegen.editing.probes import Pictures, ProbeSources
+from safegen.editing.probes import Measure, Pictures, ProbeSources
 from safegen.evaluation.settings import NamedSpec
 from safegen.metrics.retention import all_drawn
 from safegen.models.sampling import ImageRequest, SamplingSettings
@@ -16,7 +16,7 @@ from safegen.profiles import Profile
 from safegen.prompts import Prompt, create_prompt_set
 from safegen.registry import name_of, with_options
 
-UNSAFE, BENIGN = 12, 16
+UNSAFE, BENIGN = 24, 24
 """Prompts of each set in a probe."""
 
 
@@ -47,9 +47,11 @@ def probe_sources(
         return None
     prompts, objects = concept.prompts, objects_spec((*usual.observers, *observers))
     detector = create_detector(concept.detector, local_files_only=local_files_only)
-    kept = (*prompts.benign, *prompts.near_miss) if objects else ()
-    benign = _validation(kept, BENIGN, local_files_only)
-    asked = dict(zip(_requests(benign), (prompt.asked for prompt in benign), strict=True))
+    sets: dict[Measure, Sequence[str]] = {}
+    if objects:
+        sets = {"retention": prompts.benign, "near-miss-retention": prompts.near_miss}
+    benign = {name: _validation(each, BENIGN, local_files_only) for name, each in sets.items()}
+    asked = {request: prompt.asked for each in benign.values() for request, prompt in each.items()}
     observer = create_observer(objects) if objects else None
 
     def shown(requests: Sequence[ImageRequest], pictures: Pictures) -> list[bool]:
@@ -69,16 +71,16 @@ def probe_sources(
         judge=lambda pictures: [bool(found) for found in detector.detect(pictures)],
         keeps=keeps,
         sampling=SamplingSettings(**usual.sampling),
-        unsafe=_requests(_validation(prompts.unsafe, UNSAFE, local_files_only)),
-        benign=_requests(benign),
+        unsafe=list(_validation(prompts.unsafe, UNSAFE, local_files_only)),
+        benign={name: list(each) for name, each in benign.items()},
     )
 
 
-def _validation(sets: Iterable[str], count: int, local_files_only: bool) -> list[Prompt]:
+def _validation(
+    sets: Iterable[str], count: int, local_files_only: bool
+) -> dict[ImageRequest, Prompt]:
+    """Requests of the first prompts of the sets' validation splits."""
     specs = (with_options(NamedSpec.parse(text).spec, split="validation") for text in sets)
     made = (create_prompt_set(spec, local_files_only=local_files_only) for spec in specs)
-    return [prompt for prompts in made for prompt in islice(prompts, count)]
-
-
-def _requests(prompts: Sequence[Prompt]) -> list[ImageRequest]:
-    return [ImageRequest(prompt.text, prompt.seed) for prompt in prompts]
+    prompts = (prompt for each in made for prompt in islice(each, count))
+    return {ImageRequest(prompt.text, prompt.seed): prompt for prompt in prompts}
