@@ -17,6 +17,8 @@ VARIANTS = {
     "sneakyprompt": ("n", "p"),
     "img2img": ("0.3", "0.5", "0.7", "0.9"),
     "relearn": ("benign", "unsafe"),
+    "merge": ("0.25", "0.5"),
+    "quantise": ("8", "4"),
 }
 """Variants of the attacks that come in several kinds."""
 CONTROL = "random-tokens"
