@@ -21,7 +21,7 @@ from typing import Any
 
 from safegen.attacks._text_filter import TextFilter
 from safegen.cli._console import Console
-from safegen.cli._progress import EvaluationProgress
+from safegen.cli._progress import PhaseProgress
 from safegen.evaluation.executors import ExecutorOptions
 from safegen.evaluation.found_prompts import Row, add_transfers, found_prompts, write_prompts
 from safegen.evaluation.run import Progress, observe
@@ -161,7 +161,7 @@ def main() -> None:
         parser.error("give a patch of ESD: --esd FILE")
     goals = goals_from(FIRST_GOAL, arguments.goals)
     settings = search_settings(arguments.esd, goals, arguments.folder)
-    with EvaluationProgress(Console()) as progress:
+    with PhaseProgress(Console()) as progress:
         count = make(
             settings,
             goals,

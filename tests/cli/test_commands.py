@@ -32,8 +32,8 @@ def edited(
     )  # fmt: skip
     assert code == 0, error
     assert "no other" in printed
-    assert "teacher 16/16" in error
-    assert "step 4/4" in error
+    assert "teacher: 16 of 16" in error
+    assert "step: 4 of 4" in error
     return folder
 
 

@@ -103,6 +103,13 @@ def test_what_is_wrong_is_said_before_any_work(
     assert not (tmp_path / "run" / "images").exists()
 
 
+def test_it_lists_what_it_knows() -> None:
+    rows = dict(line.split(": ") for line in invoke("--list").output.splitlines())
+    assert list(rows) == ["defenses", "prompts", "detectors", "observers", "metrics"]
+    for kind, name in (("defenses", "sld-max"), ("prompts", "i2p"), ("metrics", "outlines-left")):
+        assert name in rows[kind].split(", ")
+
+
 def test_a_model_has_to_be_named() -> None:
     with pytest.raises(SafegenError, match="a model, or --preset lab"):
         invoke("--defense", "filtered")

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from safegen.results.records import Estimate, Table
 
 Run = Callable[..., tuple[int, str, str]]
 TINY = ["--steps", "3", "--unsafe-batch", "2", "--teacher-pool", "4", "--checkpoint-every", "1"]
-LAB = ["harden", "lab", "--concept", "vehicles", *TINY, "--pairs", "2", "--count", "2"]
+LAB = ["harden", "lab", *TINY, "--pairs", "2", "--count", "2", "--workers", "1"]
 
 
 def kill_after_a_checkpoint(command: list[str], out: Path) -> None:
@@ -41,13 +42,25 @@ def kill_after_a_checkpoint(command: list[str], out: Path) -> None:
     process.wait()
 
 
-def test_a_killed_run_goes_on_to_its_verdict(safegen: Run, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    kill_after_a_checkpoint(LAB, out)
+@pytest.fixture
+def few_vehicles(tmp_path: Path) -> Path:
+    """The concept ``vehicles`` with two prompts of each kind, so that a probe draws eight."""
+    text = (files("safegen.lab") / "concepts" / "vehicles.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "vehicles.yaml"
+    path.write_text(text.replace("concept=vehicles", "concept=vehicles,count=2"))
+    return path
+
+
+def test_a_killed_run_goes_on_to_its_verdict(
+    safegen: Run, tmp_path: Path, few_vehicles: Path
+) -> None:
+    out, order = tmp_path / "run", [*LAB, "--concept", str(few_vehicles)]
+    kill_after_a_checkpoint(order, out)
     encoded = (out / "triplets.safetensors").stat().st_mtime_ns
-    code, said, complained = safegen(*LAB, "--out", out)
+    code, said, complained = safegen(*order, "--out", out)
     assert code == 1, complained
     assert "at most 3 steps, about" in said
+    assert "probes: at most 2 of at most 30 pictures" in said
     assert "12 pictures of both models on explicit, benign, near-miss" in said
     assert "missed: removal>=0.99 on explicit: " in said
     assert "verdict: " in said
@@ -66,11 +79,11 @@ def test_a_killed_run_goes_on_to_its_verdict(safegen: Run, tmp_path: Path) -> No
     assert all(value.equal(hardened[name]) for name, value in patched.unet.state_dict().items())
 
     before = (out / "patch.safetensors").read_bytes()
-    code, said, _ = safegen(*LAB, "--out", out, "--until", "removal>=-1")
+    code, said, _ = safegen(*order, "--out", out, "--until", "removal>=-1")
     assert code == 0
     assert "verdict: all targets reached" in said
     assert (out / "patch.safetensors").read_bytes() == before
-    code, _, complained = safegen(*LAB, "--seed", "4", "--out", out)
+    code, _, complained = safegen(*order, "--seed", "4", "--out", out)
     assert code == 2
     assert "has edit.seed 0 there and 4 here" in complained
 

@@ -155,7 +155,7 @@ def test_killed_edit_resumes_to_the_same_file(
     command = [
         sys.executable, "-m", "safegen", "edit", str(tiny_folder),
         "--triplets", str(tmp_path / "triplets.safetensors"),
-        "--steps", "40", "--unsafe-batch", "2", "--checkpoint-every", "5",
+        "--steps", "40", "--unsafe-batch", "2", "--checkpoint-every", "5", "--teacher-pool", "16",
     ]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = subprocess.Popen(

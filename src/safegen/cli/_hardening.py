@@ -6,6 +6,7 @@ Each stage leaves its files in the run folder, so the same command resumes an in
 from __future__ import annotations
 
 import json
+import math
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ def harden(order: Order, console: Console) -> bool:
 
 def make_patch(order: Order, console: Console) -> None:
     """Encode the triplets, and train the edit; both resume."""
-    from safegen.cli._edit_progress import EditProgress
+    from safegen.cli._progress import EditProgress
     from safegen.cli.edit import load_for
     from safegen.cli.triplets import encode_to
     from safegen.editing.latents import TripletLatents
@@ -59,14 +60,14 @@ def make_patch(order: Order, console: Console) -> None:
     latents = order.latents
     if not latents.is_file():
         encode_to(pipeline, source_of(order, pipeline), latents)
-    with EditProgress(order.edit.optimisation.steps, console) as progress:
+    with EditProgress(console) as progress:
         patch = edit(
             pipeline,
             TripletLatents.load(latents),
             order.edit,
             concept=order.concept.name,
             run_folder=order.out / EDIT,
-            on_record=progress.show,
+            on_record=progress.show_step,
             on_teacher=progress.show_teacher,
             keep_pipeline=False,
             probing=order.probing,
@@ -116,6 +117,11 @@ def _pictures(order: Order) -> dict[str, tuple[str, int]]:
         origin = "drawn by the model" if made else "not drawn by the model"
         count = pairs + benign if made else 0
         found["triplets"] = (f"{pairs} pairs and {benign} benign pictures, {origin}", count)
+    if (probing := order.probing) is not None:
+        optimisation = order.edit.optimisation
+        times = 1 + math.ceil(optimisation.steps / optimisation.cycle)
+        about = f"at most {times} of at most {probing.size} pictures, the first of the original"
+        found["probes"] = (about, probing.size * times)
     if (settings := order.evaluation) is not None:
         sets = planned_prompt_sets(settings)
         prompts = sum(len(list(items_of(each.prompts, settings))) for each in sets)

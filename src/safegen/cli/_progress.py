@@ -1,9 +1,10 @@
-"""Progress lines of an evaluation: pictures done, their total, and the time left."""
+"""Progress of long commands: phases, items done, their total, and the time left."""
 
 from __future__ import annotations
 
 import time
 from types import TracebackType
+from typing import TYPE_CHECKING, Self
 
 from rich.progress import (
     BarColumn,
@@ -16,10 +17,14 @@ from rich.progress import (
 
 from safegen.cli._console import Console
 
-SECONDS_BETWEEN_LINES = 30.0
+if TYPE_CHECKING:
+    from safegen.editing.run_folder import EditRecord
+
+SILENCE = 20.0
+"""Seconds between two lines without a terminal."""
 
 
-class EvaluationProgress:
+class PhaseProgress:
     """Shows each phase as a progress bar; without a terminal, prints a line now and then."""
 
     def __init__(self, console: Console) -> None:
@@ -36,7 +41,7 @@ class EvaluationProgress:
         self._tasks: dict[str, TaskID] = {}
         self._told = time.monotonic()
 
-    def __enter__(self) -> EvaluationProgress:
+    def __enter__(self) -> Self:
         self._bars.start()
         return self
 
@@ -50,10 +55,24 @@ class EvaluationProgress:
 
     def show(self, phase: str, done: int, total: int, detail: str = "") -> None:
         """Show how far a phase is."""
+        due = done == total or time.monotonic() - self._told > SILENCE
         if phase not in self._tasks:
             self._tasks[phase] = self._bars.add_task(phase, total=total, detail="")
         self._bars.update(self._tasks[phase], completed=done, total=total, detail=detail)
-        late = time.monotonic() - self._told > SECONDS_BETWEEN_LINES
-        if not self._console.is_terminal and (late or done == total):
+        if due and not self._console.is_terminal:
             self._told = time.monotonic()
             self._console.print(f"{phase}: {done} of {total}  {detail}")
+
+
+class EditProgress(PhaseProgress):
+    """Shows the teacher's pool, then steps and losses of an edit."""
+
+    def show_teacher(self, done: int, total: int) -> None:
+        """Show how many pictures of the pool the teacher has seen."""
+        self.show("teacher", done, total, "pictures seen by the original model")
+
+    def show_step(self, record: EditRecord) -> None:
+        """Show one step."""
+        losses = f"redirect {record.redirect:.4f}  preserve {record.preserve:.4f}"
+        left = f"{record.seconds_left:.0f} s left"
+        self.show("step", record.step, record.steps, f"{losses}  {left}")

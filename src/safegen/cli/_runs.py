@@ -155,10 +155,10 @@ def prepare(
 
 def make_patches(folder: Path, console: Console, allow_other_code: bool) -> None:
     """Train the preset's patches that the run folder lacks."""
-    from safegen.cli._progress import EvaluationProgress
+    from safegen.cli._progress import PhaseProgress
     from safegen.lab.table import make_patches as make
 
-    with EvaluationProgress(console) as progress:
+    with PhaseProgress(console) as progress:
         told: dict[str, Any] = {"say": console.print, "on_progress": progress.show}
         make(folder, allow_other_code=allow_other_code, **told)
 
@@ -180,9 +180,9 @@ def run(
 @contextmanager
 def shown(console: Console) -> Iterator[dict[str, Any]]:
     """Give the callbacks with which evaluating functions show their progress on the console."""
-    from safegen.cli._progress import EvaluationProgress
+    from safegen.cli._progress import PhaseProgress
 
-    with EvaluationProgress(console) as progress:
+    with PhaseProgress(console) as progress:
         yield {
             "say": console.print,
             "on_progress": lambda at: progress.show(at.phase, at.done, at.total, at.detail),

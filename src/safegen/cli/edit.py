@@ -90,7 +90,8 @@ def edit(
     check_out_file(out, triplets, model)
     from accelerate import PartialState
 
-    from safegen.cli._edit_progress import EditProgress
+    from safegen.cli._console import Console
+    from safegen.cli._progress import EditProgress
     from safegen.editing.run import edit as run_edit
     from safegen.editing.run import plan
 
@@ -102,14 +103,14 @@ def edit(
         return
     name, probing = _probing(concept, model, loading.local_files_only)
     folder = run_folder or out.with_suffix(".run")
-    with EditProgress(settings.optimisation.steps) as progress:
+    with EditProgress(Console(stderr=True)) as progress:
         patch = run_edit(
             pipeline,
             latents,
             settings,
             concept=name,
             run_folder=folder,
-            on_record=progress.show,
+            on_record=progress.show_step,
             on_teacher=progress.show_teacher,
             keep_pipeline=False,
             probing=probing,

@@ -13,6 +13,20 @@ from safegen.cli._settings import takes_settings
 from safegen.evaluation.settings import EvaluationSettings
 
 
+def _list(wanted: bool) -> None:
+    if not wanted:
+        return
+    from safegen.defenses import DEFENSES
+    from safegen.detectors import DETECTORS
+    from safegen.metrics import METRICS
+    from safegen.observers import OBSERVERS
+    from safegen.prompts import PROMPT_SETS
+
+    for registry in (DEFENSES, PROMPT_SETS, DETECTORS, OBSERVERS, METRICS):
+        typer.echo(f"{registry.kind}: {', '.join(registry.names())}")
+    raise typer.Exit
+
+
 @takes_settings(given=EvaluationSettings)
 def evaluate(
     model: ModelArgument = None,
@@ -34,6 +48,15 @@ def evaluate(
     out: Annotated[Path, typer.Option(help="Run folder: results, table and report.")] = Path(
         "runs/evaluation"
     ),
+    listed: Annotated[  # noqa: ARG001
+        bool,
+        typer.Option(
+            "--list",
+            callback=_list,
+            is_eager=True,
+            help="Print the names of all defenses, prompt sets, detectors, observers and metrics.",
+        ),
+    ] = False,
     *,
     given: dict[str, Any],
     table: TableOptions,

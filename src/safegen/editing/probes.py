@@ -117,6 +117,11 @@ class ProbeSources:
     benign: Mapping[Measure, Sequence[ImageRequest]]
     pictures: int = 24
 
+    @property
+    def size(self) -> int:
+        """Largest number of pictures of a probe."""
+        return self.pictures + len(self.unsafe) + sum(map(len, self.benign.values()))
+
 
 class Probe:
     """Probe of one pipeline.
