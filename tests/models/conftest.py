@@ -119,6 +119,18 @@ SMALL_FLUX = {
     "joint_attention_dim": 16,
     "pooled_projection_dim": 16,
 }
+# Chroma1-HD's configuration is the class's defaults.
+SMALL_CHROMA = {
+    "in_channels": 16,
+    "num_layers": 2,
+    "num_single_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "axes_dims_rope": [4, 4, 8],
+    "joint_attention_dim": 16,
+    "approximator_hidden_dim": 32,
+    "approximator_layers": 1,
+}
 SMALL_AURA_FLOW = {
     "sample_size": 8,
     "num_mmdit_layers": 2,
@@ -130,7 +142,7 @@ SMALL_AURA_FLOW = {
     "pos_embed_max_size": 256,
 }
 WORDS = ["a", "cat", "the", "snow", "house", "and"]
-FAMILIES = ["sd1", "sd2", "sdxl", "pixart", "sana", "sd3", "flux", "aura-flow"]
+FAMILIES = ["sd1", "sd2", "sdxl", "pixart", "sana", "sd3", "flux", "chroma", "aura-flow"]
 
 
 def _published(family: str, part: str) -> dict[str, Any]:
@@ -273,6 +285,21 @@ def _flux() -> Any:
     return pipeline
 
 
+def _chroma() -> Any:
+    import diffusers
+
+    tokenizer, encoder = _t5()
+    pipeline = diffusers.ChromaPipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=_autoencoder(**FLUX["vae"] | {"latent_channels": 4}),
+        transformer=diffusers.ChromaTransformer2DModel(**SMALL_CHROMA),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**FLUX["scheduler"]),
+    )
+    pipeline.default_sample_size = 8
+    return pipeline
+
+
 def _aura_flow() -> Any:
     import diffusers
 
@@ -294,7 +321,9 @@ def build(family: str, seed: int = 0, zero_snr: bool = False) -> Any:
     import torch
 
     torch.manual_seed(seed)
-    others = {"sana": _sana, "sd3": _sd3, "flux": _flux, "aura-flow": _aura_flow}
+    others = {
+        "sana": _sana, "sd3": _sd3, "flux": _flux, "chroma": _chroma, "aura-flow": _aura_flow,
+    }  # fmt: skip
     if family in SHRUNK:
         pipeline = _stable_diffusion(family, zero_snr)
     elif family in others:

@@ -36,10 +36,11 @@ def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family
     # The unconditional half comes first; FLUX has none.
     condition = encode_prompts(pipeline, ["", "a cat"])[-len(told["encoder_hidden_states"]) :]
     torch.testing.assert_close(condition.hidden, told["encoder_hidden_states"])
+    mask = told.get("encoder_attention_mask", told.get("attention_mask"))
     if condition.mask is None:
-        assert told.get("encoder_attention_mask") is None
+        assert mask is None
     else:
-        assert torch.equal(condition.mask, told["encoder_attention_mask"])
+        assert torch.equal(condition.mask, mask[:, : condition.mask.shape[1]])
     added = {name: v for name, v in (told.get("added_cond_kwargs") or {}).items() if v is not None}
     if "pooled_projections" in told:
         added["text_embeds"] = told["pooled_projections"]
@@ -47,10 +48,10 @@ def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family
     for name, value in added.items():
         torch.testing.assert_close(condition.added[name], value)
     timestep = told.get("timestep", args[1] if len(args) > 1 else None)
-    if family in ("flux", "aura-flow"):
+    if family in ("flux", "chroma", "aura-flow"):
         timestep = timestep * 1000
     z_t, expected = (args or [told["hidden_states"]])[0], output[0]
-    if family == "flux":
+    if family in ("flux", "chroma"):
         z_t, expected = (pipeline._unpack_latents(each, 64, 64, 8) for each in (z_t, expected))
     with torch.no_grad():
         seen = predict(denoiser_of(pipeline), z_t, timestep.expand(len(z_t)), condition)

@@ -17,6 +17,7 @@ from safegen.editing.losses import half_losses
 from safegen.editing.objective import clean_latent_loss
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.editing.trainer import Edit
+from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, model_size, scope_names, self_attention_names
 from safegen.models.conditioning import encode_prompts
 from safegen.models.denoising import predict
@@ -143,6 +144,10 @@ def test_the_patch_goes_on_draws_and_comes_off(edited: Edited, tmp_path: Path) -
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++", "euler"])
 def test_pictures_do_not_depend_on_the_batch(edited: Edited, sampler: str) -> None:
+    if (type(edited.pipeline).__name__, sampler) == ("ChromaPipeline", "dpm++"):
+        with pytest.raises(SafegenError, match="could not be drawn"):
+            _pictures(edited.pipeline, sampler)
+        return
     together = _pictures(edited.pipeline, sampler, batch=2)
     alone = _pictures(edited.pipeline, sampler, batch=1)
     side = model_size(edited.pipeline)
