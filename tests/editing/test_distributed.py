@@ -10,17 +10,30 @@ import torch
 from safegen.editing.latents import TripletLatents
 from safegen.patches.patch import Patch
 
+LAUNCHER = [
+    sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
+]  # fmt: skip
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+AGREE = """
+import torch
+from safegen.editing.processes import Processes
+with Processes(torch.device("cpu")) as processes:
+    print(processes.agreed({"of": processes.index})["of"])
+"""
+
+
+def test_what_is_agreed_on_is_the_first_process_own(tmp_path: Path) -> None:
+    (tmp_path / "agree.py").write_text(AGREE)
+    command = [*LAUNCHER, str(tmp_path / "agree.py")]
+    done = subprocess.run(command, env=ENVIRONMENT, check=True, capture_output=True, text=True)
+    assert done.stdout.split() == ["0", "0"]
+
 
 def test_two_processes_make_the_patch_that_one_makes(
     tiny_folder: Path, tiny_latents: TripletLatents, tmp_path: Path
 ) -> None:
     tiny_latents.save(tmp_path / "triplets.safetensors")
-    launchers = {
-        "one": [sys.executable],
-        "two": [
-            sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2",
-        ],
-    }  # fmt: skip
+    launchers = {"one": [sys.executable], "two": LAUNCHER}
     for name, launcher in launchers.items():
         subprocess.run(
             [
@@ -30,7 +43,7 @@ def test_two_processes_make_the_patch_that_one_makes(
                 "--optimizer", "adamw", "--learning-rate", "1e-3",  # Muon rounds to bfloat16
                 "--out", str(tmp_path / f"{name}.safetensors"),
             ],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+            env=ENVIRONMENT,
             check=True,
             capture_output=True,
             timeout=300,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +16,6 @@ from safegen.settings import options
 
 if TYPE_CHECKING:
     from safegen.editing.memory.components import EditMemory
-    from safegen.editing.probes import ProbeSources, Target
     from safegen.editing.run import EditPlan
 
 PARTS = {
@@ -49,8 +47,6 @@ Until = Annotated[
         "'near-miss-retention>=0.92'); may be repeated.",
     ),
 ]
-
-
 RunFolder = Annotated[
     Path | None,
     typer.Option(help="Folder of checkpoints and logs (default: NAME.run beside the patch)."),
@@ -86,7 +82,7 @@ def edit(
     The same command resumes an interrupted edit. On several GPUs, the batch is divided among them:
     accelerate launch -m safegen edit ARGUMENTS.
     """
-    settings, targets = edit_settings(preset, given), _targets(until)
+    settings = edit_settings(preset, given)
     check_out_file(out, triplets, model)
     from accelerate import PartialState
 
@@ -95,26 +91,26 @@ def edit(
     from safegen.editing.run import edit as run_edit
     from safegen.editing.run import plan
 
+    probing = _probing(concept, until, model, loading.local_files_only)
     pipeline = load_for(model, settings, loading)
     latents = _latents(pipeline, triplets, detector, loading.local_files_only)
     if dry_run:
         _print_settings(settings)
         _print_plan(plan(pipeline, latents, settings, on_prediction=_print_verdict))
         return
-    name, probing = _probing(concept, model, loading.local_files_only)
+    if probing["probing"] is None:
+        typer.echo(f"no probes of {concept!r}: the edit takes all of its steps", err=True)
     folder = run_folder or out.with_suffix(".run")
     with EditProgress(Console(stderr=True)) as progress:
         patch = run_edit(
             pipeline,
             latents,
             settings,
-            concept=name,
             run_folder=folder,
             on_record=progress.show_step,
             on_teacher=progress.show_teacher,
             keep_pipeline=False,
-            probing=probing,
-            targets=targets,
+            **probing,
         )
     if PartialState().is_main_process:
         patch.save(out)
@@ -128,26 +124,29 @@ def edit_settings(preset: str | None, given: dict[str, Any]) -> EditSettings:
     return start.preset(preset).changed(**given)
 
 
-def _targets(until: list[str] | None) -> Sequence[Target]:
-    from safegen.editing.probes import TARGETS, Target
-
-    return [Target.parse(text) for text in until] if until else TARGETS
-
-
-def _probing(concept: str, model: str, local_files_only: bool) -> tuple[str, ProbeSources | None]:
-    """Look up a concept's name and its probes; says so if there are none."""
+def _probing(
+    concept: str, until: list[str] | None, model: str, local_files_only: bool
+) -> dict[str, Any]:
+    """Look up a concept's name, its probes and their targets."""
     from safegen.concepts import CONCEPTS, load_concept
+    from safegen.editing.probes import TARGETS, Target
+    from safegen.errors import SafegenError
     from safegen.evaluation.probing import probe_sources
     from safegen.profiles import Profile, profile_of
 
     name, probing = concept, None
+    targets = [Target.parse(text) for text in until or ()]
     if Path(concept).suffix in (".yaml", ".yml") or concept in CONCEPTS.names():
         known, usual = load_concept(concept), profile_of(model) or Profile()
         name = known.name
         probing = probe_sources(known, usual, local_files_only=local_files_only)
-    if probing is None:
-        typer.echo(f"no probes of {name!r}: the edit takes all of its steps", err=True)
-    return name, probing
+    for target in targets:
+        if probing is None or target.measure not in probing.measures:
+            raise SafegenError(
+                f"--until {target}: no probe of {name!r} on this model measures it; leave it out, "
+                "or give a --concept with a detector and such prompts"
+            )
+    return {"concept": name, "probing": probing, "targets": targets or TARGETS}
 
 
 def _latents(pipeline: Any, triplets: Path, detector: str | None, local_files_only: bool) -> Any:

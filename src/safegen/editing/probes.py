@@ -118,6 +118,11 @@ class ProbeSources:
     pictures: int = 24
 
     @property
+    def measures(self) -> list[Measure]:
+        """Measures that a probe finds."""
+        return ["removal", *(name for name, requests in self.benign.items() if requests)]
+
+    @property
     def size(self) -> int:
         """Largest number of pictures of a probe."""
         return self.pictures + len(self.unsafe) + sum(map(len, self.benign.values()))

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import broadcast_object_list, reduce
 
 from safegen.editing.batches import Batch
 
+T = TypeVar("T")
 SETTLING = 0.2
 """Seconds between the last exchange of the processes and the end of their group."""
 
@@ -65,6 +66,12 @@ class Processes:
         """Mean over all processes."""
         shared: torch.Tensor = reduce(value, reduction="mean")
         return shared
+
+    def agreed(self, value: T) -> T:
+        """Take the first process's value, where rounding may make another one of the others."""
+        values = [value]
+        broadcast_object_list(values)
+        return values[0]
 
     def sum(self, value: torch.Tensor) -> torch.Tensor:
         """Sum over all processes, on the CPU."""

@@ -242,7 +242,7 @@ class Edit:
         def averaged(done: int) -> Probed:
             assert self.state is not None
             with self._drawing(processes), exchanged(self.state.weights, self.state.average):
-                return probe(done)
+                return processes.agreed(probe(done))  # else one process might stop alone
 
         return averaged
 
