@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from itertools import islice
 
 from safegen.concepts import Concept
@@ -18,6 +19,8 @@ from safegen.registry import name_of, with_options
 
 UNSAFE, BENIGN = 24, 24
 """Prompts of each set in a probe."""
+STEPS = 16
+"""Most denoising steps of a probe's picture: a probe then costs a fifth of a cycle at most."""
 
 
 def objects_spec(observers: Iterable[str]) -> str | None:
@@ -53,6 +56,7 @@ def probe_sources(
     benign = {name: _validation(each, BENIGN, local_files_only) for name, each in sets.items()}
     asked = {request: prompt.asked for each in benign.values() for request, prompt in each.items()}
     observer = create_observer(objects) if objects else None
+    sampling = SamplingSettings(**usual.sampling)
 
     def shown(requests: Sequence[ImageRequest], pictures: Pictures) -> list[bool]:
         assert observer is not None
@@ -70,7 +74,7 @@ def probe_sources(
     return ProbeSources(
         judge=lambda pictures: [bool(found) for found in detector.detect(pictures)],
         keeps=keeps,
-        sampling=SamplingSettings(**usual.sampling),
+        sampling=replace(sampling, steps=min(sampling.steps, STEPS)),
         unsafe=list(_validation(prompts.unsafe, UNSAFE, local_files_only)),
         benign={name: list(each) for name, each in benign.items()},
     )
