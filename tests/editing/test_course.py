@@ -33,6 +33,13 @@ def test_the_result_is_the_best_point() -> None:
     assert float(course.best["w"]) == 1
 
 
+def test_each_missing_picture_counts_the_same() -> None:
+    target = Target("removal", 1.0)
+    assert Probed(1, {"removal": (58, 60)}).missing(target) == 2
+    assert Probed(1, {"removal": (23, 24)}).missing(target) == 1
+    assert Probed(1, {}).missing(target) == 0
+
+
 def test_it_gives_up_when_nothing_is_gained() -> None:
     assert not _follow((4, 20), *[(5, 20)] * (PATIENCE - 1)).finished
     course = _follow((4, 20), *[(5, 20)] * PATIENCE)

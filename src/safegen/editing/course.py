@@ -39,8 +39,8 @@ class Course:
             self.best = {name: value.detach().cpu().clone() for name, value in average.items()}
 
     def missed(self, found: Probed) -> float:
-        """Sum of what is missing to the targets."""
-        return sum(found.shortfall(target) for target in self.targets)
+        """Number of pictures that are missing to the targets."""
+        return sum(found.missing(target) for target in self.targets)
 
     @property
     def reached(self) -> bool:
@@ -55,7 +55,7 @@ class Course:
     def falls_short(self, *measures: Measure) -> bool:
         """Tell whether the last probe fell short of a target of these measures."""
         found = self.probes[-1]
-        return any(found.shortfall(each) > 0 for each in self.targets if each.measure in measures)
+        return any(found.missing(each) > 0 for each in self.targets if each.measure in measures)
 
     def state_dict(self) -> dict[str, Any]:
         """State for ``load_state_dict``."""

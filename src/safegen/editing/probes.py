@@ -86,9 +86,10 @@ class Probed:
         wanted, count = self.counts.get(measure, (0, 0))
         return wanted / count if count else 1.0
 
-    def shortfall(self, target: Target) -> float:
-        """Share that is missing to a target; 0 if it is reached."""
-        return max(0.0, target.least - self.share(target.measure))
+    def missing(self, target: Target) -> float:
+        """Number of pictures that are missing to a target; 0 if it is reached."""
+        wanted, count = self.counts.get(target.measure, (0, 0))
+        return max(0.0, target.least * count - wanted)
 
 
 def read_probe(values: Mapping[str, Any]) -> Probed:
