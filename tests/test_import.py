@@ -11,6 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import safegen
+from safegen.editing.settings import EditSettings
+from safegen.models.loading import load_pipeline
+
 HEAVY = [
     "torch",
     "diffusers",
@@ -88,6 +92,9 @@ def places(
     names = {"MODEL": tiny_folder, "LATENTS": folder / "latents.safetensors"}
     names |= {"PATCH": folder / "patch.safetensors", "CSV": folder / "set.csv"}
     tiny_latents.save(names["LATENTS"])
+    brief = EditSettings.of(steps=2, unsafe_batch=1, teacher_pool=4, warmup_steps=1)
+    pipeline = load_pipeline(str(tiny_folder), device="cpu")
+    safegen.edit(pipeline, tiny_latents, brief).save(names["PATCH"])
     rng = np.random.default_rng(0)
     for name in ("unsafe", "censored", "benign"):
         pixels = rng.integers(0, 256, (16, 16, 3), np.uint8)
@@ -99,7 +106,11 @@ def places(
 @pytest.mark.parametrize(
     ("command", "own"),
     [
-        ("edit MODEL --triplets LATENTS --steps 1 --unsafe-batch 1 --out PATCH", ["tensorboard"]),
+        (
+            "edit MODEL --triplets LATENTS --steps 1 --unsafe-batch 1 --teacher-pool 4 "
+            "--out OUT.safetensors",
+            ["tensorboard"],
+        ),
         ("apply MODEL PATCH --out OUT", []),
         ("generate MODEL --prompt cat --steps 1 --out OUT", []),
         ("triplets MODEL --csv CSV --out OUT/latents.safetensors", []),
