@@ -117,7 +117,7 @@ def _pictures(order: Order) -> dict[str, tuple[str, int]]:
         origin = "drawn by the model" if made else "not drawn by the model"
         count = pairs + benign if made else 0
         found["triplets"] = (f"{pairs} pairs and {benign} benign pictures, {origin}", count)
-    if (probing := order.probing) is not None:
+    if not (order.out / PATCH).is_file() and (probing := order.probing) is not None:
         optimisation = order.edit.optimisation
         times = 1 + math.ceil(optimisation.steps / optimisation.cycle)
         about = f"at most {times} of at most {probing.size} pictures, the first of the original"

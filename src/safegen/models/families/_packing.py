@@ -2,7 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+
+from safegen.models.families import Family
+
+
+class PackedFamily(Family):
+    """Pipelines whose latents are packed."""
+
+    def unpacked(self, output: torch.Tensor, z_t: torch.Tensor) -> torch.Tensor:
+        return unpack(output, z_t)
+
+    def packed(self, latents: torch.Tensor) -> torch.Tensor:
+        return pack(latents)
+
+    def latent_shape(self, pipeline: Any) -> tuple[int, int, int]:
+        channels, height, width = super().latent_shape(pipeline)
+        return channels // 4, height, width
 
 
 def pack(latents: torch.Tensor) -> torch.Tensor:

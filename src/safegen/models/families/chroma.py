@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 
-from safegen.models.families import Family, encoded, families
-from safegen.models.families._packing import image_ids, pack, unpack
+from safegen.models.families import encoded, families
+from safegen.models.families._packing import PackedFamily, image_ids, pack
 from safegen.models.texts import TextCondition
 
 
 @families.register("chroma")
-class Chroma(Family):
+class Chroma(PackedFamily):
     """Joint attention over latents packed as 2 x 2 patches; hidden states of T5 and a mask.
 
     The mask leaves one token beyond a text's end, and is added to the logits, as the pipeline does.
@@ -39,13 +39,3 @@ class Chroma(Family):
             "img_ids": image_ids(z_t),
             "attention_mask": torch.nn.functional.pad(texts.mask, (0, tokens.shape[1]), value=1.0),
         }
-
-    def unpacked(self, output: torch.Tensor, z_t: torch.Tensor) -> torch.Tensor:
-        return unpack(output, z_t)
-
-    def packed(self, latents: torch.Tensor) -> torch.Tensor:
-        return pack(latents)
-
-    def latent_shape(self, pipeline: Any) -> tuple[int, int, int]:
-        channels, height, width = super().latent_shape(pipeline)
-        return channels // 4, height, width

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 
-from safegen.models.families import Family, encoded, families
-from safegen.models.families._packing import image_ids, pack, unpack
+from safegen.models.families import encoded, families
+from safegen.models.families._packing import PackedFamily, image_ids, pack
 from safegen.models.options import SamplingSettings
 from safegen.models.texts import POOLED, TextCondition
 
@@ -16,7 +16,7 @@ GUIDANCE = 3.5
 
 
 @families.register("flux")
-class Flux(Family):
+class Flux(PackedFamily):
     """Joint attention over latents packed as 2 x 2 patches; guidance is an embedding."""
 
     pipelines = ("FluxPipeline",)
@@ -39,16 +39,6 @@ class Flux(Family):
             "img_ids": image_ids(z_t),
             **(distilled if config.guidance_embeds else {}),
         }
-
-    def unpacked(self, output: torch.Tensor, z_t: torch.Tensor) -> torch.Tensor:
-        return unpack(output, z_t)
-
-    def packed(self, latents: torch.Tensor) -> torch.Tensor:
-        return pack(latents)
-
-    def latent_shape(self, pipeline: Any) -> tuple[int, int, int]:
-        channels, height, width = super().latent_shape(pipeline)
-        return channels // 4, height, width
 
     def call_options(self, pipeline: Any, settings: SamplingSettings, count: int) -> dict[str, Any]:
         options = super().call_options(pipeline, settings, count)
