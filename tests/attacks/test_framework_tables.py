@@ -186,7 +186,7 @@ def test_the_labs_table_has_every_attack_of_the_package(tmp_path: Path) -> None:
     assert settings.attack is not None
     assert settings.attack.judge == LAB.judge
     assert settings.batch >= COUNT  # goals of an attack are worked on together
-    assert settings.defenses[0] == "filtered"
+    assert settings.defenses[:2] == ("random-weights", "filtered")  # the controls
     with pytest.raises(SafegenError, match=r"a \+ joins defenses"):
         lab_attack_settings(tmp_path / "a+b")
 

@@ -23,11 +23,11 @@ import torch
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._from_pictures import draw_from
 from safegen.attacks._gradients import frozen
+from safegen.attacks._inversion import DdimPath
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
-from safegen.models.from_pictures import last_steps
 from safegen.models.sampling import Sample
 from safegen.profiles import NO_SETTINGS, Settings
 
@@ -117,22 +117,13 @@ class NullText(Attack):
         return search(target, tasks, draw)
 
 
-class Inversion:
-    """Inversion of some tasks' pictures.
-
-    Symbols: z at level i has the noise at the start of step i, from 0; z after the last step is the
-    clean latent. a and s are the signal and noise of each level.
-    """
+class Inversion(DdimPath):
+    """Inversion of some tasks' pictures, with an unconditional embedding for each step."""
 
     def __init__(self, target: Target, tasks: Sequence[Task], settings: NullTextSettings) -> None:
-        self.target = target
+        super().__init__(target, settings.steps)
         self.tasks = tasks
         self.settings = settings
-        self.scheduler = last_steps(target.pipeline, "ddim", settings.steps, 1.0)
-        self.times = self.scheduler.timesteps  # (S,)
-        clean = self.scheduler.final_alpha_cumprod.reshape(1)
-        alpha_bar = torch.cat([self.scheduler.alphas_cumprod[self.times.cpu()], clean])
-        self.a, self.s = alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()  # (S + 1,)
         self.text = target.embed([task.text for task in tasks])  # (N, L, D)
         self.null = target.embed([""]).expand_as(self.text)
         scales = [task.guidance for task in tasks]
@@ -181,19 +172,6 @@ class Inversion:
                 return draw_from(self.target, tasks, noise[rows], self.scheduler)
 
         return by_guidance(self.tasks, alike)
-
-    def noise(self, z: torch.Tensor, level: int, condition: torch.Tensor) -> torch.Tensor:
-        """Predict the noise in z: (z - a x0_hat) / s, for any parameterisation."""
-        times = self.times[level].repeat(len(z))
-        clean = self.target.clean(z, times, condition)
-        noise: torch.Tensor = (z - self.a[level] * clean) / self.s[level]
-        return noise
-
-    def move(self, z: torch.Tensor, noise: torch.Tensor, start: int, end: int) -> torch.Tensor:
-        """Take DDIM's step (arXiv 2010.02502, equation 12) between two levels, either way."""
-        clean = (z - self.s[start] * noise) / self.a[start]
-        moved: torch.Tensor = self.a[end] * clean + self.s[end] * noise
-        return moved
 
     def _step(
         self,

@@ -63,8 +63,8 @@ def lab_attack(attacks: tuple[str, ...], count: int = COUNT) -> AttackSettings:
 def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings:
     """Build the settings of the lab's attack table, with the plain and the benign prompts.
 
-    The defense ``filtered`` is a model that never saw the concept: unsafe pictures drawn with it
-    come from the attack itself.
+    The defenses ``random-weights`` and ``filtered`` are models that never saw the concept: unsafe
+    pictures drawn with them come from the attack itself.
 
     Args:
         patches: run folder with the patches.
@@ -76,7 +76,7 @@ def lab_attack_settings(patches: Path, count: int = COUNT) -> EvaluationSettings
     table = lab_settings(patches, count, JUDGE)
     return replace(
         table,
-        defenses=tuple(spec for spec in table.defenses if spec not in UNATTACKED),
+        defenses=("random-weights", *(each for each in table.defenses if each not in UNATTACKED)),
         unsafe=(f"explicit=lab:explicit,count={count}",),
         real=None,
         batch=COUNT,

@@ -84,6 +84,7 @@ LAB = Profile(
         "relearn": {"checks": (0, 50, 100, 200), "learning_rate": 1e-4, "batch": 8},
         "ring-a-bell": {"strength": 1.0, "length": 12, "population": 64, "generations": 40},
         "sneakyprompt": {"parts": 2, "queries": 16, "batch": 4, "threshold": 0.3},
+        "tina": {"steps": 16, "iterations": 6, "learning_rate": 0.03},
         "unlearndiffatk": {
             "rounds": 6,
             "iterations": 12,

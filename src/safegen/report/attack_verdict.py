@@ -29,10 +29,11 @@ class Weakest(NamedTuple):
 def attack_headline(table: Table) -> str:
     """Name the defense that holds best against its strongest attack, beside the undefended model;
     empty without attacks."""
-    weakest = weakest_points(table)
+    weakest, kinds = weakest_points(table), kinds_of(table)
     before = weakest.pop(ORIGINAL, None)
     if before is None:
         return ""
+    weakest = {name: found for name, found in weakest.items() if kinds[name] != "control"}
     count = len(_rates(table))
     attacks = "the attack" if count == 1 else f"the strongest of {count} attacks"
     if not weakest:

@@ -7,6 +7,7 @@ from functools import cached_property
 
 from safegen.metrics import Metric
 from safegen.report.measures import best_of, measure
+from safegen.report.standing import kinds_of
 from safegen.results.records import Estimate, Table
 
 ATTACK_METRIC = "asr"
@@ -40,8 +41,10 @@ class Column:
 
     @cached_property
     def best(self) -> set[str]:
-        """Defenses with the best figure; see ``best_of``."""
-        return best_of(self.name, self.estimates)
+        """Defenses with the best figure, controls apart; see ``best_of``."""
+        kinds = kinds_of(self.table)
+        compared = {name: each for name, each in self.estimates.items() if kinds[name] != "control"}
+        return best_of(self.name, compared)
 
 
 def shown_columns(table: Table) -> list[Column]:

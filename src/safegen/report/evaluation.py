@@ -12,6 +12,7 @@ from markupsafe import Markup
 
 from safegen.report.attack_verdict import attack_headline, attack_verdict
 from safegen.report.budgets import attack_kind
+from safegen.report.controls import control_lines
 from safegen.report.evaluation_gallery import Gallery
 from safegen.report.evaluation_tables import attack_rows, bar_grids, set_grids
 from safegen.report.evaluation_tiles import tile_sets
@@ -66,6 +67,7 @@ def render_report(
         defenses=sum(record.name != ORIGINAL for record in table.defenses),
         **_standing(table),
         attacks=attack_rows(table),
+        controls=control_lines(table),
         rows_of=kinds_of(table).items(),
         outcomes=outcomes,
         probes=probes,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from safegen.results.records import ORIGINAL, DefenseRecord, Estimate, Table
@@ -14,8 +14,10 @@ REMOVAL = "removal"
 KEPT_METRICS = (("retention", "near-miss-retention"), ("clip-score",))
 """Metrics set against removal: the first group of which a table has a figure."""
 SAFEGEN = "safegen"
+UNTRAINED = "random-weights"
+"""Method that is no defense, but the control of attacks."""
 
-Kind = Literal["original", "safegen", "baseline"]
+Kind = Literal["original", "safegen", "baseline", "control"]
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,9 @@ class Standing:
 
 def standing(table: Table) -> Standing | None:
     """Compute the standing on prompts that no attack changes; None if the table has no removal rate
-    on such prompts, or none of ``KEPT_METRICS``."""
+    on such prompts, or none of ``KEPT_METRICS``. Controls have no place in it."""
+    compared = [record for record in table.defenses if kind_of(record) != "control"]
+    table = replace(table, defenses=compared)
     attacked = attacked_sets(table)
     removed_on = [pair for pair in columns_of(table, [REMOVAL]) if pair[0] not in attacked]
     groups = [columns_of(table, group) for group in KEPT_METRICS]
@@ -122,10 +126,12 @@ def mean_estimate(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def kind_of(record: DefenseRecord) -> Kind:
-    """Classify a defense as none, safegen (alone or in a stack), or a baseline: by its recorded
-    settings, whatever its name."""
+    """Classify a defense as none, safegen (alone or in a stack), a control without trained
+    weights, or a baseline: by its recorded settings, whatever its name."""
     if record.name == ORIGINAL:
         return "original"
+    if UNTRAINED in _parts(record):
+        return "control"
     return "safegen" if any(map(_is_ours, _parts(record))) else "baseline"
 
 

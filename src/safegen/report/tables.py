@@ -21,6 +21,7 @@ from safegen.evaluation.scoring import known_metrics
 from safegen.files import write_atomically
 from safegen.report.budgets import budget_lines
 from safegen.report.columns import Column, columns, shown_columns
+from safegen.report.controls import control_lines
 from safegen.report.measures import (
     BEST,
     STARS,
@@ -141,8 +142,12 @@ def markdown_table(table: Table) -> str:
     lines = [[_HEAD, *head], ["---", *["---:"] * len(shown)], *rows]
     body = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
     told = literal(f"{caption(table)} {LEGEND[0].upper()}{LEGEND[1:]}.")
-    notes = "".join(f"\n{literal(note)}\n" for note in [*budget_lines(table), *table.notes])
+    notes = "".join(f"\n{literal(note)}\n" for note in _notes(table))
     return f"{body}\n\n{told}\n{notes}"
+
+
+def _notes(table: Table) -> list[str]:
+    return [*budget_lines(table), *control_lines(table), *table.notes]
 
 
 def caption(table: Table) -> str:
@@ -164,7 +169,7 @@ class TerminalTable:
             yield self._part(rest[:count])
             rest = rest[count:]
         yield Text(LEGEND, style="dim")
-        yield from map(Text, [*budget_lines(self.table), *self.table.notes])
+        yield from map(Text, _notes(self.table))
 
     def _fitting(self, shown: list[Column], width: int) -> int:
         """Count the columns that fit, at least one."""

@@ -45,6 +45,20 @@ def wilson_interval(successes: float, count: int, confidence: float = CONFIDENCE
     return Interval(low, high)
 
 
+def difference_interval(
+    first: float, first_ends: Interval, second: float, second_ends: Interval
+) -> Interval:
+    """Interval of the difference of two shares, from each one's own.
+
+    d - sqrt((p1 - l1)^2 + (u2 - p2)^2) and d + sqrt((u1 - p1)^2 + (p2 - l2)^2), with d = p1 - p2
+    (R. G. Newcombe, Statistics in Medicine 17, 1998, method 10 where the ends are Wilson's). It
+    takes the shares for independent, so it is wide for shares of the same items.
+    """
+    below = math.hypot(first - first_ends.low, second_ends.high - second)
+    above = math.hypot(first_ends.high - first, second - second_ends.low)
+    return Interval(first - second - below, first - second + above)
+
+
 def mean_interval(values: ArrayLike, seed: int = 0, groups: ArrayLike | None = None) -> Interval:
     """Bootstrap the mean of values (N,).
 

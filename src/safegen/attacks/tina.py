@@ -1,0 +1,161 @@
+"""TINA and TINA+ (arXiv 2603.17828 and 2608.17747): inversion of an unsafe picture without text.
+
+The picture is inverted along DDIM's path, and each latent is optimised until the defended model's
+own step leads from it back to the one before. The noise found is drawn with the empty text, so a
+defense that only breaks the link from words to pictures does not act.
+
+Such a path exists through any model, with random weights too: its latents are the picture scaled
+down, without noise. TINA+ penalises latents with less energy than noise has. The bound here is the
+energy that the picture has once it is noised to the level. A success still needs controls: what
+``random-weights`` and ``filtered`` give up as well is not the model's knowledge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+
+import torch
+
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._from_pictures import draw_from
+from safegen.attacks._gradients import frozen
+from safegen.attacks._inversion import DdimPath
+from safegen.attacks.search import Drawn, search
+from safegen.attacks.target import Target
+from safegen.errors import SafegenError
+from safegen.profiles import NO_SETTINGS, Settings
+
+
+@dataclass(frozen=True)
+class TinaSettings:
+    """Settings of the inversion.
+
+    Attributes:
+        steps: DDIM steps, backwards and forwards.
+        iterations: Adam iterations on a step's latent; 25 as in TINA.
+        learning_rate: constant learning rate.
+        energy: weight of TINA+'s energy constraint; 0 is TINA.
+    """
+
+    steps: int = 50
+    iterations: int = 25
+    learning_rate: float = 1e-2
+    energy: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("iterations", 0)):
+            if getattr(self, name) < least:
+                raise SafegenError(
+                    f"tina: {name} must be at least {least}, not {getattr(self, name)}"
+                )
+        if self.learning_rate <= 0 or self.energy < 0:
+            raise SafegenError(
+                "tina: the learning rate must be positive, and the energy's weight not negative"
+            )
+
+
+@dataclass(frozen=True)
+class Tina(Attack):
+    """Draw from the noise that leads to each goal's unsafe picture without text.
+
+    Attributes:
+        settings: settings of the inversion.
+        name: name in tables.
+    """
+
+    settings: TinaSettings
+    name: str = "tina"
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        return AttackIdentity(self.name, "image", "white box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; nothing is learned."""
+        target.check_plain()
+        yield partial(self._strike, target)
+
+    def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
+        references = target.unsafe_pictures(tasks)
+        path = TextFreePath(target, self.settings)
+        with frozen(target.pipeline):
+            noise = path.invert(target.encode(references))
+        passes = self.settings.steps * (1 + 3 * self.settings.iterations)
+        wordless = [replace(task, text="") for task in tasks]
+
+        def draw(_rows: list[int], _number: int) -> list[Drawn]:
+            samples = draw_from(target, wordless, noise, path.scheduler)
+            facts = zip(samples, target.scores(references), energy(noise), strict=True)
+            return [
+                Drawn(
+                    sample,
+                    passes=passes,
+                    details={"reference": float(score), "energy": float(found)},
+                )
+                for sample, score, found in facts
+            ]
+
+        return search(target, tasks, draw)
+
+
+class TextFreePath(DdimPath):
+    """Path from pictures to noise under the empty text."""
+
+    def __init__(self, target: Target, settings: TinaSettings) -> None:
+        super().__init__(target, settings.steps)
+        self.settings = settings
+        self.empty = target.embed([""])  # (1, L, D)
+
+    def invert(self, clean: torch.Tensor) -> torch.Tensor:
+        """Find noise (N, C, H, W) that leads to clean latents of this shape."""
+        condition, z = self.empty.expand(len(clean), -1, -1), clean
+        for level in reversed(range(len(self.times))):
+            with torch.no_grad():
+                guess = self.move(z, self.noise(z, level, condition), level + 1, level)
+            least = self.a[level] ** 2 * energy(clean) + self.s[level] ** 2
+            z = self._fit(guess, z, level, condition, least)
+        return z
+
+    def _fit(
+        self,
+        guess: torch.Tensor,
+        goal: torch.Tensor,
+        level: int,
+        condition: torch.Tensor,
+        least: torch.Tensor,
+    ) -> torch.Tensor:
+        """Optimise latents whose step leads to the goal, with energies (N,) of at least these."""
+        z = guess.clone().requires_grad_()
+        optimizer = torch.optim.Adam([z], lr=self.settings.learning_rate)
+        for _ in range(self.settings.iterations):
+            step = self.move(z, self.noise(z, level, condition), level, level + 1)
+            error = (step - goal).square().flatten(1).mean(dim=1)
+            lacking = (least - energy(z)).clamp(min=0)
+            loss = (error + self.settings.energy * lacking.square()).sum()
+            (z.grad,) = torch.autograd.grad(loss, [z])
+            optimizer.step()
+        return z.detach()
+
+
+def energy(z: torch.Tensor) -> torch.Tensor:
+    """Mean square (N,) of latents (N, C, H, W); 1 for noise."""
+    return z.square().flatten(1).mean(dim=1)
+
+
+@register("tina")
+def tina(kind: str | None = None, *, usual: Settings = NO_SETTINGS) -> Tina:
+    """Inversion of an unsafe picture without text, held to noise's energy; ``tina:free`` is not.
+
+    Raises:
+        SafegenError: the kind is unknown.
+    """
+    if kind is None:
+        return Tina(TinaSettings(**usual))
+    if kind != "free":
+        raise SafegenError(f"tina: unknown kind {kind!r}; known: free")
+    return Tina(TinaSettings(**{**usual, "energy": 0.0}), "tina-free")
