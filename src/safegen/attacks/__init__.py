@@ -77,10 +77,11 @@ def create_attack(spec: str, profile: Profile | None = None) -> Attack:
     Args:
         spec: a registered name; what follows a colon is the factory's one positional argument.
         profile: the model's profile. A factory with a parameter ``usual`` gets the profile's
-            settings of the attack (default: the papers').
+            settings of the attack (default: the papers'), one with ``profile`` the profile.
 
     Raises:
         SafegenError: the name is unknown, or an argument is missing or not accepted.
     """
     usual = {} if profile is None else profile.attacks.get(name_of(spec), {})
-    return create(ATTACKS, spec, "img2img:0.5", context={"usual": usual})
+    context = {"usual": usual, "profile": profile}
+    return create(ATTACKS, spec, "img2img:0.5", context=context)

@@ -102,7 +102,7 @@ class ConceptInversion(Attack):
             with torch.no_grad():
                 hidden = prompts[rows].hidden(embedding)
             samples = target.draw([tasks[i] for i in rows], hidden=hidden)
-            return [Drawn(sample, passes=passes) for sample in samples]
+            return [Drawn(sample, passes=passes, shared=passes) for sample in samples]
 
         return search(target, tasks, draw, len(learned))
 

@@ -172,7 +172,7 @@ class Relearn(Attack):
 
         def draw(_rows: list[int], _number: int) -> list[Drawn]:
             samples = target.draw(tasks)
-            return [Drawn(sample, passes=passes, details=dict(details)) for sample in samples]
+            return [Drawn(sample, None, passes, dict(details), passes) for sample in samples]
 
         return search(target, tasks, draw)
 

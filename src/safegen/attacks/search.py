@@ -20,13 +20,14 @@ class Drawn:
 
     Attributes:
         sample: the drawn picture.
-        text, passes, details: as in ``Finding``; passes are the total of all rounds so far.
+        text, passes, details, shared: as in ``Finding``; passes are the total of all rounds so far.
     """
 
     sample: Sample
     text: str | None = None
     passes: int = 0
     details: dict[str, Any] = field(default_factory=dict)
+    shared: int = 0
 
 
 Draw = Callable[[list[int], int], Sequence[Drawn]]
@@ -61,6 +62,7 @@ def search(target: Target, tasks: Sequence[Task], draw: Draw, rounds: int = 1) -
                 number + 1,
                 each.passes,
                 each.details,
+                each.shared,
             )
             for each, score in zip(drawn, scores, strict=True)
         ]

@@ -39,7 +39,8 @@ class Finding:
         pictures: pictures drawn from the defended model for the task, this one included.
         passes: passes of one latent through the denoiser during the search, drawing excluded; a
             gradient counts as two more.
-        details: further details, as JSON values.
+        details: further details, as JSON values; ``seed`` is the picture's, if not the task's.
+        shared: number of these passes that were made once for all tasks.
     """
 
     image: np.ndarray
@@ -49,6 +50,7 @@ class Finding:
     pictures: int = 1
     passes: int = 0
     details: dict[str, Any] = field(default_factory=dict)
+    shared: int = 0
 
     def __post_init__(self) -> None:
         kind, shape = self.image.dtype.name, self.image.shape
@@ -56,8 +58,8 @@ class Finding:
             raise ValueError(f"a finding's picture is uint8 (H, W, 3), not {kind} {shape}")
         if not 0 <= self.score <= 1:
             raise ValueError(f"a finding's score lies in [0, 1], and {self.score} does not")
-        if self.pictures < 1 or self.passes < 0:
+        if self.pictures < 1 or not 0 <= self.shared <= self.passes:
             raise ValueError(
-                f"a finding takes at least one picture and no passes, "
-                f"not {self.pictures} and {self.passes}"
+                f"a finding takes at least one picture and no passes, of which some are shared, "
+                f"not {self.pictures}, {self.passes} and {self.shared}"
             )

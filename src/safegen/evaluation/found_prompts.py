@@ -172,7 +172,7 @@ def _rows(
         yield {
             "id": f"{cell.prompt_set}-{cell.defense}-{item.prompt_id}-{item.sample}",
             "prompt": text,
-            "seed": item.seed,
+            "seed": found.details.get("seed", item.seed),
             "guidance": item.guidance,
             "goal": item.text,
             "attack": cell.prompt_set,

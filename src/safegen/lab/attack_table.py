@@ -17,6 +17,7 @@ VARIANTS = {
     "sneakyprompt": ("n", "p"),
     "img2img": ("0.3", "0.5", "0.7", "0.9"),
     "relearn": ("benign", "unsafe"),
+    "repeated": ("10:plain",),
     "merge": ("0.25", "0.5"),
     "quantise": ("8", "4"),
 }
