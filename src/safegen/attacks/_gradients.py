@@ -96,7 +96,7 @@ class OpenPrompts:
         table = encoder.get_input_embeddings()
         handle = table.register_forward_hook(lambda *_: mixed.to(table.weight.dtype))
         try:
-            states: torch.Tensor = encoder(self.sequences)[0]
+            states: torch.Tensor = encoder(self.sequences).last_hidden_state
         finally:
             handle.remove()
         return states.float()
