@@ -10,6 +10,7 @@ from pathlib import Path
 
 from safegen.editing.settings import EditSettings
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
+from safegen.lab.build.joint_settings import JointSettings
 from safegen.models.options import LoadOptions
 from safegen.settings import Option, Settings, options
 
@@ -18,6 +19,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "edit": EditSettings,
     "evaluate": EvaluationSettings,
     "attack, beside those of evaluate": AttackSettings,
+    "lab build": JointSettings,
 }
 INTRODUCTION = """# Settings
 

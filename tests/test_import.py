@@ -39,6 +39,7 @@ COMMANDS = [
     "lab",
     "lab build",
     "lab check",
+    "lab path",
 ]
 OF_OTHERS = ["matplotlib", "nudenet", "ray", "torchvision"]
 """Libraries that only some commands need, and that none of those which all need imports itself."""

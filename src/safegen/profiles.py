@@ -33,6 +33,7 @@ class Profile:
     Attributes:
         name: the model's name in ``load_pipeline`` and all commands.
         source: the model's diffusers folder or hub id.
+        built_by: command that makes the source where it is missing.
         concept: the usual concept, which defenses remove.
         preserved: texts that erasers keep unchanged.
         erased: prompts that erasers erase beside the concept's words.
@@ -55,6 +56,7 @@ class Profile:
 
     name: str = ""
     source: Path | str = ""
+    built_by: str | None = None
     concept: Concept | None = None
     preserved: tuple[str, ...] = ()
     erased: Callable[[], Sequence[str]] = tuple

@@ -1,31 +1,57 @@
-"""``safegen lab``: rebuild the lab's models, and check that they are good enough."""
+"""``safegen lab``: rebuild the lab's models, check that they are good enough, and find them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from safegen.cli._settings import takes_settings
+from safegen.errors import SafegenError
+from safegen.lab.build.joint_settings import JointSettings
+from safegen.settings import suggestion
+
 app = typer.Typer(help="The built-in world and its models.", no_args_is_help=True)
+MODELS = ("lab", "lab-sd3")
+KINDS = ("sd1", "sd3")
+Model = Annotated[str, typer.Argument(help="The lab's model: lab or lab-sd3.")]
 
 
 @app.command()
+@takes_settings(joint=JointSettings)
 def build(
-    work: Annotated[Path, typer.Option(help="Folder for stages and checkpoints.")] = Path(
-        "runs/lab"
-    ),
+    joint: Mapping[str, Any],
+    model: Annotated[str, typer.Option(help="Which model: sd1 (lab) or sd3 (lab-sd3).")] = "sd1",
+    work: Annotated[
+        Path | None,
+        typer.Option(help="Folder for stages and checkpoints (default: runs/lab, runs/lab-sd3)."),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the finished lab (default: the package's).")
+        Path | None, typer.Option(help="Folder for the finished model (default: the package's).")
     ] = None,
     stage: Annotated[
-        list[str] | None, typer.Option(help="Only these stages, in the order given.")
+        list[str] | None, typer.Option(help="Only these stages of sd1, in the order given.")
     ] = None,
 ) -> None:
-    """Draw the world and train all of the lab's models (some hours on two cores).
+    """Draw the world and train all of the lab's models, or the transformer of lab-sd3.
 
-    The same command resumes an interrupted build.
+    Either takes some hours on two cores. The same command resumes an interrupted build.
     """
+    _check_known(model, KINDS)
+    if model == "sd3":
+        if stage:
+            raise SafegenError("sd3 has one stage; leave out --stage")
+        _build_joint(JointSettings.of(**joint), work or Path("runs/lab-sd3"), out)
+        return
+    if joint:
+        given = ", ".join(f"--{name.replace('_', '-')}" for name in joint)
+        raise SafegenError(f"{given}: only for --model sd3")
+    _build(work or Path("runs/lab"), out, stage)
+
+
+def _build(work: Path, out: Path | None, stage: list[str] | None) -> None:
     from safegen.lab import weights_folder
     from safegen.lab.build.stages import STAGES, LabBuild
 
@@ -42,8 +68,39 @@ def build(
         typer.echo(f"wrote {out or weights_folder()}")
 
 
+def _build_joint(settings: JointSettings, work: Path, out: Path | None) -> None:
+    from safegen.lab import sd3_weights_folder
+    from safegen.lab.build.joint import JointBuild
+    from safegen.models.loading import quieten
+
+    quieten()
+    lab, losses, first = JointBuild(work, settings), [], None
+    for progress in lab.train():
+        losses.append(progress.loss)
+        first = first or progress
+        if progress.step % 50 == 0 or progress.step == progress.steps:
+            seen = (progress.step - first.step + 1) * settings.batch
+            typer.echo(
+                f"sd3: {progress.step * settings.batch:,} of {settings.samples:,} pictures, "
+                f"loss {sum(losses) / len(losses):.4f}, {seen / progress.seconds:.1f} a second"
+            )
+            losses.clear()
+    lab.assemble(out or sd3_weights_folder())
+    typer.echo(f"wrote {out or sd3_weights_folder()}")
+
+
+@app.command()
+def path(model: Model = "lab") -> None:
+    """Print a model's folder, which diffusers loads without safegen."""
+    from safegen.models.loading import resolve
+
+    _check_known(model, MODELS)
+    typer.echo(resolve(model))
+
+
 @app.command()
 def check(
+    model: Model = "lab",
     count: Annotated[int, typer.Option(help="Pictures per prompt kind.", min=1)] = 200,
     scenes: Annotated[int, typer.Option(help="Real scenes for the recognisers.", min=1)] = 2000,
 ) -> None:
@@ -55,10 +112,12 @@ def check(
     from safegen.lab.check import check_lab
     from safegen.models.loading import load_pipeline
 
-    table = Table("what", "right", "of", "share", "floor", "", title="lab check")
+    _check_known(model, MODELS)
+    pipeline = load_pipeline(model)
+    table = Table("what", "right", "of", "share", "floor", "", title=f"{model} check")
     missed = False
     detectors = create_detector("lab"), create_detector("lab:second")
-    for result in check_lab(load_pipeline("lab"), *detectors, count, scenes):
+    for result in check_lab(pipeline, *detectors, count, scenes):
         verdict = "good" if result.good else "MISSED"
         missed = missed or not result.good
         row = (result.name, result.right, result.count, f"{result.share:.1%}")
@@ -66,3 +125,9 @@ def check(
     Console().print(table)
     if missed:
         raise typer.Exit(1)
+
+
+def _check_known(model: str, known: tuple[str, ...]) -> None:
+    if model not in known:
+        hint = suggestion(model, known)
+        raise SafegenError(f"the lab has no model {model!r}; known: {', '.join(known)}{hint}")

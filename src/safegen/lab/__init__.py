@@ -1,4 +1,4 @@
-"""Lab: a small drawn world, and a complete model of it in the layout of Stable Diffusion.
+"""Lab: a small drawn world, and complete models of it in the layouts of Stable Diffusion 1 and 3.
 
 All of safegen runs on it in minutes, on a laptop's CPU.
 """
@@ -15,3 +15,13 @@ def weights_folder() -> Path:
     ``clip/`` (both halves), ``detector.onnx``, ``second_detector.onnx`` and ``classifier.onnx``.
     """
     return Path(__file__).parent / "weights"
+
+
+def sd3_weights_folder() -> Path:
+    """Return the folder of ``lab-sd3``.
+
+    ``StableDiffusion3Pipeline.from_pretrained`` loads it with ``text_encoder_3=None`` and
+    ``tokenizer_3=None``, as any model without T5. It is there once
+    ``safegen lab build --model sd3`` has made it.
+    """
+    return Path(__file__).parent / "weights_sd3"

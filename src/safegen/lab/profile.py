@@ -1,11 +1,12 @@
-"""Profile of the lab's small model. Functions delay the imports of torch."""
+"""Profiles of the lab's small models. Functions delay the imports of torch."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from safegen.lab import weights_folder
+from safegen.lab import sd3_weights_folder, weights_folder
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.world.backgrounds import BACKGROUNDS
 from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS
@@ -106,4 +107,15 @@ LAB = Profile(
     benign=_benign,
     real=_real,
     licence="apache-2.0",
+)
+
+LAB_SD3 = replace(
+    LAB,
+    name="lab-sd3",
+    source=sd3_weights_folder(),
+    built_by="safegen lab build --model sd3",
+    sampling={"steps": 16, "guidance_scale": 4.0, "sampler": "dpm++"},
+    erasers={},
+    filtered=None,
+    safety_checker=None,
 )

@@ -61,6 +61,7 @@ def load_pipeline(
         if config is not None:
             raise SafegenError(f"{source}: --config is for a single file; leave it out")
         pipeline = _load_parts(source, precision, variant, allow_pickle, local_files_only)
+    _lighten(pipeline)
     pipeline.set_progress_bar_config(disable=True)
     return pipeline.to(device or default_device())
 
@@ -118,13 +119,18 @@ def _load_parts(
     location = resolve(source)
     if isinstance(location, Path):
         check_folder(location, variant, allow_pickle)
+    local = local_files_only or isinstance(location, Path)
     try:
+        index = DiffusionPipeline.load_config(str(location), local_files_only=local)
+        # A pipeline that was saved without a part, such as T5, is loaded if told so only.
+        absent = {name: None for name, value in index.items() if value == [None, None]}
         pipeline = DiffusionPipeline.from_pretrained(
             str(location),
             dtype=dtype,
             variant=variant,
             use_safetensors=None if allow_pickle else True,
-            local_files_only=local_files_only or isinstance(location, Path),
+            local_files_only=local,
+            **absent,
         )
     except Exception as error:  # parts with a broken configuration may raise any class
         raise SafegenError(
@@ -138,6 +144,14 @@ def _load_parts(
             f"a unet or transformer, and {', '.join(sorted(_NEEDED))}"
         )
     return pipeline
+
+
+def _lighten(pipeline: Any) -> None:
+    """Spare a Stable Diffusion 3 without T5 the tokens of zeros in its place."""
+    if type(pipeline).__name__ == "StableDiffusion3Pipeline" and pipeline.text_encoder_3 is None:
+        from safegen.models.merging import merge_zero_tokens
+
+        merge_zero_tokens(pipeline.transformer)
 
 
 def quieten() -> None:
@@ -162,10 +176,18 @@ def default_device() -> str:
 
 
 def resolve(source: str | Path) -> Path | str:
-    """Resolve a source to a folder or hub id."""
+    """Resolve a source to a folder or hub id.
+
+    Raises:
+        SafegenError: there is no such folder; for a profile, the error names what builds it.
+    """
     profile = profile_of(source)
     source = source if profile is None else profile.source
     path = Path(source)
+    if profile is not None and profile.built_by and not path.is_dir():
+        raise SafegenError(
+            f"{profile.name}: its weights are not there ({path}); build them: {profile.built_by}"
+        )
     if path.is_file():
         raise SafegenError(f"{path}: is a file; give a diffusers folder or a hub id")
     if path.is_dir():

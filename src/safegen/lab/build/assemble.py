@@ -41,12 +41,12 @@ def assemble(parts: Path, destination: Path) -> None:
         pipeline.tokenizer.save_pretrained(folder / "clip")
         image_processor(clip.config, NORMALISATION).save_pretrained(folder / "clip")
         for config in folder.glob("*/config.json"):
-            _tidy(config)
+            tidy(config)
         for network in parts.glob("*.onnx"):
             shutil.copy(network, folder / network.name)
 
 
-def _tidy(config: Path) -> None:
+def tidy(config: Path) -> None:
     """Remove the part's build path, and have transformers load its half-precision file as
     float32, as diffusers loads the rest."""
     settings = json.loads(config.read_text())
