@@ -159,13 +159,16 @@ def test_pictures_do_not_depend_on_the_batch(edited: Edited, sampler: str) -> No
 
 
 def test_what_is_exported_is_loaded_by_diffusers(edited: Edited, tmp_path: Path) -> None:
-    """As a folder, bit for bit, and as a LoRA where the pipeline takes one."""
+    """As a folder, bit for bit, and as a LoRA, the approximation, where the pipeline takes one."""
     pipeline, parts = edited.pipeline, LowRankPatch.of(edited.patch)
     if hasattr(pipeline, "load_lora_weights"):
         plain, lora = _pictures(pipeline), tmp_path / "lora.safetensors"
         save_lora(lora, parts.factors(parts.at_rank(2)), "diffusers", pipeline, {})
         pipeline.load_lora_weights(str(lora))
         drawn = _pictures(pipeline)
+        for name, difference in parts.approximation(parts.at_rank(2)).differences.items():
+            layer: Any = denoiser_of(pipeline).get_submodule(name.removesuffix(".weight"))
+            torch.testing.assert_close(layer.get_delta_weight("default_0"), difference)
         pipeline.unload_lora_weights()
         assert any(not np.array_equal(*pair) for pair in zip(plain, drawn, strict=True))
     safegen.apply(pipeline, edited.patch)

@@ -27,7 +27,7 @@ Layout = Literal["diffusers", "kohya"]
 ENERGY = 0.95
 """Share of a patch's squared differences that a LoRA keeps by default."""
 MEGABYTE = 1_000_000
-LAB = "lab"
+LABS = ("lab", "lab-sd3")
 _LORA = "LoRA (--format lora)"
 _CARD = "Model card (--format diffusers)"
 
@@ -75,7 +75,7 @@ SizeOption = Annotated[float | None, typer.Option(help="Largest file size.", ric
 MeasureOption = Annotated[
     int | None,
     typer.Option(
-        help="Validation prompts per kind to measure what each rank removes (lab only).",
+        help="Validation prompts per kind to measure what each rank removes (lab, lab-sd3).",
         min=1,
         rich_help_panel=_LORA,
     ),
@@ -198,9 +198,9 @@ def _check_lora(model: str, lora: _Lora) -> None:
         raise SafegenError(f"{' and '.join(given)} each choose the rank; give one of them")
     if lora.max_megabytes is not None and not 0 < lora.max_megabytes < inf:
         raise SafegenError(f"--max-megabytes {lora.max_megabytes}: must be a size above 0")
-    if lora.measure is not None and model != LAB:
+    if lora.measure is not None and model not in LABS:
         raise SafegenError(
-            "--measure is for the lab, which has prompts and a detector; measure other models "
+            "--measure is for the lab's models, which have prompts and a detector; measure others "
             "with 'safegen evaluate'"
         )
 
@@ -284,13 +284,23 @@ def _figures(job: _Job, files: Sequence[Path], scale: float, card: _Card) -> Mod
 
 
 def _write_single_file(job: _Job, pipeline: Any, patch: Patch) -> None:
-    from safegen.patches.original_layout import overlay_single_file, save_single_file
+    from safegen.patches.original_layout import (
+        holds_transformer_alone,
+        overlay_single_file,
+        save_single_file,
+    )
 
     source = Path(job.model)
     if source.is_file() and source.suffix == ".safetensors":
         overlay_single_file(source, pipeline, patch.differences, job.out, patch.metadata, job.half)
         return
     save_single_file(pipeline, job.out, patch.metadata, job.half)
+    if holds_transformer_alone(pipeline):
+        typer.echo(
+            "note: the file holds the transformer alone; text encoders and autoencoder are those "
+            "of the base model",
+            err=True,
+        )
     if getattr(pipeline, "safety_checker", None) is not None:
         typer.echo("warning: the safety checker has no place in this layout, left out", err=True)
 

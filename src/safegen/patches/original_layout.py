@@ -1,7 +1,8 @@
-"""Whole models in one file, in the original layout that A1111, ComfyUI and others load.
+"""Models in one file, in the original layout that A1111, ComfyUI and others load.
 
 The layout is that of CompVis's latent diffusion (SD 1.x), of Stability's SD 2.x, whose text
-encoder has OpenCLIP's names, and of their SDXL.
+encoder has OpenCLIP's names, and of their SDXL. Of Stable Diffusion 3 and FLUX.1 it is the
+transformer alone (``safegen.patches.original_transformer``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from safegen.errors import SafegenError
 from safegen.files import file_atomically
 from safegen.models.single_file import PREDICTS_V, UNET, ZERO_SNR
+from safegen.patches.original_transformer import LAYOUTS, transformer_tensors
 from safegen.tensors import open_safetensors
 
 Tensors = dict[str, torch.Tensor]
@@ -139,11 +141,13 @@ class UNetNames:
 
 
 def single_file_tensors(pipeline: Any) -> Tensors:
-    """Collect all of a pipeline's weights under their original names, precision kept.
+    """Collect a pipeline's weights under their original names, precision kept.
 
     Raises:
-        SafegenError: the pipeline is no Stable Diffusion 1.x, 2.x or XL.
+        SafegenError: the pipeline is no Stable Diffusion or FLUX.1.
     """
+    if holds_transformer_alone(pipeline):
+        return transformer_tensors(pipeline.transformer)
     _check_family(pipeline)
     names = UNetNames(pipeline.unet)
     tensors = {names.original(name): value for name, value in _weights(pipeline.unet)}
@@ -151,6 +155,11 @@ def single_file_tensors(pipeline: Any) -> Tensors:
     tensors |= _text_encoders(pipeline)
     tensors |= _markers(pipeline)
     return {name: value.contiguous() for name, value in tensors.items()}
+
+
+def holds_transformer_alone(pipeline: Any) -> bool:
+    """Tell whether a pipeline's original layout is that of its transformer, without the rest."""
+    return type(getattr(pipeline, "transformer", None)).__name__ in LAYOUTS
 
 
 def save_single_file(
@@ -161,7 +170,8 @@ def save_single_file(
     Scheduler settings, tokenizer and safety checker are not part of the layout.
 
     Args:
-        pipeline: a Stable Diffusion 1.x, 2.x or XL pipeline.
+        pipeline: a Stable Diffusion 1.x, 2.x or XL pipeline; of Stable Diffusion 3 and FLUX.1, only
+            the transformer is written.
         path: output file (.safetensors).
         metadata: content of the header's ``safegen``, as JSON values.
         half: write half precision.
@@ -238,8 +248,8 @@ def _check_family(pipeline: Any) -> None:
         or {*encoders} - {*known, "NoneType"}
     ):
         raise SafegenError(
-            f"{type(pipeline).__name__}: the original layout is that of Stable Diffusion 1.x, "
-            "2.x and XL only; use --format diffusers"
+            f"{type(pipeline).__name__}: the original layout is that of Stable Diffusion and "
+            "FLUX.1 only; use --format diffusers"
         )
 
 
