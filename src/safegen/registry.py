@@ -202,13 +202,24 @@ def _parse(where: str, spec: str, factory: Callable[..., Any]) -> tuple[str | No
     first = next(iter(inspect.signature(factory).parameters.values()), None)
     options: dict[str, str] = {}
     if first is None or first.annotation not in (Spec, "Spec"):
-        while match := _OPTION.fullmatch(spec):
-            spec, option, value = match.groups()
-            if option in options:
-                raise SafegenError(f"{where}: gives {option} twice; keep one")
-            options[option] = value
+        spec, options = split_options(where, spec)
     _, colon, argument = spec.partition(":")
     return argument if colon else None, options
+
+
+def split_options(where: str, spec: str) -> tuple[str, dict[str, str]]:
+    """Split a spec into what stands before its options, and the options' texts by name.
+
+    Raises:
+        SafegenError: an option is given twice; the message begins with ``where``.
+    """
+    options: dict[str, str] = {}
+    while match := _OPTION.fullmatch(spec):
+        spec, option, value = match.groups()
+        if option in options:
+            raise SafegenError(f"{where}: gives {option} twice; keep one")
+        options[option] = value
+    return spec, options
 
 
 def _values(
@@ -220,7 +231,23 @@ def _values(
     parameters = list(inspect.signature(factory).parameters.values())
     if parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
         del parameters[0]  # the argument
+    made = inspect.isclass(factory) and not is_dataclass(factory)
+    hints = get_type_hints(factory.__init__ if made else factory)
     known = [each.name for each in parameters if each.name not in context]
+    return converted(where, texts, {name: hints.get(name) for name in known})
+
+
+def converted(where: str, texts: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert options' texts to their annotated types.
+
+    Args:
+        where: what begins an error's message.
+        texts: text of each option by name.
+        known: type of each known option by name; a text stays as it is where it is unknown.
+
+    Raises:
+        SafegenError: an option is unknown, or its value has the wrong type.
+    """
     for option in texts:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
@@ -228,11 +255,8 @@ def _values(
             raise SafegenError(
                 f"{where}: unknown option {option!r}; {hint}: {', '.join(known) or 'none'}"
             )
-    made = inspect.isclass(factory) and not is_dataclass(factory)
-    hints = get_type_hints(factory.__init__ if made else factory)
     return {
-        option: _value(f"{where}: {option}", text, hints.get(option))
-        for option, text in texts.items()
+        option: _value(f"{where}: {option}", text, known[option]) for option, text in texts.items()
     }
 
 
