@@ -19,6 +19,8 @@ from safegen.errors import SafegenError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _READABLE = 0o666
+TEMPORARY = ".safegen-"
+"""Beginning of the names of files and folders that are not yet whole."""
 _MENDS = {
     errno.ENOENT: "check the path",
     errno.ENOSPC: "free some space or write elsewhere",
@@ -132,7 +134,7 @@ def _flush(path: Path) -> None:
 
 def _name_beside(target: Path) -> Path:
     # The name ignores the target's, which may already be as long as names can be.
-    return target.parent / f".safegen-{secrets.token_hex(8)}"
+    return target.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
 
 
 def _take_place(temporary: Path, target: Path) -> None:
@@ -201,6 +203,35 @@ def read_object(file: Path, mend: str = "download it again") -> dict[str, Any]:
         raise SafegenError(f"{file}: is not valid JSON ({error}); {mend}") from error
     if not isinstance(found, dict):
         raise SafegenError(f"{file}: must be a JSON object, not {type(found).__name__}; {mend}")
+    return found
+
+
+def read_mapping(path: Path, example: str) -> dict[str, tuple[Any, int]]:
+    """Read a YAML mapping: each value with its line, by name, with underscores for hyphens.
+
+    Args:
+        path: the file.
+        example: an entry such as ``steps: 500``, for the error's message.
+
+    Raises:
+        SafegenError: the file is no YAML mapping, or has a name twice.
+    """
+    import yaml
+
+    check_regular(path)
+    found: dict[str, tuple[Any, int]] = {}
+    try:
+        with path.open(encoding="utf-8") as file:
+            root = yaml.compose(file, Loader=yaml.SafeLoader)
+        if not isinstance(root, yaml.MappingNode):
+            raise SafegenError(f"{path}: no mapping of settings to values, such as {example!r}")
+        for key, node in root.value:
+            name, line = str(key.value).replace("-", "_"), key.start_mark.line + 1
+            if name in found:
+                raise SafegenError(f"{path}, line {line}: {name!r} is there twice")
+            found[name] = yaml.SafeLoader("").construct_object(node, deep=True), line
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SafegenError(f"{path}: no YAML: {error}") from error
     return found
 
 

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import typer
 
 from safegen.errors import SafegenError
+from safegen.files import read_mapping
 from safegen.settings import Option, Settings, options, suggestion
 
 Command = Callable[..., None]
@@ -106,8 +107,8 @@ def _read_file(context: typer.Context, path: Path | None) -> None:
     usual = (each for each in context.command.params if not each.is_eager)
     known: dict[str, Any] = {str(each.name): each for each in usual}
     values = dict(context.default_map or {})
-    for name, (value, line) in _entries(path).items():
-        place = f"{path}, line {line}: "
+    for name, (read, line) in read_mapping(path, "steps: 500").items():
+        place, value = f"{path}, line {line}: ", _as_given(read)
         option = known.get(name)
         if option is None:
             raise SafegenError(f"{place}unknown setting {name!r}{suggestion(name, known)}")
@@ -117,27 +118,6 @@ def _read_file(context: typer.Context, path: Path | None) -> None:
         except typer.BadParameter as error:
             raise SafegenError(f"{place}{name}: {value!r}: {error.message}") from error
     context.default_map = values
-
-
-def _entries(path: Path) -> dict[str, tuple[Any, int]]:
-    """Read a YAML mapping: each value with its line, by option name."""
-    import yaml
-
-    try:
-        with path.open(encoding="utf-8") as file:
-            root = yaml.compose(file, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SafegenError(f"{path}: no YAML: {error}") from error
-    if not isinstance(root, yaml.MappingNode):
-        raise SafegenError(f"{path}: no mapping of settings to values, such as 'steps: 500'")
-    found: dict[str, tuple[Any, int]] = {}
-    for key, node in root.value:
-        name = str(key.value).replace("-", "_")
-        if name in found:
-            raise SafegenError(f"{path}, line {key.start_mark.line + 1}: {name!r} is there twice")
-        value = yaml.SafeLoader("").construct_object(node, deep=True)
-        found[name] = _as_given(value), key.start_mark.line + 1
-    return found
 
 
 def _as_given(value: Any) -> Any:
