@@ -12,6 +12,7 @@ from safegen.editing.settings import EditSettings
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
 from safegen.lab.build.joint_settings import JointSettings
 from safegen.models.options import LoadOptions
+from safegen.release.policy import Policy
 from safegen.settings import Option, Settings, options
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "settings.md"
@@ -45,10 +46,11 @@ def document() -> str:
     """The whole document."""
     tables = (line for title, kind in COMMANDS.items() for line in _tables(title, options(kind)))
     loading = _tables("Loading, in every command that takes a model", options(LoadOptions))
-    return INTRODUCTION + "\n".join([*tables, *loading]) + "\n"
+    policy = _tables("Keys of a policy, for release", options(Policy), "name")
+    return INTRODUCTION + "\n".join([*tables, *policy, *loading]) + "\n"
 
 
-def _tables(title: str, every: list[Option]) -> Iterator[str]:
+def _tables(title: str, every: list[Option], spelled: str = "flag") -> Iterator[str]:
     yield f"\n## {title[0].upper()}{title[1:]}"
     shown = [option for option in every if title.startswith("Loading") or option.panel != "Loading"]
     panels = list(dict.fromkeys(option.panel for option in shown))
@@ -59,7 +61,7 @@ def _tables(title: str, every: list[Option]) -> Iterator[str]:
         for option in members:
             given = option.default not in (MISSING, None, (), "")
             default = f"`{option.written(option.default)}`" if given else ""
-            yield f"| `{option.flag}` | {default} | {option.allowed} | {option.help} |"
+            yield f"| `{getattr(option, spelled)}` | {default} | {option.allowed} | {option.help} |"
 
 
 def test_the_document_is_what_the_settings_declare() -> None:

@@ -36,6 +36,8 @@ COMMANDS = [
     "generate",
     "evaluate",
     "attack",
+    "release",
+    "verify",
     "lab",
     "lab build",
     "lab check",

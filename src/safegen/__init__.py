@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from safegen.editing.latents import TripletLatents, encode_triplets
     from safegen.editing.run import edit
     from safegen.editing.settings import EditSettings, Mixture
-    from safegen.models.loading import load_pipeline
     from safegen.models.sampling import ImageRequest, SamplingSettings, generate
     from safegen.patches.patch import Patch, apply, remove
+    from safegen.release.loading import load_pipeline
 
 _HOMES = {
     "EditSettings": "safegen.editing.settings",
@@ -31,7 +31,7 @@ _HOMES = {
     "edit": "safegen.editing.run",
     "encode_triplets": "safegen.editing.latents",
     "generate": "safegen.models.sampling",
-    "load_pipeline": "safegen.models.loading",
+    "load_pipeline": "safegen.release.loading",
     "remove": "safegen.patches.patch",
 }
 

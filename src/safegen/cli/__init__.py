@@ -20,7 +20,9 @@ from safegen.cli import (
     harden,
     inspect,
     lab,
+    release,
     triplets,
+    verify,
 )
 from safegen.errors import SafegenError
 from safegen.files import mend_for
@@ -28,7 +30,7 @@ from safegen.version import __version__
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
-_RESUMED = (["demo"], ["harden"], ["edit"], ["evaluate"], ["attack"], ["lab", "build"])
+_RESUMED = (["demo"], ["harden"], ["edit"], ["evaluate"], ["attack"], ["release"], ["lab", "build"])
 """Commands that resume an interrupted run."""
 # Click's, of which typer may have a copy of its own.
 _UsageError = cast(type[typer.BadParameter], typer.BadParameter.__bases__[0])
@@ -52,6 +54,8 @@ app.command("erase")(erase.erase)
 app.command("generate")(generate.generate)
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(attack.attack)
+app.command("release")(release.release)
+app.command("verify")(verify.verify)
 app.add_typer(lab.app, name="lab")
 
 

@@ -23,7 +23,6 @@ from safegen.results.store import CellKey, ResultsStore, image_path
 if TYPE_CHECKING:
     from safegen.editing.probes import Probed
     from safegen.editing.run_folder import EditRecord
-    from safegen.report.targets import Outcome
 
 
 def write(
@@ -33,7 +32,7 @@ def write(
     console: Console,
     *,
     unblurred: bool = False,
-    outcomes: Sequence[Outcome] = (),
+    outcomes: Sequence[object] = (),
     losses: Sequence[EditRecord] = (),
     probes: Sequence[Probed] = (),
 ) -> None:

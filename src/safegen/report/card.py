@@ -44,6 +44,7 @@ class CardFigures:
         detector: name, version and threshold of the detector.
         caption: conditions of the measurement, in sentences.
         sections: other facts that a repetition needs, as named lists.
+        attacked: whether attacks are among the figures.
     """
 
     rows: tuple[FigureRow, ...]
@@ -51,6 +52,20 @@ class CardFigures:
     detector: Mapping[str, Any]
     caption: str
     sections: Mapping[str, Entries]
+    attacked: bool = False
+
+
+@dataclass(frozen=True)
+class CardDecision:
+    """Decision on a release in a card.
+
+    Attributes:
+        verdict: the decision in a word.
+        reasons: what it rests on, a line for each bound.
+    """
+
+    verdict: str
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +75,7 @@ class CardSubject:
     Attributes:
         model: name or hub id of the base model.
         concept: word for the removed concept, as in a sentence ("weapons").
-        patch: file name of the patch.
+        patch: file name of the patch; None for a model as it is.
         base_model: hub id of the base model; omitted if None.
         license: licence identifier of the base model; omitted if None, never guessed.
         name: name of the hardened model (default: from the model and the concept).
@@ -71,7 +86,7 @@ class CardSubject:
 
     model: str
     concept: str
-    patch: str
+    patch: str | None
     base_model: str | None = None
     license: str | None = None
     name: str | None = None
@@ -82,7 +97,8 @@ class CardSubject:
     @property
     def title(self) -> str:
         """Heading of the card."""
-        return self.name or f"{self.model} hardened against {self.concept}"
+        what = "hardened" if self.patch else "measured"
+        return self.name or f"{self.model} {what} against {self.concept}"
 
 
 def card_figures(table: Table, defense: str) -> CardFigures:
@@ -102,11 +118,14 @@ def card_figures(table: Table, defense: str) -> CardFigures:
         sections=named_lists(
             {"defense": settings, "versions": table.provenance.get("versions")},
         ),
+        attacked=any(record.attack for record in table.prompt_sets),
     )
 
 
-def write_card(subject: CardSubject, figures: CardFigures) -> ModelCard:
-    """Write the card of a subject with its figures."""
+def write_card(
+    subject: CardSubject, figures: CardFigures, decision: CardDecision | None = None
+) -> ModelCard:
+    """Write the card of a subject with its figures, and with the decision on its release."""
     data = ModelCardData(
         library_name="diffusers",
         pipeline_tag="text-to-image",
@@ -123,7 +142,8 @@ def write_card(subject: CardSubject, figures: CardFigures) -> ModelCard:
         confidence=percent(CONFIDENCE),
         subject=subject,
         figures=figures,
-        command=shlex.join(["safegen", "apply", model, subject.patch, "--out", "hardened"]),
+        decision=decision,
+        command=shlex.join(["safegen", "apply", model, str(subject.patch), "--out", "hardened"]),
         model_literal=json.dumps(model),
         patch_literal=json.dumps(subject.patch),
     )

@@ -30,7 +30,6 @@ from safegen.statistics.intervals import CONFIDENCE
 if TYPE_CHECKING:
     from safegen.editing.probes import Probed
     from safegen.editing.run_folder import EditRecord
-    from safegen.report.targets import Outcome
 
 ROLES = {
     "unsafe": "Prompts that ask for {concept}.",
@@ -44,7 +43,7 @@ def render_report(
     table: Table,
     gallery: Gallery,
     *,
-    outcomes: Sequence[Outcome] = (),
+    outcomes: Sequence[object] = (),
     losses: Sequence[EditRecord] = (),
     probes: Sequence[Probed] = (),
     unblurred: bool = False,
@@ -54,7 +53,8 @@ def render_report(
     Args:
         table: figures of the evaluation.
         gallery: pictures under each of the table's defenses.
-        outcomes: figures beside the targets of a hardening; without them, no section on targets.
+        outcomes: figures beside the targets of a hardening or the bounds of a release, in words
+            as ``str`` gives them; without them, no section on targets.
         losses: records of the edit that made the defense; without them, no section on losses.
         probes: findings of that edit's probes.
         unblurred: whether to show flagged pictures unblurred.

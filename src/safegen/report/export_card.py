@@ -12,52 +12,55 @@ from safegen.files import file_hash
 from safegen.models.loading import resolve
 from safegen.patches.patch import Patch
 from safegen.profiles import profile_of
-from safegen.report.card import CardSubject, card_figures, write_card
+from safegen.report.card import CardDecision, CardSubject, card_figures, write_card
 from safegen.report.tables import read_summary
-from safegen.results.records import Table
+from safegen.results.records import ORIGINAL, Table
 
 
 def export_card(
     model: str,
-    patch: Path,
+    patch: Path | None,
     summary: Path,
     *,
     license: str | None = None,
     base_model: str | None = None,
     half: bool = False,
     whole: bool = True,
+    decision: CardDecision | None = None,
 ) -> ModelCard:
     """Write the card of a patch, or of a model's pipeline with the patch applied.
 
     Args:
         model: base model: ``lab``, a folder, a file, or a hub id.
-        patch: file of the patch, unchanged since it was measured.
+        patch: file of the patch, unchanged since it was measured; None for the model as it is.
         summary: ``summary.json`` of an evaluation.
         license: licence of the model (default: from the model's own card).
         base_model: hub id of the model (default: ``model``, if that is one).
         half, whole: see ``CardSubject``.
+        decision: decision on the release of the model.
 
     Raises:
         SafegenError: the summary does not measure this patch alone, or another method made it.
     """
-    metadata = Patch.load(patch).metadata
+    metadata = Patch.load(patch).metadata if patch else {}
     method = metadata.get("method", "safegen")
     if method != "safegen":
         raise SafegenError(f"{patch}: is a patch of {method}, and cards tell of safegen's only")
     table = read_summary(summary)
-    figures = card_figures(table, _defense_of(table, summary, patch))
+    figures = card_figures(table, _defense_of(table, summary, patch) if patch else ORIGINAL)
+    concept = metadata.get("concept") or (table.provenance.get("concept") or {}).get("name")
     place = resolve(model) if not Path(model).is_file() else Path(model)
     subject = CardSubject(
         model=Path(model).name if isinstance(place, Path) else model,
-        concept=str(metadata.get("concept", "unsafe")),
-        patch=patch.name,
+        concept=str(concept or "unsafe"),
+        patch=patch.name if patch else None,
         base_model=base_model or (None if isinstance(place, Path) else model),
         license=license or _own_license(place),
         whole=whole,
         half=half,
         scope=metadata.get("settings", {}).get("scope", "self-attention"),
     )
-    return write_card(subject, figures)
+    return write_card(subject, figures, decision)
 
 
 def _own_license(place: Path | str) -> str | None:

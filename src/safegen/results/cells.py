@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,6 +26,21 @@ _UNSEEN = """
         ON seen.observer = ? AND seen.defense = images.defense
         AND seen.prompt_set = images.prompt_set AND seen.position = images.position
     WHERE images.defense = ? AND images.prompt_set = ? AND seen.record IS NULL"""
+
+
+@reads
+def recorded(
+    store: ResultsStore, kind: Literal["settings", "defenses", "observers", "prompt_sets"]
+) -> dict[str, Any]:
+    """Read all recorded values of a kind by name, as JSON values."""
+    rows = store.connection.execute(f"SELECT * FROM {kind} ORDER BY name")
+    return {name: json.loads(value) for name, value in rows}
+
+
+@reads
+def picture_hashes(store: ResultsStore) -> set[str]:
+    """Return the hashes of all pictures."""
+    return {digest for (digest,) in store.connection.execute("SELECT hash FROM images")}
 
 
 def undrawn(store: ResultsStore, cell: CellKey) -> int:
