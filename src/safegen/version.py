@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,11 @@ __version__ = "0.1.0"
 _HERE = Path(__file__).parent
 _WITHOUT_EFFECT = ("cli", "metrics", "report")
 """Folders that run anew for every table, so that stored results do not depend on them."""
+
+Code = Mapping[str, str]
+"""Versions of the packages that a result depends on, and the digest of safegen's ``source``."""
+_ONLY_TOLD = ("safegen", "python")
+"""Versions that are recorded but not compared; safegen is compared by its source's digest."""
 
 
 @cache
@@ -44,6 +49,17 @@ def code_versions(packages: Iterable[str]) -> dict[str, str]:
     code = code_revision()
     made_by = {"safegen": code_name(code), "source": str(code["source"])}
     return made_by | {name: version(name) for name in packages}
+
+
+def other_code(made: Code, code: Code) -> str | None:
+    """Describe the difference between the code that made a result and this one; None without one
+    that results depend on."""
+    compared = (name for name in code if name not in _ONLY_TOLD)
+    changed = next((name for name in compared if made.get(name) != code[name]), None)
+    if changed is None:
+        return None
+    name = changed if changed in made and changed != "source" else "safegen"
+    return f"{name} is {made.get(name)} there and {code[name]} here"
 
 
 def _source_digest() -> str:

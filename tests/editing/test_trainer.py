@@ -1,10 +1,5 @@
 from __future__ import annotations
 
-import os
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
@@ -27,6 +22,7 @@ from safegen.editing.trainer import Edit
 from safegen.errors import SafegenError
 from safegen.models.anatomy import Scope, scope_names
 from safegen.models.prediction import add_noise, prediction_of, signal_and_noise
+from safegen.version import code_versions
 
 QUICK = EditSettings.of(steps=6, unsafe_batch=2, teacher_pool=8, warmup_steps=1, checkpoint_every=2)
 MIXED = Mixture(empty=0.4, random=0.3, caption=0.3)
@@ -148,40 +144,6 @@ def test_resumes_to_the_same_bits(
     assert [step for step, *_ in losses[0]] == list(range(1, quick.optimisation.steps + 1))
 
 
-def test_killed_edit_resumes_to_the_same_file(
-    tiny_folder: Path, tiny_latents: TripletLatents, tmp_path: Path
-) -> None:
-    tiny_latents.save(tmp_path / "triplets.safetensors")
-    command = [
-        sys.executable, "-m", "safegen", "edit", str(tiny_folder),
-        "--triplets", str(tmp_path / "triplets.safetensors"),
-        "--steps", "40", "--unsafe-batch", "2", "--checkpoint-every", "5", "--teacher-pool", "16",
-    ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    killed = subprocess.Popen(
-        [*command, "--out", str(tmp_path / "killed.safetensors")],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
-    checkpoint = tmp_path / "killed.run" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    assert checkpoint.exists()
-    assert not (tmp_path / "killed.safetensors").exists()
-    for name in ("killed", "whole"):
-        subprocess.run(
-            [*command, "--out", str(tmp_path / f"{name}.safetensors")],
-            env=environment,
-            check=True,
-            capture_output=True,
-        )
-    contents = [(tmp_path / f"{n}.safetensors").read_bytes() for n in ("killed", "whole")]
-    assert contents[0] == contents[1]
-
-
 def test_checkpoint_of_other_settings_is_refused(
     build_pipeline: Callable[..., Any], tiny_latents: TripletLatents, tmp_path: Path
 ) -> None:
@@ -189,6 +151,24 @@ def test_checkpoint_of_other_settings_is_refused(
     other = QUICK.changed(step_size=0.02)
     with pytest.raises(SafegenError, match="another model, triplets or settings"):
         safegen.edit(build_pipeline(), tiny_latents, other, run_folder=tmp_path)
+
+
+def test_checkpoint_of_other_code_is_refused(
+    build_pipeline: Callable[..., Any],
+    tiny_latents: TripletLatents,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    broken = Edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path).run()
+    for _ in range(3):  # past the checkpoint at 2
+        next(broken)
+    broken.close()
+    made_by = code_versions(("torch", "diffusers", "transformers"))
+    monkeypatch.setattr(
+        "safegen.editing.run_folder.code_versions", lambda _: {**made_by, "torch": "1.0"}
+    )
+    with pytest.raises(SafegenError, match=r"torch is .* there and 1\.0 here.*delete the folder"):
+        safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path)
 
 
 def test_the_run_folder_is_looked_at_before_the_teacher_is_asked(

@@ -12,10 +12,13 @@ from typing import Any
 from safegen.checkpoints import load_state, save_state
 from safegen.editing.probes import Probed, read_probe
 from safegen.errors import SafegenError
+from safegen.version import code_versions, other_code
 
 RECORDS = "records.jsonl"
 PROBES = "probes.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
+PACKAGES = ("torch", "diffusers", "transformers")
+"""Packages, beside safegen, that an edit depends on."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class RunFolder:
         """Load the last saved checkpoint; None without one.
 
         Raises:
-            SafegenError: the checkpoint is damaged, or belongs to another edit.
+            SafegenError: the checkpoint is damaged, belongs to another edit, or other code made it.
         """
         if self._path is None or not (self._path / CHECKPOINT).exists():
             return None
@@ -86,6 +89,11 @@ class RunFolder:
             raise SafegenError(
                 f"{self._path / CHECKPOINT}: belongs to an edit with another model, triplets or "
                 "settings; delete the folder or name another run folder"
+            )
+        if differs := other_code(state.get("code", {}), code_versions(PACKAGES)):
+            raise SafegenError(
+                f"{self._path / CHECKPOINT}: was made by other code, and an edit is of one: "
+                f"{differs}; use the same, delete the folder or name another run folder"
             )
         return state
 
@@ -125,7 +133,8 @@ class RunFolder:
     def save(self, state: Mapping[str, Any]) -> None:
         """Replace the checkpoint."""
         if self._writes and self._path is not None:
-            save_state(self._path / CHECKPOINT, {"identity": self._identity, **state})
+            kept = {"identity": self._identity, "code": code_versions(PACKAGES)}
+            save_state(self._path / CHECKPOINT, {**kept, **state})
 
 
 def _keep_until(path: Path, step: int) -> None:

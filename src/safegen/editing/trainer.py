@@ -30,7 +30,7 @@ from safegen.editing.optimizers import Optimizers
 from safegen.editing.probes import TARGETS, Probe, Probed, ProbeSources, Target
 from safegen.editing.processes import Processes
 from safegen.editing.rehearsal import Rehearsal
-from safegen.editing.run_folder import EditRecord, RunFolder
+from safegen.editing.run_folder import PACKAGES, EditRecord, RunFolder
 from safegen.editing.settings import EditSettings
 from safegen.editing.state import TrainingState
 from safegen.editing.steps import StepLosses, edit_steps
@@ -168,7 +168,7 @@ class Edit:
                 "benign": len(self.triplets.benign),
                 "source": self.triplets.source,
             },
-            "versions": code_versions(("torch", "diffusers", "transformers")),
+            "versions": code_versions(PACKAGES),
         }
 
     def _prepare(self, weights: Borrowed, processes: Processes) -> Trained:

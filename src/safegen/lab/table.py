@@ -26,9 +26,8 @@ from safegen.lab.world.objects import UNSAFE_NAMES
 from safegen.models.anatomy import fingerprint
 from safegen.models.loading import load_pipeline
 from safegen.patches.patch import Patch
-from safegen.results.sessions import other_code
 from safegen.results.store import difference
-from safegen.version import code_versions
+from safegen.version import code_versions, other_code
 
 OBSERVERS = ("objects:lab", "places:lab", "outlines:lab", "clip:lab")
 """Observers beside the detector."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Literal, NamedTuple
@@ -11,11 +11,8 @@ from typing import Literal, NamedTuple
 from safegen.errors import SafegenError
 from safegen.results.database import reads
 from safegen.results.store import ResultsStore, json_object
+from safegen.version import Code, other_code
 
-Code = Mapping[str, str]
-"""Versions of the packages that draw and observe, and the digest of safegen's ``source``."""
-_ONLY_TOLD = ("safegen", "python")
-"""Versions that are recorded but not compared; safegen is compared by its source's digest."""
 _UNKNOWN: Code = {"safegen": "an unrecorded version"}
 """Code of results from before stores had sessions."""
 
@@ -59,17 +56,6 @@ def check_code(store: ResultsStore, code: Code) -> None:
                 f"with new ones: {differs}; use the same, give another folder with --out, or go "
                 "on with --allow-other-code"
             )
-
-
-def other_code(made: Code, code: Code) -> str | None:
-    """Describe the difference between the code that made a result and this one; None without one
-    that results depend on."""
-    compared = (name for name in code if name not in _ONLY_TOLD)
-    changed = next((name for name in compared if made.get(name) != code[name]), None)
-    if changed is None:
-        return None
-    name = changed if changed in made and changed != "source" else "safegen"
-    return f"{name} is {made.get(name)} there and {code[name]} here"
 
 
 @contextmanager
