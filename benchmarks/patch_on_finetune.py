@@ -132,7 +132,7 @@ def finetune(pipeline: Any, steps: int, folder: Path) -> dict[str, float]:
     held_out = examples(pipeline, "held-out", 128, new_share=1.0)
     before = noise_loss(pipeline.unet, held_out)
     data = examples(pipeline, "train", SCENES, new_share=0.5)
-    schedule = Schedule(steps, learning_rate=2e-4, warmup=20, checkpoint_every=25)
+    schedule = Schedule(steps, learning_rate=2e-4, batch=32, warmup=20, checkpoint_every=25)
     average = Average(pipeline.unet, 0.99)
     checkpoint = folder / "finetune.safetensors"
     empty = embed_prompts(pipeline, [""])[0]

@@ -227,7 +227,7 @@ def rows(folder: Path, table: str) -> int:
 
 def test_a_run_killed_at_any_moment_goes_on(make_settings: Make, tmp_path: Path) -> None:
     settings = make_settings(
-        batch=1, observers=("brightness",), sampling=SamplingSettings(steps=30)
+        batch=1, observers=("brightness",), sampling=SamplingSettings(steps=12)
     )
     table = evaluate(settings, tmp_path / "complete")
     folder = tmp_path / "killed"

@@ -10,21 +10,20 @@ from safegen.errors import SafegenError
 from safegen.lab.build.stages import STAGES, BuildSettings, LabBuild
 from safegen.lab.build.training import Schedule
 
-BRIEF = Schedule(steps=4, learning_rate=1e-3, warmup=1, checkpoint_every=2)
+BRIEF = Schedule(steps=2, learning_rate=1e-3, batch=2, warmup=1, checkpoint_every=1)
 TRAINED = (
     "clip", "autoencoder", "decoder", "classifier", "detector", "outlines", "places", "safe_unet",
     "unet",
 )  # fmt: skip
-SIZES = dict.fromkeys(("scenes", "unet_scenes", "safe_scenes", "shapes"), 40)
+SIZES = dict.fromkeys(("scenes", "unet_scenes", "safe_scenes", "shapes"), 20)
 SMALL = BuildSettings(**SIZES, **dict.fromkeys(TRAINED, BRIEF))
-SMALLEST = replace(SMALL, **dict.fromkeys(TRAINED, replace(BRIEF, steps=2)))
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All stages, each far too short, but real."""
     work = tmp_path_factory.mktemp("build")
-    build = LabBuild(work / "stages", SMALLEST)
+    build = LabBuild(work / "stages", SMALL)
     for stage in STAGES:
         assert [progress.step for progress in build.run(stage)] == [1, 2]
     build.assemble(work / "weights")
@@ -53,11 +52,9 @@ def test_an_interrupted_stage_goes_on_to_the_same_weights(tmp_path: Path) -> Non
     for _ in whole.run("autoencoder"):
         pass
     steps = broken.run("autoencoder")
-    for _ in range(3):
-        next(steps)
+    next(steps)
     steps.close()
-    resumed = [progress.step for progress in broken.run("autoencoder")]
-    assert resumed == [3, 4]
+    assert [progress.step for progress in broken.run("autoencoder")] == [2]
     files = [
         build.folder / "vae" / "diffusion_pytorch_model.safetensors" for build in (whole, broken)
     ]

@@ -42,13 +42,12 @@ def train_autoencoder(
     checkpoint: Path,
     seed: int,
     average: Average,
-    batch: int = 12,
 ) -> Iterator[Progress]:
     """Train on pixels and their differences (for crisp edges) with a light KL term."""
 
     def step_loss(step: int, generator: torch.Generator) -> torch.Tensor:
         whole = step >= schedule.steps * (1 - FULL_SIZE_SHARE)
-        count = batch if whole else batch * 4
+        count = schedule.batch if whole else schedule.batch * 4
         pixels = scenes.pixels(torch.randint(len(scenes), (count,), generator=generator))
         if not whole:
             left, top = (int(v) for v in torch.randint(64 - CROP + 1, (2,), generator=generator))
@@ -68,14 +67,13 @@ def refine_decoder(
     checkpoint: Path,
     seed: int,
     average: Average,
-    batch: int = 12,
 ) -> Iterator[Progress]:
     """Train the decoder on whole pictures; the encoder, and so every latent, stays the same."""
     for frozen in (model.encoder, model.quant_conv):
         frozen.requires_grad_(False)
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
-        pixels = scenes.pixels(torch.randint(len(scenes), (batch,), generator=generator))
+        pixels = scenes.pixels(torch.randint(len(scenes), (schedule.batch,), generator=generator))
         decoded, _ = _through(model, pixels, generator)
         return _reconstruction_loss(decoded, pixels)
 

@@ -85,7 +85,6 @@ def train_clip(
     schedule: Schedule,
     checkpoint: Path,
     seed: int,
-    batch: int = 256,
 ) -> Iterator[Progress]:
     """Train contrastively (CLIP, arXiv 2103.00020) on (scene, caption) pairs."""
 
@@ -93,11 +92,11 @@ def train_clip(
     tokens = tokens[:, : int((tokens != tokens[0, -1]).sum(dim=1).max()) + 1]
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
-        indices = torch.randint(len(scenes), (batch,), generator=generator)
+        indices = torch.randint(len(scenes), (schedule.batch,), generator=generator)
         with torch.autocast("cpu", torch.bfloat16):
             output = model(input_ids=tokens[indices], pixel_values=scenes.pixels(indices))
         logits = output.logits_per_text.float()
-        target = torch.arange(batch)
+        target = torch.arange(schedule.batch)
         cross_entropy = torch.nn.functional.cross_entropy
         return (cross_entropy(logits, target) + cross_entropy(logits.T, target)) / 2
 

@@ -65,7 +65,6 @@ def train_unet(
     checkpoint: Path,
     seed: int,
     average: Average,
-    batch: int = 32,
 ) -> Iterator[Progress]:
     """Train noise prediction with caption dropout; min-SNR weights are the timesteps' chances.
 
@@ -76,6 +75,7 @@ def train_unet(
     alphas = new_scheduler().alphas_cumprod
     signal_to_noise = alphas / (1 - alphas)
     weights = signal_to_noise.clamp(max=MIN_SNR_GAMMA) / signal_to_noise
+    batch = schedule.batch
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         indices = torch.randint(len(latents), (batch,), generator=generator)

@@ -110,7 +110,6 @@ class Detector(nn.Module):
 
 
 Examples = dict[str, torch.Tensor]
-BATCH = 64
 RENDERED, RENDERED_SHAPES = 6000, 1500
 """Number of scenes rendered by the autoencoder, so that its rendering is learned too."""
 
@@ -222,7 +221,7 @@ def train_classifier(
     """Train a classifier on the examples' ``labels``, which are independent; NaN is unknown."""
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
-        batch = data.batch(BATCH, generator)
+        batch = data.batch(schedule.batch, generator)
         pixels = weather(batch["pixels"], generator) if weathered else batch["pixels"]
         known = ~batch[labels].isnan()
         logits, wanted = model.logits(pixels)[known], batch[labels][known]
@@ -237,7 +236,7 @@ def train_detector(
     """Train with penalty-reduced focal loss on centres (CornerNet, eq. 1), smooth L1 on sides."""
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
-        batch = data.batch(BATCH, generator)
+        batch = data.batch(schedule.batch, generator)
         logits, sides = model.maps(weather(batch["pixels"], generator, DARKEST))
         probability, target = logits.sigmoid(), batch["heat"]
         peak = target == 1

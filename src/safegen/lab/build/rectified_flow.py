@@ -104,6 +104,7 @@ def _schedule(settings: JointSettings) -> Schedule:
     return Schedule(
         steps=settings.steps,
         learning_rate=settings.learning_rate,
+        batch=settings.batch,
         warmup=min(200, settings.steps // 10),
         decay=0.4,
         checkpoint_every=100,

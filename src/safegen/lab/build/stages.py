@@ -40,15 +40,15 @@ class BuildSettings:
     unet_scenes: int = 24_000
     safe_scenes: int = 12_000
     shapes: int = 4000
-    clip: Schedule = Schedule(steps=600, learning_rate=1e-3)
-    autoencoder: Schedule = Schedule(steps=2200, learning_rate=2e-3)
-    decoder: Schedule = Schedule(steps=1000, learning_rate=1e-3)
-    classifier: Schedule = Schedule(steps=1200, learning_rate=2e-3)
-    detector: Schedule = Schedule(steps=2500, learning_rate=2e-3)
-    outlines: Schedule = Schedule(steps=2600, learning_rate=3e-3, decay=0.6)
-    places: Schedule = Schedule(steps=500, learning_rate=3e-3)
-    safe_unet: Schedule = Schedule(steps=2000, learning_rate=8e-4, decay=0.0)
-    unet: Schedule = Schedule(steps=12_000, learning_rate=8e-4, decay=0.3)
+    clip: Schedule = Schedule(steps=600, learning_rate=1e-3, batch=256)
+    autoencoder: Schedule = Schedule(steps=2200, learning_rate=2e-3, batch=12)
+    decoder: Schedule = Schedule(steps=1000, learning_rate=1e-3, batch=12)
+    classifier: Schedule = Schedule(steps=1200, learning_rate=2e-3, batch=64)
+    detector: Schedule = Schedule(steps=2500, learning_rate=2e-3, batch=64)
+    outlines: Schedule = Schedule(steps=2600, learning_rate=3e-3, batch=64, decay=0.6)
+    places: Schedule = Schedule(steps=500, learning_rate=3e-3, batch=64)
+    safe_unet: Schedule = Schedule(steps=2000, learning_rate=8e-4, batch=32, decay=0.0)
+    unet: Schedule = Schedule(steps=12_000, learning_rate=8e-4, batch=32, decay=0.3)
     seed: int = 20240406
 
 

@@ -18,7 +18,7 @@ Step = Callable[[int, torch.Generator], torch.Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """Length and learning rate of a training run.
+    """Length, learning rate and batch of a training run.
 
     Linear warm-up, then constant, then a cosine down to ``floor`` over the last ``decay`` share
     of the steps. A run that has not begun to decay can be extended without loss.
@@ -26,6 +26,7 @@ class Schedule:
 
     steps: int
     learning_rate: float
+    batch: int
     warmup: int = 100
     decay: float = 1.0
     floor: float = 0.02
