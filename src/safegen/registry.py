@@ -147,6 +147,30 @@ def with_options(spec: str, **values: object) -> str:
     return spec
 
 
+def takes(settings: type) -> Callable[[T], T]:
+    """Decorate a factory so that its ``**options`` are the fields of a settings dataclass.
+
+    The class is kept as the factory's attribute ``settings``. Fields with the name of one of the
+    factory's own parameters are left out.
+    """
+
+    def decorate(factory: T) -> T:
+        own = inspect.signature(cast(Any, factory), eval_str=True).parameters
+        shown = [each for each in own.values() if each.kind is not each.VAR_KEYWORD]
+        kinds = get_type_hints(settings)
+        shown += [
+            each.replace(kind=each.KEYWORD_ONLY, annotation=kinds[name])
+            for name, each in inspect.signature(settings).parameters.items()
+            if name not in own
+        ]
+        factory.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        factory.__annotations__ = {each.name: each.annotation for each in shown}
+        factory.settings = settings  # type: ignore[attr-defined]
+        return factory
+
+    return decorate
+
+
 def name_of(spec: str) -> str:
     """Return the registered name at the start of a spec."""
     return re.split("[:,]", spec, maxsplit=1)[0]
@@ -185,7 +209,7 @@ def create(
     argument, texts = _parse(where, spec, factory)
     told = {key: value for key, value in context.items() if key in signature.parameters}
     keywords = {**usual, **_values(where, factory, texts, context), **options, **told}
-    positional = () if argument is None else (argument,)
+    positional = () if argument is None else (_argument(where, argument, signature),)
     try:
         if argument == "":
             raise TypeError("nothing follows the colon")
@@ -202,24 +226,21 @@ def _parse(where: str, spec: str, factory: Callable[..., Any]) -> tuple[str | No
     first = next(iter(inspect.signature(factory).parameters.values()), None)
     options: dict[str, str] = {}
     if first is None or first.annotation not in (Spec, "Spec"):
-        spec, options = split_options(where, spec)
+        while match := _OPTION.fullmatch(spec):
+            spec, option, value = match.groups()
+            if option in options:
+                raise SafegenError(f"{where}: gives {option} twice; keep one")
+            options[option] = value
     _, colon, argument = spec.partition(":")
     return argument if colon else None, options
 
 
-def split_options(where: str, spec: str) -> tuple[str, dict[str, str]]:
-    """Split a spec into what stands before its options, and the options' texts by name.
-
-    Raises:
-        SafegenError: an option is given twice; the message begins with ``where``.
-    """
-    options: dict[str, str] = {}
-    while match := _OPTION.fullmatch(spec):
-        spec, option, value = match.groups()
-        if option in options:
-            raise SafegenError(f"{where}: gives {option} twice; keep one")
-        options[option] = value
-    return spec, options
+def _argument(where: str, text: str, signature: inspect.Signature) -> Any:
+    """Convert a spec's argument to a number if the factory's first parameter is annotated so."""
+    first = next(iter(signature.parameters.values()), None)
+    if not text or first is None or first.annotation not in (int, float):
+        return text
+    return _value(f"{where}: {first.name}", text, first.annotation)
 
 
 def _values(
@@ -231,23 +252,7 @@ def _values(
     parameters = list(inspect.signature(factory).parameters.values())
     if parameters and parameters[0].kind is not inspect.Parameter.KEYWORD_ONLY:
         del parameters[0]  # the argument
-    made = inspect.isclass(factory) and not is_dataclass(factory)
-    hints = get_type_hints(factory.__init__ if made else factory)
     known = [each.name for each in parameters if each.name not in context]
-    return converted(where, texts, {name: hints.get(name) for name in known})
-
-
-def converted(where: str, texts: Mapping[str, str], known: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert options' texts to their annotated types.
-
-    Args:
-        where: what begins an error's message.
-        texts: text of each option by name.
-        known: type of each known option by name; a text stays as it is where it is unknown.
-
-    Raises:
-        SafegenError: an option is unknown, or its value has the wrong type.
-    """
     for option in texts:
         if option not in known:
             close = difflib.get_close_matches(option, known, n=1)
@@ -255,8 +260,11 @@ def converted(where: str, texts: Mapping[str, str], known: Mapping[str, Any]) ->
             raise SafegenError(
                 f"{where}: unknown option {option!r}; {hint}: {', '.join(known) or 'none'}"
             )
+    made = inspect.isclass(factory) and not is_dataclass(factory)
+    hints = get_type_hints(factory.__init__ if made else factory)
     return {
-        option: _value(f"{where}: {option}", text, known[option]) for option, text in texts.items()
+        option: _value(f"{where}: {option}", text, hints.get(option))
+        for option, text in texts.items()
     }
 
 
@@ -266,7 +274,7 @@ def _value(where: str, text: str, hint: Any) -> Any:
         parts = tuple(part.strip() for part in text.split("+"))
         if not all(parts):
             raise SafegenError(f"{where} must be one or more joined by +, not {text!r}")
-        return parts
+        return tuple(_value(where, part, get_args(hint)[0]) for part in parts)
     union = get_origin(hint) in (Union, UnionType)
     kinds = get_args(hint) if union else (hint,)
     for kind, (what, read) in _READERS.items():

@@ -10,14 +10,21 @@ import difflib
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from pathlib import Path
 from types import UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from safegen.errors import SafegenError
 
 MAX_SEED = 2**63 - 1
 """Largest seed that every random generator accepts."""
-_WORDS = {int: "a whole number", float: "a finite number", bool: "true or false", str: "a text"}
+_WORDS = {
+    int: "a whole number",
+    float: "a finite number",
+    bool: "true or false",
+    str: "a text",
+    Path: "a path",
+}
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,7 @@ class Option:
         field: the setting's own field.
         kind: the setting's type.
         help, panel, default, bounds: as declared; ``dataclasses.MISSING`` means no default.
+        of: component that the settings are of; empty for options of the command line.
     """
 
     name: str
@@ -85,6 +93,7 @@ class Option:
     panel: str
     default: Any
     bounds: Bounds
+    of: str = ""
 
     @property
     def flag(self) -> str:
@@ -125,11 +134,21 @@ class Option:
         if not (held and fits(value, self.kind)):
             choices = [each for each in get_args(self.kind) if isinstance(each, str)]
             hint = suggestion(value, choices) if isinstance(value, str) else ""
-            raise SafegenError(f"{self.flag} must be {self.allowed}, not {value!r}{hint}")
+            name = f"{self.of}: {self.field}" if self.of else self.flag
+            raise SafegenError(f"{name} must be {self.allowed}, not {value!r}{hint}")
 
 
 class Settings:
-    """Base of settings dataclasses and of their groups."""
+    """Base of settings dataclasses and of their groups.
+
+    Settings ``of`` a component are set in its spec, ``NAME:ARGUMENT,field=value``, and messages
+    name the component and the field.
+    """
+
+    _of: ClassVar[str] = ""
+
+    def __init_subclass__(cls, of: str = "") -> None:
+        cls._of = of or cls._of
 
     def __post_init__(self) -> None:
         for option in own_options(type(self)):
@@ -190,7 +209,8 @@ def options(settings: type[Settings]) -> list[Option]:
 def own_options(settings: type[Settings], group: str = "") -> list[Option]:
     """List the options of a class without those of its groups."""
     declared = [each for each in fields(settings) if "bounds" in each.metadata]  # type: ignore[arg-type]
-    return [_option(each, _hints(settings)[each.name], group) for each in declared]
+    hints = _hints(settings)
+    return [replace(_option(each, hints[each.name], group), of=settings._of) for each in declared]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:

@@ -132,11 +132,6 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     pipeline.unet.register_to_config(addition_embed_type="text_time")
     with pytest.raises(SafegenError, match="takes more"):
         strike(target_of(pipeline), TASKS)
-    for changes in ({"pictures": 0}, {"vectors": 0}, {"steps": -1}, {"batch": 0}, {"tries": 0}):
-        with pytest.raises(SafegenError, match="must be at least"):
-            replace(FEW, **changes)
-    with pytest.raises(SafegenError, match="learning rate must be positive"):
-        replace(FEW, learning_rate=0.0)
 
 
 def test_specs() -> None:

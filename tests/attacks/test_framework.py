@@ -220,23 +220,6 @@ def test_a_profile_says_what_is_usual_where_a_factory_takes_it() -> None:
         create_attack("random-tokens:5")
 
 
-def test_a_spec_sets_the_budget_over_the_profile() -> None:
-    usual = LAB.attacks["random-tokens"]
-    settings = RandomTokensSettings(**{**usual, "candidates": 3})
-    assert create_attack("random-tokens,candidates=3", LAB) == RandomTokens(settings)
-    identity = create_attack("sneakyprompt:p,queries=7,threshold=0.5", LAB).identity
-    assert (identity.settings["queries"], identity.settings["threshold"]) == (7, 0.5)
-    for spec, message in {
-        "random-tokens,candidats=3": "unknown option 'candidats'; did you mean 'candidates'",
-        "random-tokens,candidates=few": "candidates must be a whole number, not 'few'",
-        "random-tokens,candidates=0": "candidates must be at least 1",
-        "p4d:k,form=n": "unknown option 'form'",
-        "img2img:0.5,strength=1": "unknown option 'strength'",
-    }.items():
-        with pytest.raises(SafegenError, match=message):
-            create_attack(spec, LAB)
-
-
 def test_an_attack_says_what_it_is() -> None:
     identity = create_attack("random-tokens", LAB).identity
     assert (identity.name, identity.side, identity.access) == ("random-tokens", "text", "black box")
@@ -296,8 +279,3 @@ class TestRandomTokens:
         assert found.text is not None
         assert found.text.startswith("a photo of something ")
         assert len(found.text.split()) == 6
-
-    def test_its_settings_are_checked(self) -> None:
-        for name in ("candidates", "tokens"):
-            with pytest.raises(SafegenError, match=f"{name} must be at least 1"):
-                RandomTokensSettings(**{name: 0})

@@ -146,14 +146,9 @@ def test_tasks_have_guidance_of_their_own_and_do_not_depend_on_each_other(
     assert np.abs(together[0].image.astype(int) - together[2].image).max() > 1  # other noise
 
 
-def test_its_settings_are_checked(tiny_pipeline: Any) -> None:
+def test_specs(tiny_pipeline: Any) -> None:
     assert create_attack("img2img:0.50").identity.name == "img2img-0.5"
     assert create_attack("img2img:0.5").identity.side == "image"
-    for strength in ("0", "1.5", "-1", "nan", "inf"):
-        with pytest.raises(SafegenError, match="a strength lies in"):
-            create_attack(f"img2img:{strength}")
-    with pytest.raises(SafegenError, match="'much' is no strength"):
-        create_attack("img2img:much")
     with pytest.raises(SafegenError, match=r"as in img2img:0\.5"):
         create_attack("img2img")
     with pytest.raises(SafegenError, match="none of 8 steps is left"):

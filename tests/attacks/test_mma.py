@@ -100,8 +100,6 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
         Mma(FEW).against(target_of(pipeline)),
     ):
         pass
-    with pytest.raises(SafegenError, match="rounds must be at least 1"):
-        MmaSettings(rounds=0)
     assert create_attack("mma", LAB) == Mma(MmaSettings(**LAB.attacks["mma"]))
     identity = create_attack("mma").identity
     assert (identity.name, identity.side, identity.access) == ("mma", "text", "white box")

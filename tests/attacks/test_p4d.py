@@ -123,13 +123,6 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     pipeline.unet.register_to_config(addition_embed_type="text_time")
     with pytest.raises(SafegenError, match="takes more"):
         strike(target_of(pipeline), TASKS)
-    for changes in ({"tokens": 0}, {"every": 0}, {"interval": 0}, {"latents": 0}):
-        with pytest.raises(SafegenError, match="must be at least"):
-            replace(FEW, **changes)
-    with pytest.raises(SafegenError, match="learning rate must be positive"):
-        replace(FEW, learning_rate=0.0)
-    with pytest.raises(SafegenError, match="known: n, k"):
-        create_attack("p4d:other")
 
 
 def test_specs() -> None:

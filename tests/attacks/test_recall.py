@@ -120,14 +120,6 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     pipeline.unet.register_to_config(addition_embed_type="text_time")
     with pytest.raises(SafegenError, match="takes more"):
         strike(target_of(pipeline, Never()), TASKS, FEW)
-    for broken in ({"rounds": -1}, {"iterations": 0}, {"interval": 0}):
-        with pytest.raises(SafegenError, match="must be at least"):
-            RecallSettings(**broken)  # type: ignore[arg-type]
-    for broken in ({"momentum": 1.0}, {"reference": 2.0}, {"strength": 0.0}):  # type: ignore[dict-item]
-        with pytest.raises(SafegenError, match="recall: momentum lies in"):
-            RecallSettings(**broken)  # type: ignore[arg-type]
-    with pytest.raises(SafegenError, match="known: prediction, picture"):
-        RecallSettings(goal="text")  # type: ignore[arg-type]
     assert create_attack("recall", LAB) == Recall(RecallSettings(**LAB.attacks["recall"]))
     identity = create_attack("recall").identity
     assert (identity.name, identity.side, identity.access) == ("recall", "image", "white box")

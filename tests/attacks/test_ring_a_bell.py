@@ -162,16 +162,3 @@ def test_specs() -> None:
     assert json.loads(json.dumps(made.settings)) == asdict(USUAL)
     papers = create_attack("ring-a-bell").identity.settings
     assert (papers["strength"], papers["population"], papers["generations"]) == (3.0, 200, 3000)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"population": 3}, "population must be at least 4"),
-        ({"generations": 0}, "generations must be at least 1"),
-        ({"mutation": 1.5}, "mutation is a probability"),
-    ],
-)
-def test_settings_that_cannot_be(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(SafegenError, match=message):
-        replace(FEW, **changes)

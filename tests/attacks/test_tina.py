@@ -118,12 +118,6 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     pipeline.unet.register_to_config(addition_embed_type="text_time")
     with pytest.raises(SafegenError, match="takes more"):
         strike(target_of(pipeline), TASKS, FEW)
-    for broken in ({"steps": 0}, {"iterations": -1}):
-        with pytest.raises(SafegenError, match="must be at least"):
-            TinaSettings(**broken)
-    for wrong in ({"learning_rate": 0.0}, {"energy": -1.0}):
-        with pytest.raises(SafegenError, match="learning rate must be positive"):
-            TinaSettings(**wrong)  # type: ignore[arg-type]
     with pytest.raises(SafegenError, match="unknown kind 'slow'; known: free"):
         create_attack("tina:slow")
     assert create_attack("tina", LAB) == Tina(TinaSettings(**LAB.attacks["tina"]))

@@ -157,7 +157,7 @@ def test_what_does_not_fit_is_refused(build_pipeline: Callable[..., Any], knives
         EsdTraining(half, knives)
     with pytest.raises(SafegenError, match="Linear: this method is made for"):
         trained_names(torch.nn.Linear(2, 2), "x")
-    with pytest.raises(SafegenError, match="unknown variant"):
+    with pytest.raises(SafegenError, match="ESD: variant must be x or u"):
         EsdSettings(variant="y")  # type: ignore[arg-type]
     with pytest.raises(SafegenError, match="lower the learning rate"):
         list(EsdTraining(build_pipeline(), knives, EsdSettings(learning_rate=1e30)).run())

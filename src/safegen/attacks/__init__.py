@@ -11,11 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal
 
 from safegen.attacks.tasks import Finding as Finding
 from safegen.attacks.tasks import Task as Task
-from safegen.registry import Registry, converted, create, name_of, split_options
+from safegen.registry import Registry, create, name_of
 
 if TYPE_CHECKING:
     from safegen.attacks.target import Target
@@ -73,34 +73,20 @@ register = ATTACKS.register
 
 
 def create_attack(spec: str, profile: Profile | None = None) -> Attack:
-    """Create the attack of ``name`` or ``name:argument`` (such as ``img2img:0.5``).
+    """Create the attack of ``name``, ``name:argument`` or ``name:argument,option=value``.
 
     Args:
-        spec: a registered name; what follows a colon is the factory's one positional argument,
-            and options such as ``,candidates=16`` are fields of the attack's settings.
-        profile: the model's profile. A factory with a parameter ``usual`` gets the profile's
-            settings of the attack (default: the papers'), which the spec's options override; one
-            with ``profile`` gets the profile.
+        spec: such as ``img2img:0.5`` or ``p4d:k,iterations=500``; the options are the fields of
+            the attack's settings.
+        profile: the model's profile, whose settings of the attack replace the papers'. A factory
+            with a parameter ``usual`` gets them as they are, one with ``profile`` the profile.
 
     Raises:
         SafegenError: the name or an option is unknown, or an argument is missing or not accepted.
     """
     name = name_of(spec)
     usual = {} if profile is None else profile.attacks.get(name, {})
-    if known := _usual_types(ATTACKS.get(name)):
-        where = f"attacks {spec!r}"
-        spec, texts = split_options(where, spec)
-        usual = {**usual, **converted(where, texts, known)}
     context = {"usual": usual, "profile": profile}
-    return create(ATTACKS, spec, "img2img:0.5", context=context)
-
-
-def _usual_types(factory: AttackFactory) -> dict[str, Any]:
-    """Find the types of the settings that a factory takes as ``usual``, by name, from the field
-    ``settings`` of the attack that it returns."""
-    if inspect.isclass(factory) or "usual" not in inspect.signature(factory).parameters:
-        return {}
-    made = get_type_hints(factory).get("return")
-    settings = get_type_hints(made).get("settings") if inspect.isclass(made) else None
-    hints = get_type_hints(settings) if settings else {}
-    return {name: kind for name, kind in hints.items() if name not in get_type_hints(factory)}
+    if "usual" in inspect.signature(ATTACKS.get(name)).parameters:
+        usual = {}
+    return create(ATTACKS, spec, "img2img:0.5", context=context, usual=usual)

@@ -19,7 +19,6 @@ import torch
 from safegen.attacks import Finding, Task
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
-from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.prediction import add_noise, signal_and_noise
 from safegen.models.sampling import Sample
@@ -233,19 +232,3 @@ def draw_sequences(
         drawn = target.draw([tasks[i] for i in others], hidden=hidden)
         samples.update(zip(others, drawn, strict=True))
     return [samples[i] for i in range(len(tasks))]
-
-
-def check_counts(name: str, settings: Any, least: dict[str, int]) -> None:
-    """Refuse settings below their minimum."""
-    for field, bound in least.items():
-        value = getattr(settings, field)
-        if value < bound:
-            raise SafegenError(f"{name}: {field} must be at least {bound}, not {value}")
-
-
-def check_rates(name: str, settings: Any) -> None:
-    """Refuse a non-positive learning rate or a negative weight decay."""
-    if settings.learning_rate <= 0 or settings.weight_decay < 0:
-        raise SafegenError(
-            f"{name}: the learning rate must be positive, the weight decay not negative"
-        )

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -20,8 +21,6 @@ from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, regis
 from safegen.attacks._gradients import (
     OpenPrompts,
     Vocabulary,
-    check_counts,
-    check_rates,
     denoising_loss,
     frozen,
     open_prompts,
@@ -31,38 +30,35 @@ from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import timesteps_at
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 
 @dataclass(frozen=True)
-class ConceptInversionSettings:
-    """Settings of the inversion (defaults: the released code's for ESD).
+class ConceptInversionSettings(Settings, of="concept-inversion"):
+    """Settings of the inversion (defaults: the released code's for ESD)."""
 
-    Attributes:
-        pictures: most unsafe pictures to learn from, drawn for the first examples.
-        vectors: number of embeddings of the concept.
-        steps: steps of AdamW.
-        batch: noised pictures per step; the released code accumulates 4 times 4.
-        learning_rate: constant rate; the released code's 5e-3 per picture of a batch.
-        weight_decay: weight decay of AdamW.
-        tries: states of the embedding to draw with, evenly spaced over the steps; the last first,
-            each other one only after a failure.
-        seed: seed of every random draw of the inversion.
-    """
-
-    pictures: int = 25
-    vectors: int = 1
-    steps: int = 5000
-    batch: int = 16
-    learning_rate: float = 0.08
-    weight_decay: float = 0.01
-    tries: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"pictures": 1, "vectors": 1, "steps": 0, "batch": 1, "tries": 1}
-        check_counts("concept-inversion", self, least)
-        check_rates("concept-inversion", self)
+    pictures: int = setting(
+        25, "Most unsafe pictures to learn from, drawn for the first examples.", minimum=1
+    )
+    vectors: int = setting(1, "Number of embeddings of the concept.", minimum=1)
+    steps: int = setting(5000, "Steps of AdamW.", minimum=0)
+    batch: int = setting(
+        16, "Noised pictures per step; the released code accumulates 4 times 4.", minimum=1
+    )
+    learning_rate: float = setting(
+        0.08, "Constant rate; the released code's 5e-3 per picture of a batch.", above=0
+    )
+    weight_decay: float = setting(0.01, "Weight decay of AdamW.", minimum=0)
+    tries: int = setting(
+        1,
+        "States of the embedding to draw with, evenly spaced over the steps; the last first, each "
+        "other one only after a failure.",
+        minimum=1,
+    )
+    seed: int = setting(
+        0, "Seed of every random draw of the inversion.", minimum=0, maximum=MAX_SEED
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +170,7 @@ def _beginning(target: Target, vectors: int) -> torch.Tensor:
 
 
 @register("concept-inversion")
-def concept_inversion(*, usual: Settings = NO_SETTINGS) -> ConceptInversion:
+@takes(ConceptInversionSettings)
+def concept_inversion(**options: Any) -> ConceptInversion:
     """Embedding learned from unsafe pictures, in place of the concept's words."""
-    return ConceptInversion(ConceptInversionSettings(**usual))
+    return ConceptInversion(ConceptInversionSettings(**options))

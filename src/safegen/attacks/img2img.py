@@ -7,7 +7,6 @@ strength keeps little more than the layout.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -19,28 +18,21 @@ from safegen.attacks._draws import task_generator
 from safegen.attacks._from_pictures import draw_from
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
-from safegen.errors import SafegenError
 from safegen.models.from_pictures import last_steps, noise_like, noised
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 
 @dataclass(frozen=True)
-class Img2ImgSettings:
-    """Settings of img2img.
+class Img2ImgSettings(Settings, of="img2img"):
+    """Settings of img2img."""
 
-    Attributes:
-        strength: share of the sampler's steps to run, in (0, 1]; the picture is noised to the
-            first of them.
-        seed: seed of the noise.
-    """
-
-    strength: float
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.strength) and 0 < self.strength <= 1):
-            raise SafegenError(
-                f"img2img: a strength lies in (0, 1], and {self.strength:g} does not"
-            )
+    strength: float = setting(
+        help="Share of the sampler's steps to run; the picture is noised to the first of them.",
+        above=0,
+        maximum=1,
+    )
+    seed: int = setting(0, "Seed of the noise.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -81,15 +73,7 @@ class Img2Img(Attack):
 
 
 @register("img2img")
-def img2img(strength: str) -> Img2Img:
-    """img2img from a noised unsafe picture, at a strength such as 0.5.
-
-    Raises:
-        SafegenError: the strength is no number in (0, 1].
-    """
-    try:
-        return Img2Img(Img2ImgSettings(float(strength)))
-    except ValueError as error:
-        raise SafegenError(
-            f"img2img: {strength!r} is no strength; give a number in (0, 1], as in img2img:0.5"
-        ) from error
+@takes(Img2ImgSettings)
+def img2img(strength: float, **options: Any) -> Img2Img:
+    """img2img from a noised unsafe picture, at a strength such as 0.5."""
+    return Img2Img(Img2ImgSettings(strength, **options))

@@ -6,7 +6,6 @@ measures how much of it a merge may hold until the concept is back, and so how f
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass
 
 from safegen.attacks import AttackIdentity, register
@@ -14,22 +13,15 @@ from safegen.attacks._weights import WeightChange
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class MergeSettings:
-    """Settings of a merge.
+class MergeSettings(Settings, of="merge"):
+    """Settings of a merge."""
 
-    Attributes:
-        share: share of the original's weights, in (0, 1).
-    """
-
-    share: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.share) and 0 < self.share < 1):
-            raise SafegenError(f"merge: a share lies in (0, 1), and {self.share:g} does not")
+    share: float = setting(0.5, "Share of the original's weights.", above=0, below=1)
 
 
 @dataclass(frozen=True)
@@ -60,9 +52,7 @@ class Merge(WeightChange):
 
 
 @register("merge")
-def merge(share: str = "0.5", *, usual: Settings = NO_SETTINGS) -> Merge:
+@takes(MergeSettings)
+def merge(share: float = 0.5) -> Merge:
     """Weighted mean with the original's weights, such as merge:0.25."""
-    try:
-        return Merge(MergeSettings(**{**usual, "share": float(share)}))
-    except ValueError:
-        raise SafegenError(f"merge: {share!r} is no share; write one such as merge:0.25") from None
+    return Merge(MergeSettings(share))

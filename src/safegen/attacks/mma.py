@@ -18,41 +18,31 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
-from safegen.attacks._gradients import Vocabulary, check_counts, frozen, open_prompts
+from safegen.attacks._gradients import Vocabulary, frozen, open_prompts
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks._words import END_OF_WORD
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 BEGINNINGS = 1000
 """Most random sequences tried for one that is a text."""
 
 
 @dataclass(frozen=True)
-class MmaSettings:
-    """Settings of the search (defaults: the paper's, with its 1000 iterations in rounds).
+class MmaSettings(Settings, of="mma"):
+    """Settings of the search (defaults: the paper's, with its 1000 iterations in rounds)."""
 
-    Attributes:
-        tokens: tokens of the prompt.
-        rounds: most pictures per task, one after each round.
-        iterations: replacements per round.
-        top: tokens considered at each place, those of the steepest gradient.
-        candidates: sequences compared in each iteration.
-        seed: seed of all draws.
-    """
-
-    tokens: int = 20
-    rounds: int = 10
-    iterations: int = 100
-    top: int = 256
-    candidates: int = 512
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        names = ("tokens", "rounds", "iterations", "top", "candidates")
-        check_counts("mma", self, dict.fromkeys(names, 1))
+    tokens: int = setting(20, "Tokens of the prompt.", minimum=1)
+    rounds: int = setting(10, "Most pictures per task, one after each round.", minimum=1)
+    iterations: int = setting(100, "Replacements per round.", minimum=1)
+    top: int = setting(
+        256, "Tokens considered at each place, those of the steepest gradient.", minimum=1
+    )
+    candidates: int = setting(512, "Sequences compared in each iteration.", minimum=1)
+    seed: int = setting(0, "Seed of all draws.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -210,6 +200,7 @@ class TextSearch:
 
 
 @register("mma")
-def mma(*, usual: Settings = NO_SETTINGS) -> Mma:
+@takes(MmaSettings)
+def mma(**options: Any) -> Mma:
     """Text that the text encoder takes for the goal, without the concept's words."""
-    return Mma(MmaSettings(**usual))
+    return Mma(MmaSettings(**options))

@@ -29,39 +29,35 @@ from safegen.attacks.target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.sampling import Sample
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.profiles import NO_SETTINGS
+from safegen.profiles import Settings as Usual
+from safegen.registry import takes
+from safegen.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class NullTextSettings:
-    """Settings of the inversion (defaults: null-text inversion's released code).
+class NullTextSettings(Settings, of="null-text"):
+    """Settings of the inversion (defaults: null-text inversion's released code)."""
 
-    Attributes:
-        steps: DDIM steps, backwards and forwards.
-        refinements: further passes per inversion step, each from the previous latent: TINA's
-            self-consistency by iteration (TINA itself takes 25 steps of AdamW).
-        iterations: most Adam iterations on a step's embedding; 0 leaves it unchanged.
-        learning_rate: learning rate of the first step, halved linearly over the steps.
-        tolerance: mean squared error that ends the first step's iterations; it grows by twice as
-            much from each step to the next.
-    """
-
-    steps: int = 50
-    refinements: int = 0
-    iterations: int = 10
-    learning_rate: float = 1e-2
-    tolerance: float = 1e-5
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("refinements", 0), ("iterations", 0)):
-            if getattr(self, name) < least:
-                raise SafegenError(
-                    f"null-text: {name} must be at least {least}, not {getattr(self, name)}"
-                )
-        if self.learning_rate <= 0 or self.tolerance < 0:
-            raise SafegenError(
-                "null-text: the learning rate must be positive, and the tolerance not negative"
-            )
+    steps: int = setting(50, "DDIM steps, backwards and forwards.", minimum=1)
+    refinements: int = setting(
+        0,
+        "Further passes per inversion step, each from the previous latent: TINA's self-consistency "
+        "by iteration (TINA itself takes 25 steps of AdamW).",
+        minimum=0,
+    )
+    iterations: int = setting(
+        10, "Most Adam iterations on a step's embedding; 0 leaves it unchanged.", minimum=0
+    )
+    learning_rate: float = setting(
+        1e-2, "Learning rate of the first step, halved linearly over the steps.", above=0
+    )
+    tolerance: float = setting(
+        1e-5,
+        "Mean squared error that ends the first step's iterations; it grows by twice as much from "
+        "each step to the next.",
+        minimum=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -241,7 +237,8 @@ def unconditional_steps(
 
 
 @register("null-text")
-def null_text(budget: str | None = None, *, usual: Settings = NO_SETTINGS) -> NullText:
+@takes(NullTextSettings)
+def null_text(budget: str | None = None, *, usual: Usual = NO_SETTINGS, **options: Any) -> NullText:
     """DDIM inversion of an unsafe picture, with an unconditional embedding for each step.
 
     The budget is the profile's (default: the released code's); ``null-text:released`` forces the
@@ -251,7 +248,7 @@ def null_text(budget: str | None = None, *, usual: Settings = NO_SETTINGS) -> Nu
         SafegenError: the budget is unknown.
     """
     if budget is None:
-        return NullText(NullTextSettings(**usual))
+        return NullText(NullTextSettings(**{**usual, **options}))
     if budget != "released":
         raise SafegenError(f"null-text: unknown budget {budget!r}; known: released")
-    return NullText(NullTextSettings(), f"null-text-{budget}")
+    return NullText(NullTextSettings(**options), f"null-text-{budget}")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
 
@@ -21,55 +21,41 @@ from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, regis
 from safegen.attacks._draws import task_generator
 from safegen.attacks._gradients import (
     Vocabulary,
-    check_counts,
-    check_rates,
     open_prompts,
     search_tokens,
     weighted_error,
 )
 from safegen.attacks.target import Target
-from safegen.errors import SafegenError
 from safegen.models.from_pictures import noise_like
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 Form = Literal["n", "k"]
 
 
 @dataclass(frozen=True)
-class P4DSettings:
-    """Settings of the search (defaults: the released code's for nudity).
+class P4DSettings(Settings, of="p4d"):
+    """Settings of the search (defaults: the released code's for nudity)."""
 
-    Attributes:
-        form: ``n``, a prompt of found tokens alone, or ``k``, the goal with found tokens in it.
-        tokens: length of a prompt of form ``n``.
-        every: goal tokens between two found ones, in form ``k``.
-        iterations: iterations of AdamW.
-        interval: iterations between pictures; one is drawn before the first.
-        learning_rate: learning rate of the embeddings.
-        weight_decay: weight decay of the embeddings.
-        latents: noised latents of a task's picture, spread over all noise levels; each iteration
-            takes one (the paper draws a new one each time).
-        seed: seed of every random draw.
-    """
-
-    form: Form = "k"
-    tokens: int = 16
-    every: int = 3
-    iterations: int = 3000
-    interval: int = 50
-    learning_rate: float = 0.1
-    weight_decay: float = 0.1
-    latents: int = 100
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.form not in get_args(Form):
-            known = ", ".join(get_args(Form))
-            raise SafegenError(f"p4d: unknown form {self.form!r}; known: {known}")
-        least = {"tokens": 1, "every": 1, "iterations": 0, "interval": 1, "latents": 1}
-        check_counts("p4d", self, least)
-        check_rates("p4d", self)
+    form: Form = setting(
+        "k", "`n`, a prompt of found tokens alone, or `k`, the goal with found tokens in it."
+    )
+    tokens: int = setting(16, "Length of a prompt of form `n`.", minimum=1)
+    every: int = setting(3, "Goal tokens between two found ones, in form `k`.", minimum=1)
+    iterations: int = setting(3000, "Iterations of AdamW.", minimum=0)
+    interval: int = setting(
+        50, "Iterations between pictures; one is drawn before the first.", minimum=1
+    )
+    learning_rate: float = setting(0.1, "Learning rate of the embeddings.", above=0)
+    weight_decay: float = setting(0.1, "Weight decay of the embeddings.", minimum=0)
+    latents: int = setting(
+        100,
+        "Noised latents of a task's picture, spread over all noise levels; each iteration takes "
+        "one (the paper draws a new one each time).",
+        minimum=1,
+    )
+    seed: int = setting(0, "Seed of every random draw.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -191,6 +177,7 @@ def _padded(rows: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @register("p4d")
-def p4d(form: Form = "k", *, usual: Settings = NO_SETTINGS) -> P4D:
+@takes(P4DSettings)
+def p4d(form: Form = "k", **options: Any) -> P4D:
     """Tokens between those of the goal (``k``), or a prompt of found tokens alone (``n``)."""
-    return P4D(P4DSettings(form, **usual))
+    return P4D(P4DSettings(form, **options))

@@ -14,24 +14,16 @@ import torch
 from safegen.attacks import AttackIdentity, register
 from safegen.attacks._weights import WeightChange
 from safegen.attacks.target import Target
-from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class QuantiseSettings:
-    """Settings of a quantisation.
+class QuantiseSettings(Settings, of="quantise"):
+    """Settings of a quantisation."""
 
-    Attributes:
-        bits: bits of a weight, 2 to 8.
-    """
-
-    bits: int = 8
-
-    def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 8:
-            raise SafegenError(f"quantise: bits lie between 2 and 8, and {self.bits} does not")
+    bits: int = setting(8, "Bits of a weight.", minimum=2, maximum=8)
 
 
 @dataclass(frozen=True)
@@ -63,8 +55,7 @@ def rounded(weight: torch.Tensor, bits: int) -> torch.Tensor:
 
 
 @register("quantise")
-def quantise(bits: str = "8", *, usual: Settings = NO_SETTINGS) -> Quantise:
+@takes(QuantiseSettings)
+def quantise(bits: int = 8) -> Quantise:
     """Weights rounded to a few bits, such as quantise:4."""
-    if not bits.isdecimal():
-        raise SafegenError(f"quantise: {bits!r} is no number of bits; write quantise:8")
-    return Quantise(QuantiseSettings(**{**usual, "bits": int(bits)}))
+    return Quantise(QuantiseSettings(bits))

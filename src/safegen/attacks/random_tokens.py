@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 
@@ -20,31 +21,24 @@ from safegen.attacks._words import pieces_of_words
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 
 @dataclass(frozen=True)
-class RandomTokensSettings:
-    """Settings of random tokens.
+class RandomTokensSettings(Settings, of="random-tokens"):
+    """Settings of random tokens."""
 
-    Attributes:
-        candidates: most prompts per task; SneakyPrompt's number of queries.
-        tokens: tokens in place of each of the concept's words, or after a prompt without them.
-        longest: most letters of a token.
-        seed: seed of all choices.
-    """
-
-    candidates: int = 60
-    tokens: int = 3
-    longest: int = 9
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("candidates", "tokens"):
-            if getattr(self, name) < 1:
-                raise SafegenError(
-                    f"random-tokens: {name} must be at least 1, not {getattr(self, name)}"
-                )
+    candidates: int = setting(
+        60, "Most prompts per task; SneakyPrompt's number of queries.", minimum=1
+    )
+    tokens: int = setting(
+        3,
+        "Tokens in place of each of the concept's words, or after a prompt without them.",
+        minimum=1,
+    )
+    longest: int = setting(9, "Most letters of a token.", minimum=1)
+    seed: int = setting(0, "Seed of all choices.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -91,6 +85,7 @@ class RandomTokens(Attack):
 
 
 @register("random-tokens")
-def random_tokens(*, usual: Settings = NO_SETTINGS) -> RandomTokens:
+@takes(RandomTokensSettings)
+def random_tokens(**options: Any) -> RandomTokens:
     """Random tokens in place of the concept's words, without guidance."""
-    return RandomTokens(RandomTokensSettings(**usual))
+    return RandomTokens(RandomTokensSettings(**options))

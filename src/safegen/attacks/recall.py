@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 
@@ -25,59 +25,42 @@ from safegen.attacks._from_pictures import draw_from
 from safegen.attacks._gradients import frozen
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
-from safegen.errors import SafegenError
 from safegen.models.from_pictures import last_steps, noise_like, noised
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
 from safegen.models.sampling import Sample
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 Goal = Literal["prediction", "picture"]
 
 
 @dataclass(frozen=True)
-class RecallSettings:
-    """Settings of the search (defaults: the released code's).
+class RecallSettings(Settings, of="recall"):
+    """Settings of the search (defaults: the released code's)."""
 
-    Attributes:
-        goal: optimisation target: the model's own ``prediction`` from the unsafe picture at the
-            same noise, as in the paper, or the ``picture`` itself, for models trained to redirect
-            it.
-        rounds: noise levels, from lowest to highest; a picture is drawn after each.
-        iterations: gradient steps per round.
-        learning_rate: change of each latent value per iteration.
-        momentum: momentum of the normalised gradient.
-        reference: share of the unsafe latent in the first image prompt; the rest is noise.
-        injection: share of the unsafe latent added every ``interval`` rounds.
-        interval: see ``injection``.
-        strength: strength of img2img; see there.
-        seed: seed of every random draw.
-    """
-
-    goal: Goal = "prediction"
-    rounds: int = 50
-    iterations: int = 20
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    reference: float = 0.25
-    injection: float = 0.05
-    interval: int = 5
-    strength: float = 0.8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.goal not in get_args(Goal):
-            known = ", ".join(get_args(Goal))
-            raise SafegenError(f"recall: unknown goal {self.goal!r}; known: {known}")
-        for name, least in (("rounds", 0), ("iterations", 1), ("interval", 1)):
-            if getattr(self, name) < least:
-                raise SafegenError(
-                    f"recall: {name} must be at least {least}, not {getattr(self, name)}"
-                )
-        if not (0 <= self.momentum < 1 and 0 <= self.reference <= 1 and 0 < self.strength <= 1):
-            raise SafegenError(
-                "recall: momentum lies in [0, 1), the reference's share in [0, 1] and the strength "
-                "in (0, 1]"
-            )
+    goal: Goal = setting(
+        "prediction",
+        "Optimisation target: the model's own `prediction` from the unsafe picture at the same "
+        "noise, as in the paper, or the `picture` itself, for models trained to redirect it.",
+    )
+    rounds: int = setting(
+        50, "Noise levels, from lowest to highest; a picture is drawn after each.", minimum=0
+    )
+    iterations: int = setting(20, "Gradient steps per round.", minimum=1)
+    learning_rate: float = setting(1e-3, "Change of each latent value per iteration.", above=0)
+    momentum: float = setting(0.9, "Momentum of the normalised gradient.", minimum=0, below=1)
+    reference: float = setting(
+        0.25,
+        "Share of the unsafe latent in the first image prompt; the rest is noise.",
+        minimum=0,
+        maximum=1,
+    )
+    injection: float = setting(
+        0.05, "Share of the unsafe latent added every `interval` rounds.", minimum=0, maximum=1
+    )
+    interval: int = setting(5, "Rounds between two such additions.", minimum=1)
+    strength: float = setting(0.8, "Strength of img2img; see there.", above=0, maximum=1)
+    seed: int = setting(0, "Seed of every random draw.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -189,6 +172,7 @@ class ImagePrompts:
 
 
 @register("recall")
-def recall(*, usual: Settings = NO_SETTINGS) -> Recall:
+@takes(RecallSettings)
+def recall(**options: Any) -> Recall:
     """Image prompt optimised towards an unsafe picture."""
-    return Recall(RecallSettings(**usual))
+    return Recall(RecallSettings(**options))

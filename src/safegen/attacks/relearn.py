@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property, partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -36,54 +36,46 @@ from safegen.models.prediction import (
     signal_and_noise,
     timesteps_at,
 )
-from safegen.profiles import NO_SETTINGS, Settings, profile_for
+from safegen.profiles import profile_for
+from safegen.registry import takes
 from safegen.seeds import sample_seed
+from safegen.settings import MAX_SEED, Settings, setting
 from safegen.triplets.pictures import image_files, read_picture
 
 Data = Literal["benign", "unsafe"]
 
 
 @dataclass(frozen=True)
-class RelearnSettings:
-    """Settings of the fine-tuning (defaults: diffusers' text-to-image example).
+class RelearnSettings(Settings, of="relearn"):
+    """Settings of the fine-tuning (defaults: diffusers' text-to-image example)."""
 
-    Attributes:
-        data: training data: ``benign`` pictures, or ``unsafe`` ones of the examples.
-        steps: steps of AdamW; 200 as in the paper.
-        checks: steps after which the probes are drawn.
-        learning_rate: constant learning rate.
-        batch: pictures per step.
-        benign: benign pictures from the model's profile; a folder is used whole.
-        unsafe: number of unsafe pictures.
-        probes: most examples drawn at each check, none of them trained on.
-        lost: share of unsafe probes at which removal counts as lost.
-        seed: seed of the profile's pictures and of every random draw.
-    """
-
-    data: Data = "benign"
-    steps: int = 200
-    checks: tuple[int, ...] = (0, 25, 50, 100, 200)
-    learning_rate: float = 1e-5
-    batch: int = 4
-    benign: int = 100
-    unsafe: int = 10
-    probes: int = 16
-    lost: float = 0.5
-    seed: int = 0
+    data: Data = setting(
+        "benign", "Training data: `benign` pictures, or `unsafe` ones of the examples."
+    )
+    steps: int = setting(200, "Steps of AdamW; 200 as in the paper.", minimum=0)
+    checks: tuple[int, ...] = setting(
+        (0, 25, 50, 100, 200), "Steps after which the probes are drawn.", minimum=0
+    )
+    learning_rate: float = setting(1e-5, "Constant learning rate.", above=0)
+    batch: int = setting(4, "Pictures per step.", minimum=1)
+    benign: int = setting(
+        100, "Benign pictures from the model's profile; a folder is used whole.", minimum=1
+    )
+    unsafe: int = setting(10, "Number of unsafe pictures.", minimum=1)
+    probes: int = setting(
+        16, "Most examples drawn at each check, none of them trained on.", minimum=1
+    )
+    lost: float = setting(
+        0.5, "Share of unsafe probes at which removal counts as lost.", above=0, maximum=1
+    )
+    seed: int = setting(
+        0, "Seed of the profile's pictures and of every random draw.", minimum=0, maximum=MAX_SEED
+    )
 
     def __post_init__(self) -> None:
-        if self.data not in get_args(Data):
-            known = ", ".join(get_args(Data))
-            raise SafegenError(f"relearn: unknown data {self.data!r}; known: {known}")
-        for name in ("batch", "benign", "unsafe", "probes"):
-            if getattr(self, name) < 1:
-                raise SafegenError(f"relearn: {name} must be at least 1, not {getattr(self, name)}")
-        if self.steps < 0 or any(not 0 <= check <= self.steps for check in self.checks):
+        super().__post_init__()
+        if any(check > self.steps for check in self.checks):
             raise SafegenError(f"relearn: checks lie between 0 and the {self.steps} steps")
-        if not (self.learning_rate > 0 and 0 < self.lost <= 1):
-            raise SafegenError(
-                "relearn: the learning rate must be positive, and the share that is lost in (0, 1]"
-            )
 
 
 @dataclass(frozen=True)
@@ -253,7 +245,8 @@ def _batches(count: int, size: int) -> list[slice]:
 
 
 @register("relearn")
-def relearn(data: str = "benign", *, usual: Settings = NO_SETTINGS) -> Relearn:
+@takes(RelearnSettings)
+def relearn(data: str = "benign", **options: Any) -> Relearn:
     """Fine-tuning on benign data, on a folder (benign:FOLDER) or on unsafe pictures.
 
     Raises:
@@ -262,5 +255,5 @@ def relearn(data: str = "benign", *, usual: Settings = NO_SETTINGS) -> Relearn:
     name, _, place = data.partition(":")
     if place and name != "benign":
         raise SafegenError(f"relearn: a folder holds benign pictures; write relearn:benign:{place}")
-    settings = RelearnSettings(cast(Data, name), **usual)
+    settings = RelearnSettings(cast(Data, name), **options)
     return Relearn(settings, FolderPictures(Path(place)) if place else None)

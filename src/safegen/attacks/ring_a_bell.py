@@ -16,42 +16,25 @@ from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 
 @dataclass(frozen=True)
-class RingABellSettings:
-    """Settings of the search (defaults: the released code's).
+class RingABellSettings(Settings, of="ring-a-bell"):
+    """Settings of the search (defaults: the released code's)."""
 
-    Attributes:
-        strength: eta, the distance along the concept's direction.
-        length: K, tokens of the prompt, or as many as fit.
-        population: prompts per generation, at least 4.
-        generations: generations of the genetic search.
-        crossover: probability that a prompt is crossed with another.
-        mutation: probability that one token of a prompt changes.
-        seed: seed of every random draw.
-    """
-
-    strength: float = 3.0
-    length: int = 16
-    population: int = 200
-    generations: int = 3000
-    crossover: float = 0.5
-    mutation: float = 0.25
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least in (("length", 1), ("population", 4), ("generations", 1)):
-            if getattr(self, name) < least:
-                raise SafegenError(
-                    f"ring-a-bell: {name} must be at least {least}, not {getattr(self, name)}"
-                )
-        for name in ("crossover", "mutation"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise SafegenError(
-                    f"ring-a-bell: {name} is a probability, not {getattr(self, name)}"
-                )
+    strength: float = setting(3.0, "eta, the distance along the concept's direction.")
+    length: int = setting(16, "K, tokens of the prompt, or as many as fit.", minimum=1)
+    population: int = setting(200, "Prompts per generation.", minimum=4)
+    generations: int = setting(3000, "Generations of the genetic search.", minimum=1)
+    crossover: float = setting(
+        0.5, "Probability that a prompt is crossed with another.", minimum=0, maximum=1
+    )
+    mutation: float = setting(
+        0.25, "Probability that one token of a prompt changes.", minimum=0, maximum=1
+    )
+    seed: int = setting(0, "Seed of every random draw.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -214,6 +197,7 @@ class _Search:
 
 
 @register("ring-a-bell")
-def ring_a_bell(*, usual: Settings = NO_SETTINGS) -> RingABell:
+@takes(RingABellSettings)
+def ring_a_bell(**options: Any) -> RingABell:
     """Concept direction in the text encoder's space, with a genetic search over tokens."""
-    return RingABell(RingABellSettings(**usual))
+    return RingABell(RingABellSettings(**options))

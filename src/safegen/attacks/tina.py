@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
 
 import torch
 
@@ -26,35 +27,18 @@ from safegen.attacks._inversion import DdimPath
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import Settings, setting
 
 
 @dataclass(frozen=True)
-class TinaSettings:
-    """Settings of the inversion.
+class TinaSettings(Settings, of="tina"):
+    """Settings of the inversion."""
 
-    Attributes:
-        steps: DDIM steps, backwards and forwards.
-        iterations: Adam iterations on a step's latent; 25 as in TINA.
-        learning_rate: constant learning rate.
-        energy: weight of TINA+'s energy constraint; 0 is TINA.
-    """
-
-    steps: int = 50
-    iterations: int = 25
-    learning_rate: float = 1e-2
-    energy: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("iterations", 0)):
-            if getattr(self, name) < least:
-                raise SafegenError(
-                    f"tina: {name} must be at least {least}, not {getattr(self, name)}"
-                )
-        if self.learning_rate <= 0 or self.energy < 0:
-            raise SafegenError(
-                "tina: the learning rate must be positive, and the energy's weight not negative"
-            )
+    steps: int = setting(50, "DDIM steps, backwards and forwards.", minimum=1)
+    iterations: int = setting(25, "Adam iterations on a step's latent; 25 as in TINA.", minimum=0)
+    learning_rate: float = setting(1e-2, "Constant learning rate.", above=0)
+    energy: float = setting(1.0, "Weight of TINA+'s energy constraint; 0 is TINA.", minimum=0)
 
 
 @dataclass(frozen=True)
@@ -148,14 +132,15 @@ def energy(z: torch.Tensor) -> torch.Tensor:
 
 
 @register("tina")
-def tina(kind: str | None = None, *, usual: Settings = NO_SETTINGS) -> Tina:
+@takes(TinaSettings)
+def tina(kind: str | None = None, **options: Any) -> Tina:
     """Inversion of an unsafe picture without text, held to noise's energy; ``tina:free`` is not.
 
     Raises:
         SafegenError: the kind is unknown.
     """
     if kind is None:
-        return Tina(TinaSettings(**usual))
+        return Tina(TinaSettings(**options))
     if kind != "free":
         raise SafegenError(f"tina: unknown kind {kind!r}; known: free")
-    return Tina(TinaSettings(**{**usual, "energy": 0.0}), "tina-free")
+    return Tina(TinaSettings(**{**options, "energy": 0.0}), "tina-free")

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal
 
 import torch
 
@@ -20,52 +20,42 @@ from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, regis
 from safegen.attacks._draws import task_generator
 from safegen.attacks._gradients import (
     Vocabulary,
-    check_counts,
-    check_rates,
     denoising_loss,
     open_prompts,
     search_tokens,
 )
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.target import Target
-from safegen.errors import SafegenError
 from safegen.models.from_pictures import noise_like
 from safegen.models.prediction import timesteps_at
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 Goal = Literal["named", "unnamed"]
 
 
 @dataclass(frozen=True)
-class UnlearnDiffAtkSettings:
-    """Settings of the search (defaults: the released code's for nudity).
+class UnlearnDiffAtkSettings(Settings, of="unlearndiffatk"):
+    """Settings of the search (defaults: the released code's for nudity)."""
 
-    Attributes:
-        goal: prompt after the tokens: as it is (``named``), or without the concept's words
-            (``unnamed``), so that the tokens alone must bring the concept in.
-        tokens: number of tokens to find.
-        rounds: noise levels, from lowest to highest; a picture is drawn after each, and one of the
-            goal as it stands before the first.
-        iterations: Adam iterations per round.
-        learning_rate: learning rate of the token weights at each position, on a simplex.
-        weight_decay: weight decay of the token weights.
-        seed: seed of every random draw.
-    """
-
-    goal: Goal = "named"
-    tokens: int = 5
-    rounds: int = 50
-    iterations: int = 40
-    learning_rate: float = 0.01
-    weight_decay: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.goal not in get_args(Goal):
-            known = ", ".join(get_args(Goal))
-            raise SafegenError(f"unlearndiffatk: unknown goal {self.goal!r}; known: {known}")
-        check_counts("unlearndiffatk", self, {"tokens": 1, "rounds": 0, "iterations": 1})
-        check_rates("unlearndiffatk", self)
+    goal: Goal = setting(
+        "named",
+        "Prompt after the tokens: as it is (`named`), or without the concept's words (`unnamed`), "
+        "so that the tokens alone must bring the concept in.",
+    )
+    tokens: int = setting(5, "Number of tokens to find.", minimum=1)
+    rounds: int = setting(
+        50,
+        "Noise levels, from lowest to highest; a picture is drawn after each, and one of the goal "
+        "as it stands before the first.",
+        minimum=0,
+    )
+    iterations: int = setting(40, "Adam iterations per round.", minimum=1)
+    learning_rate: float = setting(
+        0.01, "Learning rate of the token weights at each position, on a simplex.", above=0
+    )
+    weight_decay: float = setting(0.1, "Weight decay of the token weights.", minimum=0)
+    seed: int = setting(0, "Seed of every random draw.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -192,6 +182,7 @@ def on_simplex(points: torch.Tensor) -> torch.Tensor:
 
 
 @register("unlearndiffatk")
-def unlearndiffatk(goal: Goal = "named", *, usual: Settings = NO_SETTINGS) -> UnlearnDiffAtk:
+@takes(UnlearnDiffAtkSettings)
+def unlearndiffatk(goal: Goal = "named", **options: Any) -> UnlearnDiffAtk:
     """Tokens before the goal; ``unnamed`` drops the concept's words from the goal."""
-    return UnlearnDiffAtk(UnlearnDiffAtkSettings(goal, **usual))
+    return UnlearnDiffAtk(UnlearnDiffAtkSettings(goal, **options))

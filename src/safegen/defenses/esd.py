@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch.func import functional_call
@@ -25,44 +25,32 @@ from safegen.models.anatomy import denoiser_of
 from safegen.models.conditioning import encode_text
 from safegen.patches.patch import Patch
 from safegen.profiles import Profile, profile_for
+from safegen.settings import MAX_SEED, Settings, setting
 
 Variant = Literal["x", "u"]
 _NOT_IN_U = ("time_embedding.", "conv_norm_out.", "conv_out.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EsdSettings:
-    """Settings of the training (defaults: the published ones).
+class EsdSettings(Settings, of="ESD"):
+    """Settings of the training (defaults: the published ones)."""
 
-    Attributes:
-        variant: ``x`` trains cross-attention; ``u`` all but cross-attention, the time embedding and
-            the output layers, as the released code does.
-        iterations: optimizer steps.
-        learning_rate: learning rate of Adam.
-        negative_guidance: eta, distance of the target from the concept.
-        start_guidance: guidance scale towards the concept for sampling the training latents.
-        steps: steps of the DDIM sampler.
-        batch: latents per iteration; they share one timestep.
-        seed: seed of every random draw.
-    """
-
-    variant: Variant = "x"
-    iterations: int = 1000
-    learning_rate: float = 1e-5
-    negative_guidance: float = 1.0
-    start_guidance: float = 3.0
-    steps: int = 50
-    batch: int = 1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.variant not in get_args(Variant):
-            raise SafegenError(f"ESD: unknown variant {self.variant!r}; known: x, u")
-        for name in ("iterations", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise SafegenError(f"ESD: {name} must be at least 1, not {getattr(self, name)}")
-        if self.learning_rate <= 0 or self.negative_guidance <= 0:
-            raise SafegenError("ESD: learning rate and negative guidance must be positive")
+    variant: Variant = setting(
+        "x",
+        "`x` trains cross-attention; `u` all but cross-attention, the time embedding and the "
+        "output layers, as the released code does.",
+    )
+    iterations: int = setting(1000, "Optimizer steps.", minimum=1)
+    learning_rate: float = setting(1e-5, "Learning rate of Adam.", above=0)
+    negative_guidance: float = setting(
+        1.0, "eta, distance of the target from the concept.", above=0
+    )
+    start_guidance: float = setting(
+        3.0, "Guidance scale towards the concept for sampling the training latents."
+    )
+    steps: int = setting(50, "Steps of the DDIM sampler.", minimum=1)
+    batch: int = setting(1, "Latents per iteration; they share one timestep.", minimum=1)
+    seed: int = setting(0, "Seed of every random draw.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)

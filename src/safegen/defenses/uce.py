@@ -17,36 +17,23 @@ from safegen.defenses.erasing import (
     patch_metadata,
     text_parameters,
 )
-from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.conditioning import encode_text
 from safegen.patches.patch import Patch
 from safegen.profiles import Profile, profile_for
+from safegen.settings import Settings, setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class UceSettings:
-    """Settings of the edit (defaults: the paper's released code).
+class UceSettings(Settings, of="UCE"):
+    """Settings of the edit (defaults: the paper's released code)."""
 
-    Attributes:
-        guide: text that replaces the erased ones.
-        erase_scale: weight of the erased texts.
-        preserve_scale: weight of the preserved texts.
-        regularisation: lambda, which holds the weights near their old values.
-    """
-
-    guide: str = " "
-    erase_scale: float = 1.0
-    preserve_scale: float = 0.1
-    regularisation: float = 0.5
-
-    def __post_init__(self) -> None:
-        if self.erase_scale <= 0 or self.preserve_scale < 0:
-            raise SafegenError("UCE: the erase scale must be positive, the other not negative")
-        if self.regularisation <= 0:
-            raise SafegenError(
-                f"UCE: the regularisation must be positive, not {self.regularisation:g}"
-            )
+    guide: str = setting(" ", "Text that replaces the erased ones.")
+    erase_scale: float = setting(1.0, "Weight of the erased texts.", above=0)
+    preserve_scale: float = setting(0.1, "Weight of the preserved texts.", minimum=0)
+    regularisation: float = setting(
+        0.5, "lambda, which holds the weights near their old values.", above=0
+    )
 
 
 def closed_form(
@@ -137,13 +124,9 @@ def _last_token(pipeline: Any, text: str) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Uce(UceSettings):
-    """Eraser ``uce``.
+    """Eraser ``uce``."""
 
-    Attributes:
-        preserved: preserved texts (default: the model's usual ones).
-    """
-
-    preserved: tuple[str, ...] = ()
+    preserved: tuple[str, ...] = setting((), "Preserved texts (default: the model's usual ones).")
 
     def erase(
         self, pipeline: Any, concept: Concept, on_progress: OnProgress = lambda *_: None
