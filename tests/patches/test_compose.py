@@ -66,6 +66,7 @@ def test_a_sum_goes_on_and_comes_off(tiny_pipeline: Any) -> None:
         ([], 1.0, "no patch given"),
         ([_patch({"a": 1.0})], 0.0, "other than 0"),
         ([_patch({"a": 1.0})], float("inf"), "other than 0"),
+        ([_patch({"a": 1.0})], 1e300, r"the scale 1e\+300 makes a infinite"),
         ([_patch({"a": 1.0}), Patch({"a": torch.ones(3)})], 1.0, "different architectures"),
         ([_patch({"a": 1.0}), _patch({"a": 1.0}, method="uce")], 1.0, "different methods"),
         ([_patch({"a": 1.0}), _patch({"a": -1.0})], 1.0, "changes no weight"),

@@ -40,6 +40,8 @@ def combine(patches: Sequence[Patch], scale: float = 1.0) -> Patch:
                     f"{tuple(total[name].shape)} in one and {tuple(difference.shape)} in another"
                 )
             total[name] = total.get(name, 0) + scale * difference.float()
+            if not bool(torch.isfinite(total[name]).all()):
+                raise SafegenError(f"the scale {scale:g} makes {name} infinite; give one near 1")
     return Patch(total, _metadata(patches, scale))
 
 

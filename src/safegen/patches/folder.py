@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +35,19 @@ def save_pipeline(
         pipeline = _in_half(pipeline)
     with folder_atomically(folder) as temporary:
         pipeline.save_pretrained(temporary, safe_serialization=True)
+        _forget_places(temporary)
         if card is not None:
             (temporary / "README.md").write_text(str(card), encoding="utf-8")
+
+
+def _forget_places(folder: Path) -> None:
+    """Remove from all configurations where their parts were read, a path of this machine."""
+    for file in (*folder.glob("*.json"), *folder.glob("*/*config.json")):
+        content = json.loads(file.read_text(encoding="utf-8"))
+        places = {"_name_or_path", "name_or_path"} & content.keys()
+        if places:
+            kept = {key: value for key, value in content.items() if key not in places}
+            file.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
 
 
 def _in_half(pipeline: Any) -> Any:
