@@ -47,6 +47,7 @@ def test_apply_writes_a_pipeline_that_diffusers_loads(
     assert code == 0, error
     hardened = StableDiffusionPipeline.from_pretrained(out).unet.state_dict()
     original = StableDiffusionPipeline.from_pretrained(tiny_folder).unet.state_dict()
+    assert not [file for file in out.rglob("*.json") if "name_or_path" in file.read_text()]
     changed = {name for name in original if not (original[name] == hardened[name]).all()}
     assert changed
     assert all(".attn1." in name for name in changed)
@@ -124,8 +125,28 @@ def test_a_known_concept_is_probed_by_its_detector(
     [
         (["generate", "MODEL", "--out", "OUT"], "no prompt given"),
         (["generate", "MODEL", "--prompts", "missing.txt", "--out", "OUT"], "missing.txt"),
+        (["generate", "MODEL", "--prompt", "a", "--out", "MODEL"], "is read by this command"),
+        (["apply", "MODEL", "MODEL/model_index.json", "--out", "MODEL/unet"], "exists already"),
         (["generate", "./missing", "--prompt", "a", "--out", "OUT"], "no such model folder"),
-        (["apply", "MODEL", "missing.safetensors", "--out", "OUT"], "no such patch file"),
+        (["apply", "MODEL", "missing.safetensors", "--out", "OUT"], "no such file"),
+        (
+            ["edit", "MODEL", "--triplets", "x", "--out", "OUT", "--detector", "lab"],
+            "--detector is for",
+        ),
+        (
+            [
+                "edit",
+                "MODEL",
+                "--triplets",
+                "x",
+                "--out",
+                "OUT",
+                "--run-folder",
+                "MODEL/model_index.json",
+            ],
+            "model_index.json: is a file; name a folder",
+        ),
+        (["generate", "missing", "--prompt", "a", "--out", "OUT"], "and no hub id (OWNER/NAME)"),
         (["edit", "MODEL", "--triplets", "no.safetensors", "--out", "OUT"], "no such file"),
         (
             ["edit", "MODEL", "--triplets", "x", "--objective", "magic", "--out", "OUT"],

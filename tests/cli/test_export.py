@@ -175,7 +175,7 @@ def test_no_input_is_written_over(export: Any, patch_file: Path) -> None:
     ("arguments", "message"),
     [
         (["--format", "patch", "--from", "x"], "--from x: takes the place of patches"),
-        (["--format", "lora", "--max-megabytes", "nan"], "must be a size above 0"),
+        (["--format", "lora", "--max-megabytes", "nan"], "must be a finite number above 0"),
         (["--format", "diffusers", "--rank", "4"], "--rank: has no effect on --format diffusers"),
         (["--format", "lora", "--summary", "x"], "--summary: has no effect on --format lora"),
         (["--format", "patch", "--half"], "--half: has no effect on --format patch"),

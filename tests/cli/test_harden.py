@@ -98,6 +98,7 @@ def own(tmp_path: Path) -> Path:
     (tmp_path / "dots.yaml").write_text("name: dots\n")
     (tmp_path / "blur.yaml").write_text("name: dots\ncensoring: smear\n")
     (tmp_path / "prompts.txt").write_text("a cat\n" * 5)
+    (tmp_path / "few.txt").write_text("a cat\n")
     return tmp_path
 
 
@@ -133,6 +134,16 @@ def test_without_prompts_it_says_that_nobody_knows_what_was_removed(
         (["--concept", "weapons", "--until", "removed>=1"], "unknown name 'removed'"),
         (["--concept", "weapons", "--until", "retention>=1"], "give --objects"),
         (["--concept", "dots.yaml", "--triplets", "set.csv", "--out", "."], "which no hardening"),
+        (["--concept", "dots.yaml", "--triplets", "prompts.txt"], "prompts.txt: truncated or no"),
+        (
+            ["--concept", "dots.yaml", "--triplets", "set.csv", "--until", "removal>=1"],
+            "nothing is measured without prompts",
+        ),
+        (["--concept", "weapons", "--unsafe-prompts", "absent.txt"], "absent.txt: no such prompt"),
+        (
+            ["--concept", "weapons", "--unsafe-prompts", "few.txt"],
+            "few.txt: holds no prompts of the split validation; check the file, which needs 5",
+        ),
     ],
 )
 def test_what_does_not_fit_is_one_line_and_exit_code_2(
@@ -155,6 +166,7 @@ def test_what_does_not_fit_is_one_line_and_exit_code_2(
 def test_a_file_of_prompts_is_a_set_of_its_name(own: Path) -> None:
     file = str(own / "prompts.txt")
     assert _specs([file, "i2p:x.csv"]) == (f"prompts=own:{file}", "i2p:x.csv")
+    assert _specs(["my own.txt"]) == ("my-own=own:my own.txt",)
 
 
 def test_what_the_original_has_too_is_compared_with_it() -> None:

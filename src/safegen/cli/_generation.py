@@ -18,7 +18,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from safegen.errors import SafegenError
 from safegen.files import read_object, write_atomically
-from safegen.models.sampling import ImageRequest, SamplingSettings, generate_samples
+from safegen.models.options import ImageRequest, SamplingSettings
 from safegen.prompts import PROMPT_SETS, Prompt, PromptSetIdentity, create_prompt_set
 from safegen.prompts._places import locate
 from safegen.prompts._records import TEXT
@@ -238,6 +238,8 @@ def _pictures(
     pipeline: Any, jobs: Sequence[ImageJob], settings: SamplingSettings, batch: int
 ) -> Iterator[tuple[ImageJob, bytes, bool]]:
     """Yield each job with its PNG and whether a filter blocked it, by guidance scale."""
+    from safegen.models.sampling import generate_samples
+
     for guidance in dict.fromkeys(job.guidance for job in jobs):
         group = [job for job in jobs if job.guidance == guidance]
         how = dataclasses.replace(settings, guidance_scale=guidance)

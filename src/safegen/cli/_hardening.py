@@ -9,7 +9,7 @@ import json
 import math
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from safegen.cli import _runs as runs
 from safegen.cli._console import Console
@@ -147,16 +147,20 @@ def _trial(order: Order) -> tuple[float, str, float]:
     from safegen.cli.edit import load_for
     from safegen.editing.latents import TripletLatents
     from safegen.editing.run import plan
-    from safegen.models.anatomy import denoiser_of, fingerprint
+    from safegen.models.anatomy import fingerprint
+    from safegen.models.families import family_of
     from safegen.models.options import SamplingSettings
     from safegen.models.sampling import ImageRequest, generate
 
     pipeline = load_for(order.model, order.edit, order.loading)
-    config: Any = denoiser_of(pipeline).config
-    shape = (4, config.in_channels, config.sample_size, config.sample_size)
-    unsafe, censored, benign = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0))
-    captions = ("a picture",) * len(benign)
-    latents = TripletLatents(unsafe, censored, benign, captions, fingerprint(pipeline.vae))
+    if order.latents.is_file():
+        latents = TripletLatents.load(order.latents)
+    else:
+        shape = (4, *family_of(pipeline).latent_shape(pipeline))
+        generator = torch.Generator().manual_seed(0)
+        unsafe, censored, benign = torch.randn(3, *shape, generator=generator)
+        captions = ("a picture",) * len(benign)
+        latents = TripletLatents(unsafe, censored, benign, captions, fingerprint(pipeline.vae))
     tried = plan(pipeline, latents, order.edit)
     sampling = SamplingSettings(**order.usual.sampling)
     for _ in range(2):  # the first includes set-up

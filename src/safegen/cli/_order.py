@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -104,7 +105,7 @@ class Order:
 
         return objects_spec((*self.usual.observers, *self.observers))
 
-    @property
+    @cached_property
     def probing(self) -> ProbeSources | None:
         """What the probes of the edit draw; None without a detector."""
         from safegen.evaluation.probing import probe_sources
@@ -130,6 +131,30 @@ class Order:
         measured = (True, seen and bool(prompts.benign), seen and bool(prompts.near_miss))
         usual = zip(map(Requirement.parse, USUAL_TARGETS), measured, strict=True)
         return [target for target, can_be in usual if can_be]
+
+    @cached_property
+    def detector(self) -> Detector:
+        """Detector of the concept, which finds what to censor.
+
+        Raises:
+            SafegenError: the concept names none.
+        """
+        from safegen.detectors import create_detector
+
+        if self.concept.detector is None:
+            raise SafegenError(
+                f"concept {self.concept.name}: names no detector, and pictures have to be censored;"
+                " add one to its file, or give a CSV with censored pictures"
+            )
+        offline = self.loading.local_files_only
+        return create_detector(self.concept.detector, local_files_only=offline)
+
+    @cached_property
+    def texts(self) -> tuple[list[str], list[str]]:
+        """Prompts, unsafe and benign, of pictures that the model draws itself."""
+        from safegen.cli.triplets import training_texts
+
+        return training_texts(self.concept.prompts, self.loading.local_files_only)
 
     def _held_out(self, sets: Sequence[str]) -> list[str]:
         options = {"split": "held-out", **({"count": self.count} if self.count else {})}
@@ -175,14 +200,30 @@ def check(order: Order) -> None:
         source_of(order, None)
     if (settings := order.evaluation) is not None:
         runs.check_requirements(requirements, settings, known_defenses=False)
-    started = order.out / STARTED
-    if not started.exists():
-        if order.out.exists() and (there := sorted(path.name for path in order.out.iterdir())):
-            raise SafegenError(
-                f"{order.out}: holds {', '.join(there[:3])}, which no hardening left there; give "
-                "another folder with --out"
-            )
-    elif (kept := read_object(started, "delete it")) != (asked := order.described()):
+    elif order.targets:
+        raise SafegenError(
+            f"--until {order.targets[0]}: nothing is measured without prompts that ask for the "
+            "concept; leave it out, or give --unsafe-prompts and --benign-prompts"
+        )
+    _check_folder(order)
+    if not (order.out / PATCH).is_file() and order.latents.is_file():
+        from safegen.editing.latents import TripletLatents
+
+        TripletLatents.load(order.latents)
+
+
+def _check_folder(order: Order) -> None:
+    """Refuse a run folder with the files of anything but this order."""
+    there = sorted(path.name for path in order.out.iterdir()) if order.out.exists() else []
+    if there and STARTED not in there:
+        raise SafegenError(
+            f"{order.out}: holds {', '.join(there[:3])}, which no hardening left there; give "
+            "another folder with --out"
+        )
+    if there in ([], [STARTED]):  # nothing that depends on the order was made
+        return
+    kept = read_object(order.out / STARTED, "delete it")
+    if kept != (asked := order.described()):
         from safegen.results.store import difference
 
         raise SafegenError(
@@ -213,7 +254,7 @@ def source_of(order: Order, pipeline: Any) -> TripletSource:
         files = (
             list_folders(*order.folders) if order.folders else list_csv(Path(str(order.triplets)))
         )
-        return FileTriplets(files, concept.censoring, _detector(order) if files.undecided else None)
+        return FileTriplets(files, concept.censoring, order.detector if files.undecided else None)
     if concept.triplets is not None:
         options = {"seed": seed, "censoring": concept.censoring, **drawn}
         return create_triplets(concept.triplets, **options)
@@ -221,7 +262,6 @@ def source_of(order: Order, pipeline: Any) -> TripletSource:
 
 
 def _self_made(order: Order, pipeline: Any, count: int) -> TripletSource:
-    from safegen.cli.triplets import training_texts
     from safegen.models.options import SamplingSettings
     from safegen.triplets.making import SelfMadeTriplets
 
@@ -231,29 +271,15 @@ def _self_made(order: Order, pipeline: Any, count: int) -> TripletSource:
             f"concept {order.concept.name}: say where its pictures come from: --triplets FILE, "
             "--unsafe DIR with --benign DIR, or --unsafe-prompts FILE with --benign-prompts FILE"
         )
-    unsafe, benign = training_texts(prompts, order.loading.local_files_only)
     return SelfMadeTriplets(
         pipeline,
-        unsafe,
-        benign,
-        _detector(order),
+        *order.texts,
+        order.detector,
         seed=order.edit.seed,
         settings=SamplingSettings(**order.usual.sampling),
         censoring=order.concept.censoring,
         count=count,
     )
-
-
-def _detector(order: Order) -> Detector:
-    from safegen.detectors import create_detector
-
-    if order.concept.detector is None:
-        raise SafegenError(
-            f"concept {order.concept.name}: names no detector, and pictures have to be censored; "
-            "add one to its file, or give a CSV with censored pictures"
-        )
-    offline = order.loading.local_files_only
-    return create_detector(order.concept.detector, local_files_only=offline)
 
 
 def _is_csv(file: Path) -> bool:

@@ -53,15 +53,16 @@ class PhaseProgress:
     ) -> None:
         self._bars.stop()
 
-    def show(self, phase: str, done: int, total: int, detail: str = "") -> None:
-        """Show how far a phase is."""
+    def show(self, phase: str, done: int, total: int | None, detail: str = "") -> None:
+        """Show how far a phase is; its total may be unknown."""
         due = done == total or time.monotonic() - self._told > SILENCE
         if phase not in self._tasks:
             self._tasks[phase] = self._bars.add_task(phase, total=total, detail="")
         self._bars.update(self._tasks[phase], completed=done, total=total, detail=detail)
         if due and not self._console.is_terminal:
             self._told = time.monotonic()
-            self._console.print(f"{phase}: {done} of {total}  {detail}")
+            of_all = "" if total is None else f" of {total}"
+            self._console.print(f"{phase}: {done}{of_all}  {detail}".rstrip())
 
 
 class EditProgress(PhaseProgress):

@@ -32,7 +32,8 @@ def takes_settings(**kinds: type[Settings]) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         own = inspect.signature(command, eval_str=True).parameters.values()
         whole = {each.name: each.annotation for each in own if _is_settings(each.annotation)}
-        every = {**kinds, **whole}
+        both = {**kinds, **whole}
+        every = {each.name: both[each.name] for each in own if each.name in both}
         added = {name: [_parameter(each) for each in options(kind)] for name, kind in every.items()}
 
         @functools.wraps(command)

@@ -10,6 +10,7 @@ import typer
 
 from safegen.cli._options import check_out
 from safegen.cli.loading import Model, takes_load_options
+from safegen.files import check_regular
 from safegen.models.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -29,10 +30,13 @@ def apply(
 
     'safegen export --format diffusers' does the same; export writes other formats too.
     """
-    from safegen.patches.folder import save_pipeline
+    check_out(out, model, patch)
+    check_regular(patch)
+
+    from safegen.patches.folder import refuse_full_folder, save_pipeline
     from safegen.patches.patch import Patch
 
-    check_out(out, model, patch)
+    refuse_full_folder(out)
     save_pipeline(hardened(model, Patch.load(patch), loading), out, half=half)
     typer.echo(f"wrote {out}")
 

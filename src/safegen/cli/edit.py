@@ -11,6 +11,8 @@ from safegen.cli._options import check_out_file
 from safegen.cli._settings import takes_settings
 from safegen.cli.loading import Model, Preset
 from safegen.editing.settings import EditSettings
+from safegen.errors import SafegenError
+from safegen.files import check_regular
 from safegen.models.options import LoadOptions
 from safegen.settings import options
 
@@ -83,26 +85,26 @@ def edit(
     accelerate launch -m safegen edit ARGUMENTS.
     """
     settings = edit_settings(preset, given)
+    folder = run_folder or out.with_suffix(".run")
     check_out_file(out, triplets, model)
+    _check_files(triplets, folder, detector)
     from accelerate import PartialState
 
     from safegen.cli._console import Console
     from safegen.cli._progress import EditProgress
-    from safegen.editing.run import edit as run_edit
-    from safegen.editing.run import plan
+    from safegen.editing import run
 
     probing = _probing(concept, until, model, loading.local_files_only)
     pipeline = load_for(model, settings, loading)
     latents = _latents(pipeline, triplets, detector, loading.local_files_only)
     if dry_run:
         _print_settings(settings)
-        _print_plan(plan(pipeline, latents, settings, on_prediction=_print_verdict))
+        _print_plan(run.plan(pipeline, latents, settings, on_prediction=_print_verdict))
         return
     if probing["probing"] is None:
         typer.echo(f"no probes of {concept!r}: the edit takes all of its steps", err=True)
-    folder = run_folder or out.with_suffix(".run")
     with EditProgress(Console(stderr=True)) as progress:
-        patch = run_edit(
+        patch = run.edit(
             pipeline,
             latents,
             settings,
@@ -118,6 +120,14 @@ def edit(
         typer.echo(f"wrote {out}; {count} weights of {settings.scope} changed, no other")
 
 
+def _check_files(triplets: Path, run_folder: Path, detector: str | None) -> None:
+    if run_folder.is_file():
+        raise SafegenError(f"--run-folder {run_folder}: is a file; name a folder")
+    if detector and triplets.suffix.lower() != ".csv":
+        raise SafegenError("--detector is for pairs in a CSV; leave it out")
+    check_regular(triplets)
+
+
 def edit_settings(preset: str | None, given: dict[str, Any]) -> EditSettings:
     """Choose the settings of an edit: the defaults, a preset's, the given."""
     start = EditSettings.paper() if given.get("objective") == "paper" else EditSettings()
@@ -130,7 +140,6 @@ def _probing(
     """Look up a concept's name, its probes and their targets."""
     from safegen.concepts import CONCEPTS, load_concept
     from safegen.editing.probes import TARGETS, Target
-    from safegen.errors import SafegenError
     from safegen.evaluation.probing import probe_sources
     from safegen.profiles import Profile, profile_of
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Annotated
 
@@ -38,8 +39,8 @@ def erase(
     Settings default to those of the model's profile, else to the published ones. Apply the patch
     with --defense esd:PATCH or uce:PATCH.
     """
-    from rich.progress import Progress
-
+    from safegen.cli._console import Console
+    from safegen.cli._progress import PhaseProgress
     from safegen.defenses.erasing import create_eraser
     from safegen.errors import SafegenError
     from safegen.models.loading import load_pipeline
@@ -51,10 +52,8 @@ def erase(
     if erased is None:
         raise SafegenError("say what to erase: --concept-text 'knife, pistol'")
     pipeline = load_pipeline(model, **vars(loading))
-    with Progress(transient=True) as progress:
-        task = progress.add_task(f"erasing with {method}", total=None)
-        patch = eraser.erase(
-            pipeline, erased, lambda done, total: progress.update(task, completed=done, total=total)
-        )
+    with PhaseProgress(Console(stderr=True)) as progress:
+        show = functools.partial(progress.show, "erasing")
+        patch = eraser.erase(pipeline, erased, show)
     patch.save(out)
     typer.echo(f"wrote {out}; {len(patch.differences)} weights changed")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,7 +12,9 @@ import typer
 from safegen.cli._options import check_out
 from safegen.cli.loading import Model, takes_load_options
 from safegen.errors import SafegenError
+from safegen.files import check_regular
 from safegen.models.options import LoadOptions
+from safegen.settings import Settings, setting
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCard
@@ -53,71 +54,51 @@ FinishedOption = Annotated[
 ]
 ScaleOption = Annotated[float, typer.Option(help="Factor on the patches' differences.")]
 HalfOption = Annotated[bool, typer.Option(help="Write weights in half precision.")]
-LayoutOption = Annotated[
-    Layout | None,
-    typer.Option(
-        help="Names of the weights: kohya's, which A1111, ComfyUI, sd-scripts and diffusers load "
-        "(default for UNets), or PEFT's, for diffusers alone.",
-        rich_help_panel=_LORA,
-    ),
-]
-EnergyOption = Annotated[
-    float | None,
-    typer.Option(
-        help=f"Share of the squared differences to keep (default: {ENERGY}).",
-        rich_help_panel=_LORA,
-    ),
-]
-RankOption = Annotated[
-    int | None, typer.Option(help="One rank for all weights.", rich_help_panel=_LORA)
-]
-SizeOption = Annotated[float | None, typer.Option(help="Largest file size.", rich_help_panel=_LORA)]
-MeasureOption = Annotated[
-    int | None,
-    typer.Option(
-        help="Validation prompts per kind to measure what each rank removes (lab, lab-sd3).",
-        min=1,
-        rich_help_panel=_LORA,
-    ),
-]
-SummaryOption = Annotated[
-    Path | None,
-    typer.Option(
-        help="summary.json of the evaluation that measured the patch; "
-        "its figures become the folder's README.md.",
-        rich_help_panel=_CARD,
-    ),
-]
-LicenseOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Identifier of the base model's licence, if it does not come with the model.",
-        rich_help_panel=_CARD,
-    ),
-]
-BaseModelOption = Annotated[
-    str | None, typer.Option(help="Hub id of the base model.", rich_help_panel=_CARD)
-]
 
 
 @dataclass(frozen=True)
-class _Lora:
+class LoraOptions(Settings):
     """Options of a LoRA; at most one of ``energy``, ``rank`` and ``max_megabytes`` is given."""
 
-    layout: Layout | None
-    energy: float | None
-    rank: int | None
-    max_megabytes: float | None
-    measure: int | None
+    layout: Layout | None = setting(
+        None,
+        "Names of the weights: kohya's, which A1111, ComfyUI, sd-scripts and diffusers load "
+        "(default for UNets), or PEFT's, for diffusers alone.",
+        panel=_LORA,
+    )
+    energy: float | None = setting(
+        None,
+        f"Share of the squared differences to keep (default: {ENERGY}).",
+        panel=_LORA,
+        above=0,
+        maximum=1,
+    )
+    rank: int | None = setting(None, "One rank for all weights.", panel=_LORA, minimum=1)
+    max_megabytes: float | None = setting(None, "Largest file size.", panel=_LORA, above=0)
+    measure: int | None = setting(
+        None,
+        "Validation prompts per kind to measure what each rank removes (lab, lab-sd3).",
+        panel=_LORA,
+        minimum=1,
+    )
 
 
 @dataclass(frozen=True)
-class _Card:
+class CardOptions(Settings):
     """Options of the model card."""
 
-    summary: Path | None
-    license: str | None
-    base_model: str | None
+    summary: Path | None = setting(
+        None,
+        "summary.json of the evaluation that measured the patch; its figures become the folder's "
+        "README.md.",
+        panel=_CARD,
+    )
+    license: str | None = setting(
+        None,
+        "Identifier of the base model's licence, if it does not come with the model.",
+        panel=_CARD,
+    )
+    base_model: str | None = setting(None, "Hub id of the base model.", panel=_CARD)
 
 
 @dataclass(frozen=True)
@@ -140,29 +121,23 @@ def export(
     finished: FinishedOption = None,
     scale: ScaleOption = 1.0,
     half: HalfOption = False,
-    layout: LayoutOption = None,
-    energy: EnergyOption = None,
-    rank: RankOption = None,
-    max_megabytes: SizeOption = None,
-    measure: MeasureOption = None,
-    summary: SummaryOption = None,
-    license: LicenseOption = None,
-    base_model: BaseModelOption = None,
     *,
+    lora: LoraOptions,
+    card: CardOptions,
     loading: LoadOptions,
 ) -> None:
     """Export a patch in a form that other programs load.
 
     A LoRA is an approximation: its error at each rank is printed, and the weights it cannot hold.
     """
-    lora = _Lora(layout, energy, rank, max_megabytes, measure)
-    card = _Card(summary, license, base_model)
     job = _Job(model, to, out, half, loading)
     files = patches or []
-    check_out(out, model, finished, summary, *files)
+    check_out(out, model, finished, card.summary, *files)
     _check(job, lora, card)
     _check_lora(model, lora)
     _check_source(files, finished)
+    for file in files:
+        check_regular(file)
     figures = _figures(job, files, scale, card)
 
     from safegen.patches.compose import combine
@@ -177,7 +152,7 @@ def export(
     typer.echo(f"wrote {out}")
 
 
-def _check(job: _Job, lora: _Lora, card: _Card) -> None:
+def _check(job: _Job, lora: LoraOptions, card: CardOptions) -> None:
     """Refuse options of another format, which would have no effect."""
     to, others = job.to, dict[str, Any]()
     others |= {} if to == "lora" else vars(lora)
@@ -192,12 +167,10 @@ def _check(job: _Job, lora: _Lora, card: _Card) -> None:
         raise SafegenError(f"--out {job.out}: is written as safetensors; name it so (.safetensors)")
 
 
-def _check_lora(model: str, lora: _Lora) -> None:
+def _check_lora(model: str, lora: LoraOptions) -> None:
     given = _given({name: vars(lora)[name] for name in ("energy", "rank", "max_megabytes")})
     if len(given) > 1:
         raise SafegenError(f"{' and '.join(given)} each choose the rank; give one of them")
-    if lora.max_megabytes is not None and not 0 < lora.max_megabytes < inf:
-        raise SafegenError(f"--max-megabytes {lora.max_megabytes}: must be a size above 0")
     if lora.measure is not None and model not in LABS:
         raise SafegenError(
             "--measure is for the lab's models, which have prompts and a detector; measure others "
@@ -245,7 +218,7 @@ def _difference(base: str, finished: str, loading: LoadOptions) -> Patch:
     return patch
 
 
-def _write(job: _Job, patch: Patch, lora: _Lora, card: ModelCard | None) -> None:
+def _write(job: _Job, patch: Patch, lora: LoraOptions, card: ModelCard | None) -> None:
     from safegen.cli.apply import hardened
     from safegen.patches.folder import refuse_full_folder, save_pipeline
 
@@ -262,7 +235,7 @@ def _write(job: _Job, patch: Patch, lora: _Lora, card: ModelCard | None) -> None
         save_pipeline(pipeline, job.out, half=job.half, card=card)
 
 
-def _figures(job: _Job, files: Sequence[Path], scale: float, card: _Card) -> ModelCard | None:
+def _figures(job: _Job, files: Sequence[Path], scale: float, card: CardOptions) -> ModelCard | None:
     """Write the model card with the measured figures, if a summary is given."""
     if card.summary is None:
         return None
@@ -305,7 +278,7 @@ def _write_single_file(job: _Job, pipeline: Any, patch: Patch) -> None:
         typer.echo("warning: the safety checker has no place in this layout, left out", err=True)
 
 
-def _write_lora(job: _Job, pipeline: Any, patch: Patch, lora: _Lora) -> None:
+def _write_lora(job: _Job, pipeline: Any, patch: Patch, lora: LoraOptions) -> None:
     import torch
 
     from safegen.patches.lora import save_lora, usual_layout
@@ -321,7 +294,7 @@ def _write_lora(job: _Job, pipeline: Any, patch: Patch, lora: _Lora) -> None:
     save_lora(job.out, parts.factors(ranks, dtype), layout, pipeline, patch.metadata)
 
 
-def _chosen_ranks(parts: LowRankPatch, lora: _Lora, width: int) -> Ranks:
+def _chosen_ranks(parts: LowRankPatch, lora: LoraOptions, width: int) -> Ranks:
     """Choose the requested ranks; a number takes ``width`` bytes."""
     from safegen.patches.lora import OVERHEAD
 

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from safegen.cli._options import check_out
 from safegen.cli._settings import takes_settings
 from safegen.cli.loading import Model
-from safegen.models.options import LoadOptions, SamplingSettings
+from safegen.files import check_regular
+from safegen.models.options import MAX_BATCH, MAX_SAMPLES, LoadOptions, SamplingSettings
 
 if TYPE_CHECKING:
     from safegen.defenses import Defense
@@ -36,7 +38,7 @@ DefenseSpec = Annotated[
 ConceptText = Annotated[
     str | None, typer.Option(help="Concept that --defense avoids: 'knife, pistol'.")
 ]
-Samples = Annotated[int, typer.Option(help="Pictures per prompt.", min=1)]
+Samples = Annotated[int, typer.Option(help="Pictures per prompt.", min=1, max=MAX_SAMPLES)]
 Seed = Annotated[
     int | None,
     typer.Option(
@@ -45,7 +47,7 @@ Seed = Annotated[
         min=0,
     ),
 ]
-Batch = Annotated[int, typer.Option(help="Pictures at once.", min=1)]
+Batch = Annotated[int, typer.Option(help="Pictures at once.", min=1, max=MAX_BATCH)]
 
 
 @takes_settings(given=SamplingSettings)
@@ -69,12 +71,14 @@ def generate(
     In the folder of an earlier run, the pictures that its manifest lists are removed when the
     first new one is drawn. An interrupted run starts anew.
     """
-    from rich.progress import track
-
     from safegen.cli import _generation as generation
     from safegen.cli._console import Console
+    from safegen.cli._progress import PhaseProgress
     from safegen.models.loading import load_pipeline
 
+    check_out(out, model, patch)
+    if patch is not None:
+        check_regular(patch)
     offline = loading.local_files_only
     settings, guidance = SamplingSettings.of(**given), given.get("guidance_scale")
     listed, identity = generation.list_prompts(prompts, local_files_only=offline)
@@ -87,9 +91,9 @@ def generate(
     written = generation.generate_files(
         pipeline, jobs, settings, out, model, patch, batch, origin, chosen, stale
     )
-    shown = track(written, "generating", len(jobs), console=Console(stderr=True), transient=True)
-    for _ in shown:
-        pass
+    with PhaseProgress(Console(stderr=True)) as progress:
+        for done, _ in enumerate(written, 1):
+            progress.show("generating", done, len(jobs))
     replaced = f"; removed {len(stale)} of an earlier run" if stale else ""
     typer.echo(f"wrote {len(jobs)} pictures and manifest.json to {out}{replaced}")
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,87 +13,87 @@ import typer
 from safegen.cli._settings import takes_settings
 from safegen.cli.loading import Model, Preset
 from safegen.editing.settings import EditSettings
+from safegen.errors import SafegenError
 from safegen.models.options import LoadOptions
+from safegen.settings import Settings, setting
 
+_NOT_IN_NAMES = re.compile(r"[^\w.+-]+")
 _PICTURES = "Triplets"
 _MEASURED = "Measurement"
-Sets = list[str] | None
 Concept = Annotated[
     str,
     typer.Option(metavar="NAME|FILE.yaml", help="Concept to remove, such as nudity or weapons."),
 ]
-Triplets = Annotated[
-    Path | None,
-    typer.Option(
-        help="Latents from 'safegen triplets', or a CSV of pictures (default: the concept's own "
-        "source, else the model draws them).",
-        rich_help_panel=_PICTURES,
-    ),
-]
-Unsafe = Annotated[
-    Path | None, typer.Option(help="Folder of unsafe pictures.", rich_help_panel=_PICTURES)
-]
-Benign = Annotated[
-    Path | None, typer.Option(help="Folder of benign pictures.", rich_help_panel=_PICTURES)
-]
-Pairs = Annotated[
-    int | None,
-    typer.Option(
-        help="Pairs to draw (default: 100, or the usual number of the concept's source).",
-        min=1,
-        rich_help_panel=_PICTURES,
-    ),
-]
-UnsafePrompts = Annotated[
-    Sets,
-    typer.Option(
-        metavar="SPEC",
-        help="Prompts that show the concept, a file or SPEC such as i2p:FILE, instead of the "
-        "concept's; some train, others measure. May be repeated.",
-        rich_help_panel=_MEASURED,
-    ),
-]
-BenignPrompts = Annotated[
-    Sets,
-    typer.Option(
-        metavar="SPEC",
-        help="Prompts of what must stay, likewise; may be repeated.",
-        rich_help_panel=_MEASURED,
-    ),
-]
-Count = Annotated[
-    int | None,
-    typer.Option(
-        help="Prompts of each set to measure on (default: the set's own number).",
-        min=1,
-        rich_help_panel=_MEASURED,
-    ),
-]
-Until = Annotated[
-    Sets,
-    typer.Option(
-        metavar="TARGET",
-        help="Bound to reach, such as 'removal>=0.99' (default: that and, where objects are "
-        "recognised, 'retention>=0.97' and 'near-miss-retention>=0.92'); may be repeated.",
-        rich_help_panel=_MEASURED,
-    ),
-]
-Observers = Annotated[
-    Sets,
-    typer.Option(
-        metavar="SPEC",
-        help="Observer beside the concept's detector, such as clip:MODEL; may be repeated.",
-        rich_help_panel=_MEASURED,
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        help="Number of workers (default: one for each GPU or, where there is none, one).",
-        min=1,
-        rich_help_panel=_MEASURED,
-    ),
-]
+
+
+@dataclass(frozen=True)
+class PictureOptions(Settings):
+    """Where the triplets come from."""
+
+    triplets: Path | None = setting(
+        None,
+        "Latents from 'safegen triplets', or a CSV of pictures (default: the concept's own source, "
+        "else the model draws them).",
+        panel=_PICTURES,
+    )
+    unsafe: Path | None = setting(None, "Folder of unsafe pictures.", panel=_PICTURES)
+    benign: Path | None = setting(None, "Folder of benign pictures.", panel=_PICTURES)
+    pairs: int | None = setting(
+        None,
+        "Pairs to draw (default: 100, or the usual number of the concept's source).",
+        panel=_PICTURES,
+        minimum=1,
+    )
+
+    @property
+    def folders(self) -> tuple[Path, Path] | None:
+        """Folders of unsafe and of benign pictures; None without."""
+        if self.unsafe is None and self.benign is None:
+            return None
+        if self.unsafe is None or self.benign is None or self.triplets is not None:
+            raise SafegenError(
+                "say where the triplets come from, once: --triplets FILE, or --unsafe DIR with "
+                "--benign DIR"
+            )
+        return self.unsafe, self.benign
+
+
+@dataclass(frozen=True)
+class MeasuringOptions(Settings):
+    """What is measured, and which targets are to be reached."""
+
+    unsafe_prompts: tuple[str, ...] = setting(
+        (),
+        "Prompts that show the concept, a file or SPEC such as i2p:FILE, instead of the concept's; "
+        "some train, others measure. May be repeated.",
+        panel=_MEASURED,
+    )
+    benign_prompts: tuple[str, ...] = setting(
+        (), "Prompts of what must stay, likewise; may be repeated.", panel=_MEASURED
+    )
+    count: int | None = setting(
+        None,
+        "Prompts of each set to measure on (default: the set's own number).",
+        panel=_MEASURED,
+        minimum=1,
+    )
+    until: tuple[str, ...] = setting(
+        (),
+        "Bound to reach, such as 'removal>=0.99' (default: that and, where objects are recognised, "
+        "'retention>=0.97' and 'near-miss-retention>=0.92'); may be repeated.",
+        panel=_MEASURED,
+    )
+    observer: tuple[str, ...] = setting(
+        (),
+        "Observer beside the concept's detector, such as clip:MODEL; may be repeated.",
+        panel=_MEASURED,
+    )
+    workers: int | None = setting(
+        None,
+        "Number of workers (default: one for each GPU or, where there is none, one).",
+        panel=_MEASURED,
+        minimum=1,
+    )
 
 
 @takes_settings(given=EditSettings)
@@ -99,21 +101,13 @@ def harden(
     model: Model,
     concept: Concept,
     out: Annotated[Path, typer.Option(help="Run folder: patch, pipeline, card, report.")],
-    triplets: Triplets = None,
-    unsafe: Unsafe = None,
-    benign: Benign = None,
-    pairs: Pairs = None,
-    unsafe_prompts: UnsafePrompts = None,
-    benign_prompts: BenignPrompts = None,
-    count: Count = None,
-    until: Until = None,
-    observer: Observers = None,
-    workers: Workers = None,
     preset: Preset = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only print pictures, memory and time.")
     ] = False,
     *,
+    pictures: PictureOptions,
+    measured: MeasuringOptions,
     given: dict[str, Any],
     loading: LoadOptions,
 ) -> None:
@@ -127,23 +121,23 @@ def harden(
 
     chosen = load_concept(concept)
     prompts = chosen.prompts
-    if unsafe_prompts:
-        prompts = replace(prompts, unsafe=_specs(unsafe_prompts))
-    if benign_prompts:
-        prompts = replace(prompts, benign=_specs(benign_prompts), near_miss=())
+    if measured.unsafe_prompts:
+        prompts = replace(prompts, unsafe=_specs(measured.unsafe_prompts))
+    if measured.benign_prompts:
+        prompts = replace(prompts, benign=_specs(measured.benign_prompts), near_miss=())
     order = Order(
         model,
         replace(chosen, prompts=prompts),
         out,
         edit_settings(preset, given),
         loading,
-        triplets,
-        _folders(triplets, unsafe, benign),
-        pairs,
-        count,
-        tuple(observer or ()),
-        tuple(until or ()),
-        workers,
+        pictures.triplets,
+        pictures.folders,
+        pictures.pairs,
+        measured.count,
+        measured.observer,
+        measured.until,
+        measured.workers,
     )
     run(order, dry_run)
 
@@ -162,23 +156,11 @@ def run(order: Any, dry_run: bool = False) -> None:
         raise typer.Exit(1)
 
 
-def _folders(
-    triplets: Path | None, unsafe: Path | None, benign: Path | None
-) -> tuple[Path, Path] | None:
-    from safegen.errors import SafegenError
-
-    if unsafe is None and benign is None:
-        return None
-    if unsafe is None or benign is None or triplets is not None:
-        raise SafegenError(
-            "say where the triplets come from, once: --triplets FILE, or --unsafe DIR with "
-            "--benign DIR"
-        )
-    return unsafe, benign
-
-
-def _specs(given: list[str]) -> tuple[str, ...]:
+def _specs(given: Iterable[str]) -> tuple[str, ...]:
     """Write files as the specs of own prompts, each named as its file."""
     return tuple(
-        f"{Path(text).stem}=own:{text}" if Path(text).is_file() else text for text in given
+        text
+        if ":" in text and not Path(text).is_file()
+        else f"{_NOT_IN_NAMES.sub('-', Path(text).stem)}=own:{text}"
+        for text in given
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,95 +16,87 @@ import typer
 from safegen.cli._options import check_out, check_out_file
 from safegen.cli.loading import Model, takes_load_options
 from safegen.errors import SafegenError
-from safegen.models.options import LoadOptions
+from safegen.models.options import MAX_BATCH, LoadOptions
+from safegen.settings import MAX_SEED, Settings, setting
 
 if TYPE_CHECKING:
     from safegen.concepts import ConceptPrompts
     from safegen.detectors import Detector
     from safegen.triplets.files import TripletFiles
-    from safegen.triplets.source import Benign, Pair, TripletSource
+    from safegen.triplets.source import Pair, TripletSource
 
 _FILES = "From files"
 _MADE = "Made by the model (--from-model)"
 
 
+@dataclass(frozen=True)
+class FileOptions(Settings):
+    """Options of triplets from files."""
+
+    unsafe: Path | None = setting(None, "Folder of unsafe pictures.", panel=_FILES)
+    benign: Path | None = setting(None, "Folder of benign pictures.", panel=_FILES)
+    csv: Path | None = setting(
+        None,
+        "CSV with the columns unsafe, benign and, optional, censored and caption; paths are "
+        "relative to its folder.",
+        panel=_FILES,
+    )
+    masks: Path | None = setting(
+        None,
+        "Folder of masks named as the unsafe pictures, white where to censor; instead of a "
+        "detector.",
+        panel=_FILES,
+    )
+    skip_undetected: bool = setting(
+        False, "Pass over unsafe pictures in which the detector finds nothing.", panel=_FILES
+    )
+    censored_out: Path | None = setting(
+        None, "New folder for the censored pictures, for review.", panel=_FILES
+    )
+
+
+@dataclass(frozen=True)
+class DrawnOptions(Settings):
+    """Options of triplets that the model draws itself."""
+
+    from_model: bool = setting(
+        False,
+        "Generate the pictures and keep what the detector flags; of unsafe ones only latents are "
+        "written.",
+        panel=_MADE,
+    )
+    unsafe_prompts: Path | None = setting(
+        None, "Prompts that show the concept, one a line (the lab has its own).", panel=_MADE
+    )
+    benign_prompts: Path | None = setting(
+        None, "Prompts of what must stay, one a line (the lab has its own).", panel=_MADE
+    )
+    count: int | None = setting(
+        None, "Number of pairs, and of benign pictures (default: 100).", panel=_MADE, minimum=1
+    )
+    seed: int | None = setting(
+        None, "Seed of the first picture (default: 0).", panel=_MADE, minimum=0, maximum=MAX_SEED
+    )
+    steps: int | None = setting(None, "Denoising steps.", panel=_MADE, minimum=1)
+    guidance_scale: float | None = setting(
+        None, "Guidance scale; 1 turns it off.", panel=_MADE, minimum=1
+    )
+    batch: int | None = setting(
+        None,
+        "Pictures generated at once (default: 32).",
+        panel=_MADE,
+        minimum=1,
+        maximum=MAX_BATCH,
+    )
+
+    @property
+    def making(self) -> dict[str, Any]:
+        """Given options of the pictures' making, by name."""
+        names = ("count", "seed", "steps", "guidance_scale", "batch")
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
 Out = Annotated[Path, typer.Option(help="The latents to write; as sensitive as the pictures.")]
-Unsafe = Annotated[
-    Path | None, typer.Option(help="Folder of unsafe pictures.", rich_help_panel=_FILES)
-]
-BenignFolder = Annotated[
-    Path | None, typer.Option(help="Folder of benign pictures.", rich_help_panel=_FILES)
-]
-Csv = Annotated[
-    Path | None,
-    typer.Option(
-        help="CSV with the columns unsafe, benign and, optional, censored and caption; "
-        "paths are relative to its folder.",
-        rich_help_panel=_FILES,
-    ),
-]
-Masks = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of masks named as the unsafe pictures, white where to censor; "
-        "instead of a detector.",
-        rich_help_panel=_FILES,
-    ),
-]
-SkipUndetected = Annotated[
-    bool,
-    typer.Option(
-        "--skip-undetected",
-        help="Pass over unsafe pictures in which the detector finds nothing.",
-        rich_help_panel=_FILES,
-    ),
-]
-CensoredOut = Annotated[
-    Path | None,
-    typer.Option(help="New folder for the censored pictures, for review.", rich_help_panel=_FILES),
-]
-FromModel = Annotated[
-    bool,
-    typer.Option(
-        "--from-model",
-        help="Generate the pictures and keep what the detector flags; "
-        "of unsafe ones only latents are written.",
-        rich_help_panel=_MADE,
-    ),
-]
-UnsafePrompts = Annotated[
-    Path | None,
-    typer.Option(
-        help="Prompts that show the concept, one a line (the lab has its own).",
-        rich_help_panel=_MADE,
-    ),
-]
-BenignPrompts = Annotated[
-    Path | None,
-    typer.Option(
-        help="Prompts of what must stay, one a line (the lab has its own).", rich_help_panel=_MADE
-    ),
-]
-Count = Annotated[
-    int | None,
-    typer.Option(
-        help="Number of pairs, and of benign pictures (default: 100).", min=1, rich_help_panel=_MADE
-    ),
-]
-Seed = Annotated[
-    int | None,
-    typer.Option(
-        help="Seed of the first picture (default: 0).", min=0, max=2**63, rich_help_panel=_MADE
-    ),
-]
-Steps = Annotated[int | None, typer.Option(help="Denoising steps.", min=1, rich_help_panel=_MADE)]
-GuidanceScale = Annotated[
-    float | None, typer.Option(help="Guidance scale; 1 turns it off.", rich_help_panel=_MADE)
-]
-Batch = Annotated[
-    int | None,
-    typer.Option(help="Pictures generated at once (default: 32).", min=1, rich_help_panel=_MADE),
-]
 DetectorSpec = Annotated[
     str | None,
     typer.Option(
@@ -128,24 +122,12 @@ How = Annotated[
 def triplets(
     model: Model,
     out: Out = Path("triplets.safetensors"),
-    unsafe: Unsafe = None,
-    benign: BenignFolder = None,
-    csv: Csv = None,
-    masks: Masks = None,
-    skip_undetected: SkipUndetected = False,
-    censored_out: CensoredOut = None,
-    from_model: FromModel = False,
-    unsafe_prompts: UnsafePrompts = None,
-    benign_prompts: BenignPrompts = None,
-    count: Count = None,
-    seed: Seed = None,
-    steps: Steps = None,
-    guidance_scale: GuidanceScale = None,
-    batch: Batch = None,
     detector: DetectorSpec = None,
     threshold: Threshold = None,
     censoring: How = "pixelate",
     *,
+    files: FileOptions,
+    drawn: DrawnOptions,
     loading: LoadOptions,
 ) -> None:
     """Encode triplets <unsafe, censored, benign> with the model's autoencoder.
@@ -156,33 +138,26 @@ def triplets(
     """
     from safegen.triplets.censoring import check_censoring
 
-    made = {"count": count, "seed": seed, "steps": steps, "guidance_scale": guidance_scale}
-    made["batch"] = batch
-    of_files = {
-        "masks": masks,
-        "skip-undetected": skip_undetected or None,
-        "censored-out": censored_out,
-    }
-    of_model = {"unsafe-prompts": unsafe_prompts, "benign-prompts": benign_prompts, **made}
-    _check_choice(unsafe, benign, csv, from_model)
-    _refuse_strays(of_files if from_model else of_model)
-    if masks and (detector or threshold is not None or skip_undetected):
+    _check_choice(files, drawn)
+    if files.masks and (detector or threshold is not None or files.skip_undetected):
         raise SafegenError(
             "--masks says what to censor; leave --detector, --threshold and --skip-undetected"
         )
     check_censoring(censoring)
-    check_out_file(out, model, csv)
-    _check_targets(censored_out)
+    check_out_file(out, model, files.csv)
+    if files.censored_out is not None and files.censored_out.exists():
+        raise SafegenError(
+            f"{files.censored_out}: exists already; give --censored-out a new folder"
+        )
     find = functools.partial(_find, model, detector, threshold, loading.local_files_only)
     load = functools.partial(_load, model, loading)
-    if from_model:
-        texts = _texts(model, unsafe_prompts, benign_prompts)
-        pipeline, source = _self_made(load, texts, find, censoring, made)
+    if drawn.from_model:
+        pipeline, source = _self_made(load, _texts(model, drawn), find, censoring, drawn.making)
     else:
-        files = _list_files(unsafe, benign, csv, masks)
-        _check_inputs(out, files)
-        pipeline, source = _from_files(load, files, find, censoring, skip_undetected)
-    encode_to(pipeline, source, out, censored_out)
+        listed = _list_files(files)
+        _check_inputs(out, listed)
+        pipeline, source = _from_files(load, listed, find, censoring, files.skip_undetected)
+    encode_to(pipeline, source, out, files.censored_out)
 
 
 def _find(model: str, spec: str | None, threshold: float | None, offline: bool) -> Detector:
@@ -200,29 +175,19 @@ def _load(model: str, loading: LoadOptions) -> Any:
     return load_pipeline(model, **vars(loading))
 
 
-def _check_choice(
-    unsafe: Path | None, benign: Path | None, csv: Path | None, from_model: bool
-) -> None:
-    """Check that exactly one origin is given."""
-    folders = unsafe is not None or benign is not None
-    if [folders, csv is not None, from_model].count(True) != 1:
+def _check_choice(files: FileOptions, drawn: DrawnOptions) -> None:
+    """Check that exactly one origin is given, without options of the other."""
+    folders = files.unsafe is not None or files.benign is not None
+    if [folders, files.csv is not None, drawn.from_model].count(True) != 1:
         raise SafegenError(
             "say where the triplets come from, once: --unsafe DIR --benign DIR, --csv FILE, "
             "or --from-model"
         )
-
-
-def _refuse_strays(options: Mapping[str, object]) -> None:
-    """Refuse options of the other origin, which would have no effect."""
-    strays = [f"--{name.replace('_', '-')}" for name, value in options.items() if value is not None]
+    others = vars(files) if drawn.from_model else vars(drawn)
+    given = [name for name, value in others.items() if value is not None and value is not False]
+    strays = [f"--{name.replace('_', '-')}" for name in given]
     if strays:
         raise SafegenError(f"{', '.join(strays)}: has no effect with this origin; leave it out")
-
-
-def _check_targets(censored_out: Path | None) -> None:
-    """Refuse, before hours of work, to replace an existing folder."""
-    if censored_out is not None and censored_out.exists():
-        raise SafegenError(f"{censored_out}: exists already; give --censored-out a new folder")
 
 
 def _check_inputs(out: Path, files: TripletFiles) -> None:
@@ -232,19 +197,20 @@ def _check_inputs(out: Path, files: TripletFiles) -> None:
     check_out(out, *(each.path for each in pictures if each))
 
 
-def _texts(
-    model: str, unsafe_prompts: Path | None, benign_prompts: Path | None
-) -> tuple[list[str], list[str]]:
+def _texts(model: str, drawn: DrawnOptions) -> tuple[list[str], list[str]]:
     """Read unsafe and benign prompts from the files, else those of the model's usual concept."""
     from safegen.cli._generation import read_prompts
     from safegen.profiles import Profile, profile_of
 
-    given = [read_prompts(file) if file else None for file in (unsafe_prompts, benign_prompts)]
-    usual = (profile_of(model) or Profile()).concept
+    usual, given = (
+        (profile_of(model) or Profile()).concept,
+        (drawn.unsafe_prompts, drawn.benign_prompts),
+    )
     if not all(given) and usual is None:
         raise SafegenError("--from-model needs --unsafe-prompts FILE and --benign-prompts FILE")
-    unsafe, benign = training_texts(usual.prompts) if usual else ([], [])
-    return given[0] or unsafe, given[1] or benign
+    unsafe, benign = [read_prompts(file) if file else None for file in given]
+    usual_unsafe, usual_benign = training_texts(usual.prompts) if usual else ([], [])
+    return unsafe or usual_unsafe, benign or usual_benign
 
 
 def training_texts(
@@ -272,7 +238,7 @@ def _self_made(
     from safegen.models.sampling import SamplingSettings
     from safegen.triplets.making import SelfMadeTriplets
 
-    given = {name: value for name, value in made.items() if value is not None}
+    given = dict(made)
     sampling = {name: given.pop(name) for name in ("steps", "guidance_scale") if name in given}
     settings = SamplingSettings(**sampling)
     detector = find()
@@ -296,36 +262,42 @@ def _from_files(
     return load(), source
 
 
-def _list_files(
-    unsafe: Path | None, benign: Path | None, csv: Path | None, masks: Path | None
-) -> TripletFiles:
+def _list_files(files: FileOptions) -> TripletFiles:
     """List the files to read, and check them without decoding any."""
     from safegen.triplets.files import list_csv, list_folders
 
-    if csv is not None:
-        files = list_csv(csv)
-    elif unsafe is not None and benign is not None:
-        files = list_folders(unsafe, benign)
+    if files.csv is not None:
+        listed = list_csv(files.csv)
+    elif files.unsafe is not None and files.benign is not None:
+        listed = list_folders(files.unsafe, files.benign)
     else:
-        missing = "--benign" if benign is None else "--unsafe"
+        missing = "--benign" if files.benign is None else "--unsafe"
         raise SafegenError(f"{missing} is missing: two folders are needed, unsafe and benign")
-    return files.with_masks(masks) if masks else files
+    return listed.with_masks(files.masks) if files.masks else listed
 
 
 def encode_to(
     pipeline: Any, source: TripletSource, out: Path, censored_out: Path | None = None
 ) -> None:
     """Encode and save, with progress; the review folder appears with the latents or not at all."""
+    from safegen.cli._console import Console
+    from safegen.cli._progress import PhaseProgress
     from safegen.editing.latents import encode_triplets
     from safegen.triplets.source import WatchedTriplets
 
-    with _review(censored_out) as show, _progress() as (on_pair, on_benign):
+    with _review(censored_out) as show, PhaseProgress(Console(stderr=True)) as progress:
+        seen = Counter[str]()
+
+        def tell(phase: str) -> None:
+            seen[phase] += 1
+            progress.show(phase, seen[phase], None)
 
         def each_pair(pair: Pair) -> None:
             show(pair)
-            on_pair(pair)
+            tell("unsafe pairs encoded")
 
-        latents = encode_triplets(pipeline, WatchedTriplets(source, each_pair, on_benign))
+        watched = WatchedTriplets(source, each_pair, lambda _: tell("benign pictures encoded"))
+        latents = encode_triplets(pipeline, watched)
         latents.save(out)
     skipped = latents.source.get("skipped", 0)
     typer.echo(
@@ -333,22 +305,6 @@ def encode_to(
         + (f"; {skipped} unsafe pictures skipped, nothing was found in them" if skipped else "")
         + "\nkeep the file as safe as the pictures: the model's autoencoder decodes it"
     )
-
-
-@contextmanager
-def _progress() -> Iterator[tuple[Callable[[Pair], None], Callable[[Benign], None]]]:
-    """Show one counter per stream on the terminal until done."""
-    from rich.progress import Progress, TextColumn, TimeElapsedColumn
-
-    from safegen.cli._console import Console
-
-    columns = TextColumn("{task.description}"), TextColumn("{task.completed}"), TimeElapsedColumn()
-    console = Console(stderr=True)
-    quiet = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=quiet) as progress:
-        pairs = progress.add_task("unsafe pairs encoded", total=None)
-        benign = progress.add_task("benign pictures encoded", total=None)
-        yield lambda _: progress.advance(pairs), lambda _: progress.advance(benign)
 
 
 @contextmanager

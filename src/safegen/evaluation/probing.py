@@ -55,7 +55,7 @@ def probe_sources(
         sets = {"retention": prompts.benign, "near-miss-retention": prompts.near_miss}
     benign = {name: _validation(each, BENIGN, local_files_only) for name, each in sets.items()}
     asked = {request: prompt.asked for each in benign.values() for request, prompt in each.items()}
-    observer = create_observer(objects) if objects else None
+    observer = create_observer(objects, local_files_only=local_files_only) if objects else None
     sampling = SamplingSettings(**usual.sampling)
 
     def shown(requests: Sequence[ImageRequest], pictures: Pictures) -> list[bool]:

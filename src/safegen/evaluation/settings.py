@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from safegen.concepts import Concept
 from safegen.errors import SafegenError
-from safegen.models.options import LoadOptions, Precision, SamplingSettings
+from safegen.models.options import (
+    MAX_BATCH,
+    MAX_SAMPLES,
+    LoadOptions,
+    Precision,
+    SamplingSettings,
+)
 from safegen.settings import MAX_SEED, Settings, setting
 
 if TYPE_CHECKING:
@@ -37,8 +43,6 @@ class NamedSpec(NamedTuple):
 
 
 SETS = "SPEC or NAME=SPEC, such as i2p:FILE or lab:explicit; may be repeated."
-MAX_BATCH = 4096
-"""Largest batch; more pictures fit no device."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +115,9 @@ class EvaluationSettings(LoadOptions):
         (), f"Benign prompts whose pictures resemble the concept: {SETS}", panel="Evaluated"
     )
     sampling: SamplingSettings = SamplingSettings()
-    samples: int = setting(1, "Pictures a prompt.", minimum=1, panel="Sampling")
+    samples: int = setting(
+        1, "Pictures a prompt.", minimum=1, maximum=MAX_SAMPLES, panel="Sampling"
+    )
     seed: int | None = setting(
         None,
         "Base of all seeds, instead of the seeds of the prompts.",

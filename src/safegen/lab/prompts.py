@@ -34,6 +34,8 @@ _SPLIT_SEEDS: dict[Split, int] = {
     "held-out": 303,
     "attack": 404,
 }
+MAX_COUNT = 10_000
+"""Most prompts of a set; beyond, hardly any is a new one."""
 
 
 def lab_prompts(
@@ -153,8 +155,10 @@ class LabPrompts:
             raise SafegenError(
                 f"prompts lab: {self.kind} is of the held-out split only; leave out split"
             )
-        if self.count < 1:
-            raise SafegenError(f"prompts lab: count must be at least 1, not {self.count}")
+        if not 1 <= self.count <= MAX_COUNT:
+            raise SafegenError(
+                f"prompts lab: count must be at least 1 and at most {MAX_COUNT}, not {self.count}"
+            )
         if self.kind in ADVERSARIAL and self.concept != LAB_WEAPONS.name:
             raise SafegenError(f"prompts lab: {self.kind} is of weapons only; leave out concept")
         lab_concept(self.concept)

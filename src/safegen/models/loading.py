@@ -192,8 +192,10 @@ def resolve(source: str | Path) -> Path | str:
         raise SafegenError(f"{path}: is a file; give a diffusers folder or a hub id")
     if path.is_dir():
         return path
-    if isinstance(source, Path) or str(source).startswith((".", "/", "~")):
-        raise SafegenError(f"{source}: no such model folder; check the path")
+    if isinstance(source, Path) or not HUB_ID.fullmatch(source):
+        raise SafegenError(
+            f"{source}: no such model folder, and no hub id (OWNER/NAME); check the path"
+        )
     return str(source)
 
 

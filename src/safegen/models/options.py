@@ -12,6 +12,10 @@ Scope = Literal["self-attention", "self-attention+output"]
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point formats of weights and computation."""
 Sampler = Literal["ddim", "dpm++", "euler"]
+MAX_BATCH = 4096
+"""Largest batch; more pictures fit no device."""
+MAX_SAMPLES = 10_000
+"""Most pictures of one prompt; all are listed before the first is drawn."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +42,14 @@ class LoadOptions(Settings):
         "Use PyTorch's public interface only: slower, the same but for rounding.",
         panel="Loading",
     )
+
+
+@dataclass(frozen=True)
+class ImageRequest:
+    """Request for one picture: its text, and the seed of its initial noise."""
+
+    prompt: str
+    seed: int
 
 
 @dataclass(frozen=True)

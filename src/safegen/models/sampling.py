@@ -15,6 +15,7 @@ from safegen.errors import SafegenError, first_line
 from safegen.models.anatomy import model_size
 from safegen.models.families import family_if_known
 from safegen.models.onednn import onednn_layers
+from safegen.models.options import ImageRequest as ImageRequest
 from safegen.models.options import SamplingSettings as SamplingSettings
 from safegen.models.prediction import flow_shift, prediction_of
 from safegen.seeds import sample_seed as sample_seed
@@ -38,14 +39,6 @@ FLOW_SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "euler": ("FlowMatchEulerDiscreteScheduler", {}),
 }
-
-
-@dataclass(frozen=True)
-class ImageRequest:
-    """Request for one picture: its text, and the seed of its initial noise."""
-
-    prompt: str
-    seed: int
 
 
 @dataclass(frozen=True)

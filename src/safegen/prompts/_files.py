@@ -112,6 +112,11 @@ class FilePrompts:
         """Selected part of the file, for the message that it is empty."""
         return ""
 
+    @property
+    def _asked(self) -> str:
+        """Prompts of the selection and the split, for messages."""
+        return f"prompts{self.selection}" + (f" of the split {self.split}" if self.split else "")
+
     @functools.cached_property
     def identity(self) -> PromptSetIdentity:
         """See ``PromptSet.identity``."""
@@ -146,7 +151,7 @@ class FilePrompts:
                 yield prompt
         if self.count is not None and found < self.count:
             raise SafegenError(
-                f"{self.path}: has {found} prompts{self.selection}, not {self.count}; "
+                f"{self.path}: has {found} {self._asked}, not {self.count}; "
                 "ask for fewer, or for count=all"
             )
 
@@ -169,7 +174,10 @@ class FilePrompts:
             seen.add(prompt.id)
             yield prompt
         if not seen:
-            raise SafegenError(f"{self.path}: holds no prompts{self.selection}; check the file")
+            mend = "check the file"
+            if self.split is not None:
+                mend += f", which needs {len(SPLITS)} or more: they go to the splits in turn"
+            raise SafegenError(f"{self.path}: holds no {self._asked}; {mend}")
 
     def _chosen(self) -> set[str] | None:
         """Choose the subset's ids: the smallest hashes, so larger subsets contain smaller ones."""
