@@ -53,7 +53,14 @@ def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
 
 def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
     """Noise clean latents (N, C, H, W) to a sampler's first level, in its own scale."""
-    times = scheduler.timesteps[:1].repeat(len(clean))
+    return noised_at(scheduler, clean, noise, scheduler.timesteps[:1])
+
+
+def noised_at(
+    scheduler: Any, clean: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
+) -> torch.Tensor:
+    """Noise clean latents (N, C, H, W) to one of a sampler's timesteps (1,), in its own scale."""
+    times = timestep.repeat(len(clean))
     if hasattr(scheduler, "scale_noise"):  # flow matching
         latents: torch.Tensor = scheduler.scale_noise(clean, times, noise)
     else:
