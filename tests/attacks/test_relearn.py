@@ -13,13 +13,8 @@ import torch
 from PIL import Image
 
 from safegen.attacks import Finding, Task, create_attack
-from safegen.attacks.relearn import (
-    FolderPictures,
-    Lesson,
-    Relearn,
-    RelearnSettings,
-    training_loss,
-)
+from safegen.attacks._fine_tuning import FolderPictures, Lesson, training_loss
+from safegen.attacks.relearn import Relearn, RelearnSettings
 from safegen.attacks.target import Target, no_clip
 from safegen.concepts import Concept
 from safegen.defenses import create_defense, defended

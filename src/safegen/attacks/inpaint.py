@@ -24,32 +24,24 @@ from safegen.attacks._from_pictures import draw_from
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target, by_guidance
 from safegen.detectors import Box, Detection
-from safegen.errors import SafegenError
 from safegen.models.families import family_if_known
 from safegen.models.from_pictures import last_steps, noise_like, noised_at
 from safegen.models.sampling import Sample
-from safegen.profiles import NO_SETTINGS, Settings
+from safegen.registry import takes
+from safegen.settings import MAX_SEED, Settings, setting
 
 
 @dataclass(frozen=True)
-class InpaintSettings:
-    """Settings of inpainting.
+class InpaintSettings(Settings, of="inpaint"):
+    """Settings of inpainting."""
 
-    Attributes:
-        margin: share of a region's size by which the mask is wider on each side.
-        middle: side of the mask without a region, as a share of the picture's, in (0, 1].
-        seed: seed of the noise.
-    """
-
-    margin: float = 0.1
-    middle: float = 0.5
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.margin < math.inf and 0 < self.middle <= 1):
-            raise SafegenError(
-                "inpaint: the margin must not be negative, and the middle's share lies in (0, 1]"
-            )
+    margin: float = setting(
+        0.1, "Share of a region's size by which the mask is wider on each side.", minimum=0
+    )
+    middle: float = setting(
+        0.5, "Side of the mask without a region, as a share of the picture's.", above=0, maximum=1
+    )
+    seed: int = setting(0, "Seed of the noise.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -167,6 +159,7 @@ def keep_outside(
 
 
 @register("inpaint")
-def inpaint(*, usual: Settings = NO_SETTINGS) -> Inpaint:
+@takes(InpaintSettings)
+def inpaint(**options: Any) -> Inpaint:
     """Unsafe picture with the concept's region masked, which the model fills."""
-    return Inpaint(InpaintSettings(**usual))
+    return Inpaint(InpaintSettings(**options))

@@ -16,7 +16,7 @@ COUNT = 16
 VARIANTS = {
     "sneakyprompt": ("n", "p"),
     "img2img": ("0.3", "0.5", "0.7", "0.9"),
-    "relearn": ("benign", "unsafe"),
+    "relearn": ("benign", "unsafe", "unsafe,again=true"),
     "repeated": ("10:plain",),
     "merge": ("0.25", "0.5"),
     "quantise": ("8", "4"),

@@ -72,6 +72,7 @@ LAB = Profile(
             "learning_rate": 0.02,
             "tries": 3,
         },
+        "lora-on-top": {"batch": 8, "learning_rate": 1e-3},
         "mma": {"tokens": 10, "rounds": 6, "iterations": 12, "top": 64, "candidates": 64},
         "null-text": {"steps": 16, "iterations": 6},
         "p4d": {
