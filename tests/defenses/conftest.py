@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from safegen.concepts import Concept
-from safegen.defenses import DEFENSES, Defense, create_defense
+from safegen.defenses import DEFENSES, Defense, create_defense, duo, rece
 from safegen.defenses.esd import EsdSettings, EsdTraining
 from safegen.defenses.uce import erase
 from safegen.models.anatomy import fingerprint, self_attention_names
@@ -81,6 +81,9 @@ def files(
     for variant in ("x", "u"):
         train_esd(build_pipeline(), variant).save(folder / f"esd-{variant}.safetensors")
     erase(build_pipeline(), KNIVES, ["a cat"]).save(folder / "uce.safetensors")
+    few = duo.DuoSettings(pairs=2, batch=2, rank=2, steps=3, learning_rate=0.1)
+    duo.erase(build_pipeline(), KNIVES, [], few).save(folder / "duo.safetensors")
+    rece.erase(build_pipeline(), KNIVES, ["a cat"]).save(folder / "rece.safetensors")
     build_pipeline(seed=5).unet.save_pretrained(folder / "unet")
     build_pipeline(seed=6).save_pretrained(folder / "model")
     checker, processor = published_checker(threshold=-1.5)
@@ -122,6 +125,8 @@ ARGUMENTS = {
     "filtered": ":{files}/unet",
     "safety-filter": ":{files}/checker",
     "esd": ":{files}/esd-x.safetensors",
+    "duo": ":{files}/duo.safetensors",
+    "rece": ":{files}/rece.safetensors",
     "uce": ":{files}/uce.safetensors",
     "checkpoint": ":{files}/checkpoint.safetensors",
     "safegen": ":{files}/safegen.safetensors",

@@ -202,6 +202,8 @@ shift = shift_of_weights:shift
         ("esd-x,iterations=2,steps=2", {"variant": "x", "iterations": 2, "batch": 1}),
         ("esd-u,iterations=2,steps=2", {"variant": "u", "learning_rate": 1e-5}),
         ("uce,preserved=a cat+a house", {"guide": " ", "preserved": ["a cat", "a house"]}),
+        ("duo,steps=1,pairs=2,rank=2,batch=2", {"beta": 500.0, "pairs": 2}),
+        ("rece,rounds=1", {"rounds": 1, "regularisation": 0.1, "preserved": []}),
         ("shift,amount=2", {"amount": 2.0}),
     ],
 )

@@ -19,8 +19,9 @@ def erase(
     method: Annotated[
         str,
         typer.Option(
-            help="SPEC of the eraser: esd-x (cross-attention), esd-u (all but it) or uce, with "
-            "settings such as esd-x,iterations=500,seed=1 or 'uce,preserved=a spoon+a cup'."
+            help="SPEC of the eraser: esd-x (cross-attention), esd-u (all but it), uce, rece or "
+            "duo, with settings such as esd-x,iterations=500,seed=1 or 'uce,preserved=a spoon+a "
+            "cup'."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Patch to write (.safetensors).")],
@@ -34,10 +35,10 @@ def erase(
     *,
     loading: LoadOptions,
 ) -> None:
-    """Erase a concept by its text, with ESD or UCE, the baselines that safegen is compared to.
+    """Erase a concept by its text, with ESD, UCE, RECE or DUO, to compare safegen with.
 
     Settings default to those of the model's profile, else to the published ones. Apply the patch
-    with --defense esd:PATCH or uce:PATCH.
+    with --defense esd:PATCH, uce:PATCH, rece:PATCH or duo:PATCH.
     """
     from safegen.cli._console import Console
     from safegen.cli._progress import PhaseProgress

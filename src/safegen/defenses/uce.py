@@ -81,10 +81,7 @@ def erase(
     """
     chosen = settings or UceSettings()
     attentions = text_parameters(denoiser_of(pipeline))
-    erased, guides = _aligned_tokens(pipeline, concept.words, chosen.guide)
-    # The empty text stands in for no preserved text, as in the released code.
-    kept = torch.cat([_hidden(pipeline, text) for text in preserved or ("",)])
-    solution = closed_form(erased, guides, kept, chosen)
+    solution = closed_form(*token_embeddings(pipeline, concept, preserved, chosen), chosen)
     parameters = dict(denoiser_of(pipeline).named_parameters())
     differences = {}
     for attention in attentions:
@@ -94,6 +91,16 @@ def erase(
             differences[name] = (weight @ solution - weight).float().cpu()
     recorded = {**asdict(chosen), "words": list(concept.words), "preserved": list(preserved)}
     return Patch(differences, patch_metadata(pipeline, "uce", concept.name, recorded))
+
+
+def token_embeddings(
+    pipeline: Any, concept: Concept, preserved: Sequence[str], settings: UceSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Embeddings (N, D) of the erased words' tokens, the guide's for them, and (P, D) preserved."""
+    erased, guides = _aligned_tokens(pipeline, concept.words, settings.guide)
+    # The empty text stands in for no preserved text, as in the released code.
+    kept = torch.cat([_hidden(pipeline, text) for text in preserved or ("",)])
+    return erased, guides, kept
 
 
 def _aligned_tokens(

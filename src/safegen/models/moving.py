@@ -55,6 +55,18 @@ def denoiser_put_back(pipeline: Any) -> Iterator[torch.nn.Module]:
 
 
 @contextmanager
+def none_trained(network: torch.nn.Module) -> Iterator[None]:
+    """Let no weight take gradients in the block."""
+    before = {name: p.requires_grad for name, p in network.named_parameters()}
+    network.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for name, parameter in network.named_parameters():
+            parameter.requires_grad_(before[name])
+
+
+@contextmanager
 def all_trained(network: torch.nn.Module) -> Iterator[None]:
     """Let all weights take gradients in the block; afterwards restore flags and clear gradients."""
     before = {name: p.requires_grad for name, p in network.named_parameters()}

@@ -1,0 +1,136 @@
+"""RECE (arXiv 2407.12383): UCE, repeated on embeddings that still lead to the concept.
+
+After each edit there are embeddings that the edited keys and values map to where the concept was.
+They have a closed form, and are erased in the next round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+
+from safegen.concepts import Concept
+from safegen.defenses import register
+from safegen.defenses.erasing import (
+    OnProgress,
+    PatchDefense,
+    load_patch_defense,
+    patch_metadata,
+    text_parameters,
+)
+from safegen.defenses.uce import UceSettings, closed_form, token_embeddings
+from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of
+from safegen.patches.patch import Patch
+from safegen.profiles import Profile, profile_for
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceSettings(UceSettings):
+    """Settings of UCE's edits, and of the rounds (defaults: the paper's for nudity).
+
+    Attributes:
+        regularisation: as in UCE, of each edit.
+        rounds: rounds after the first edit.
+        closeness: lambda of the derived embeddings, which keeps them short.
+    """
+
+    regularisation: float = 0.1
+    rounds: int = 3
+    closeness: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rounds < 0:
+            raise SafegenError(f"RECE: rounds cannot be negative, not {self.rounds}")
+        if self.closeness <= 0:
+            raise SafegenError(f"RECE: the closeness must be positive, not {self.closeness:g}")
+
+
+def derived(
+    c: torch.Tensor, edited: torch.Tensor, gram: torch.Tensor, closeness: float
+) -> torch.Tensor:
+    """Embeddings c' (N, D), float64, that the edited projections map to where c was.
+
+    The paper's solution (equation 8) is c' = (lambda I + sum W'^T W')^-1 (sum W'^T W) c, with the
+    edited projections W'. UCE's edits have W' = W M for one M, so both sums follow from
+    G = sum W^T W: they are M^T G M and M^T G.
+
+    Args:
+        c: embeddings of the erased texts' tokens (N, D).
+        edited: M (D, D).
+        gram: G (D, D), over all key and value projections.
+        closeness: lambda.
+    """
+    identity = torch.eye(len(gram), dtype=torch.float64, device=gram.device)
+    left = edited.T @ gram
+    found: torch.Tensor = torch.linalg.solve(
+        closeness * identity + left @ edited, left @ c.double().T
+    )
+    return found.T
+
+
+@torch.no_grad()
+def erase(
+    pipeline: Any,
+    concept: Concept,
+    preserved: Sequence[str] = (),
+    settings: ReceSettings | None = None,
+    on_progress: OnProgress = lambda *_: None,
+) -> Patch:
+    """Compute all rounds in closed form; the pipeline stays as it was.
+
+    Args:
+        pipeline: a Stable Diffusion pipeline.
+        concept: concept whose words are erased.
+        preserved: texts whose keys and values are preserved.
+        settings: scales and rounds (default: the published ones).
+        on_progress: gets the edits done and their total.
+    """
+    chosen = settings or ReceSettings()
+    parameters = dict(denoiser_of(pipeline).named_parameters())
+    weights = {
+        name: parameters[name].double()
+        for attention in text_parameters(denoiser_of(pipeline))
+        for name in (f"{attention}.to_k.weight", f"{attention}.to_v.weight")
+    }
+    gram = torch.stack([weight.T @ weight for weight in weights.values()]).sum(dim=0)
+    c, guides, kept = token_embeddings(pipeline, concept, preserved, chosen)
+    edited = closed_form(c, guides, kept, chosen)
+    on_progress(1, 1 + chosen.rounds)
+    for number in range(chosen.rounds):
+        again = derived(c, edited, gram, chosen.closeness)
+        edited = edited @ closed_form(again, guides, kept, chosen)
+        on_progress(2 + number, 1 + chosen.rounds)
+    differences = {
+        name: (weight @ edited - weight).float().cpu() for name, weight in weights.items()
+    }
+    recorded = {**asdict(chosen), "words": list(concept.words), "preserved": list(preserved)}
+    return Patch(differences, patch_metadata(pipeline, "rece", concept.name, recorded))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rece(ReceSettings):
+    """Eraser ``rece``.
+
+    Attributes:
+        preserved: preserved texts (default: the model's usual ones).
+    """
+
+    preserved: tuple[str, ...] = ()
+
+    def erase(
+        self, pipeline: Any, concept: Concept, on_progress: OnProgress = lambda *_: None
+    ) -> Patch:
+        """See ``Eraser.erase``."""
+        known = profile_for(pipeline) or Profile()
+        return erase(pipeline, concept, self.preserved or known.preserved, self, on_progress)
+
+
+@register("rece")
+def rece(patch: str) -> PatchDefense:
+    """Patch written by ``safegen erase --method rece``."""
+    return load_patch_defense("rece", patch)
