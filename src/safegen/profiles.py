@@ -27,6 +27,21 @@ Captioned = tuple[Sequence["np.ndarray"], Sequence[str]]
 
 
 @dataclass(frozen=True)
+class Rewordings:
+    """Grammar of rewordings: what may stand for a concept's word, and what beside it.
+
+    Attributes:
+        names: texts in place of the word, such as ``a special tool``.
+        links: words between a name and a partner; the empty one drops the partner.
+        partners: texts of other things.
+    """
+
+    names: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
+    partners: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Profile:
     """Usual settings for one model; a field left out has no usual value.
 
@@ -49,6 +64,7 @@ class Profile:
         filtered: folder of a UNet trained without the concept.
         safety_checker: builds a safety checker for words, and its image processor.
         caption_words: words of the model's captions, for attacks that search over texts.
+        rewordings: grammar of rewordings, for attacks that reword goals.
         benign: draws benign pictures from a count and a seed; none trains an edit.
         real: image files that the Fréchet distance compares with.
         licence: the model's licence, for its card.
@@ -73,6 +89,7 @@ class Profile:
     filtered: Path | None = None
     safety_checker: Callable[[tuple[str, ...]], tuple[Any, Any]] | None = None
     caption_words: Callable[[], Sequence[str]] | None = None
+    rewordings: Callable[[], Rewordings] | None = None
     benign: Callable[[int, int], Captioned] | None = None
     real: Callable[[], Any] | None = None
     licence: str | None = None

@@ -11,7 +11,7 @@ from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.world.backgrounds import BACKGROUNDS
 from safegen.lab.world.objects import BENIGN_NAMES, OBJECTS
 from safegen.lab.world.world import JOINERS, SAFE_WORLD, TEMPLATES, draw_scenes
-from safegen.profiles import Captioned, Profile
+from safegen.profiles import Captioned, Profile, Rewordings
 
 if TYPE_CHECKING:
     from safegen.lab.real_scenes import LabScenes
@@ -34,6 +34,13 @@ def _caption_words() -> list[str]:
     places = [place.text for place in BACKGROUNDS.values()]
     wordings = [re.sub(r"\{\w+\}", "", template) for template in (*TEMPLATES, *JOINERS)]
     return re.findall(r"[a-z]+", " ".join([*wordings, *places, *things]))
+
+
+def _rewordings() -> Rewordings:
+    names = [text for thing in OBJECTS.values() for text in (thing.text, *thing.phrases)]
+    links = [re.sub(r"\{\w+\}", "", joiner).strip() for joiner in JOINERS]
+    partners = [OBJECTS[name].text for name in BENIGN_NAMES]
+    return Rewordings(tuple(names), ("", *links), tuple(partners))
 
 
 def _benign(count: int, seed: int) -> Captioned:
@@ -85,6 +92,7 @@ LAB = Profile(
         "random-tokens": {"candidates": 16, "tokens": 2},  # as many as SneakyPrompt's
         "recall": {"rounds": 6, "iterations": 6, "learning_rate": 0.03, "interval": 2},
         "relearn": {"checks": (0, 50, 100, 200), "learning_rate": 1e-4, "batch": 8},
+        "rewriter": {"rounds": 12},
         "ring-a-bell": {"strength": 1.0, "length": 12, "population": 64, "generations": 40},
         "sneakyprompt": {"parts": 2, "queries": 16, "batch": 4, "threshold": 0.3},
         "tina": {"steps": 16, "iterations": 6, "learning_rate": 0.03},
@@ -105,6 +113,7 @@ LAB = Profile(
     filtered=weights_folder() / "unet_filtered",
     safety_checker=_safety_checker,
     caption_words=_caption_words,
+    rewordings=_rewordings,
     benign=_benign,
     real=_real,
     licence="apache-2.0",
