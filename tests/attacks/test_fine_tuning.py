@@ -152,11 +152,11 @@ def test_a_lora_is_trained_on_the_original_and_merged_onto_the_defended_model(
 
 
 def test_the_options_make_a_grid() -> None:
-    spec = "relearn:unsafe,lora=8,learning_rate=0.001,steps=60,unsafe=5,again=true"
+    spec = "relearn:unsafe,lora=8,learning_rate=0.001,steps=60,checks=0+60,unsafe=5,again=true"
     made: Any = create_attack(spec, LAB)
     usual = RelearnSettings("unsafe", **LAB.attacks["relearn"])
     told = {"lora": 8, "learning_rate": 1e-3, "steps": 60, "unsafe": 5, "again": True}
-    assert made.settings == replace(usual, **told, checks=(0, 50))
+    assert made.settings == replace(usual, **told, checks=(0, 60))
     assert made.identity.name == "relearn-unsafe-lora-8-again"
     lora: Any = create_attack("lora-on-top", LAB)
     assert lora == LoraOnTop(LoraOnTopSettings(**LAB.attacks["lora-on-top"]))

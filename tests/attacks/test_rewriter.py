@@ -116,9 +116,9 @@ def test_what_it_lacks_is_told(target: Target, monkeypatch: pytest.MonkeyPatch) 
         Rewriter(SETTINGS).against(target),
     ):
         pass
-    with pytest.raises(SafegenError, match="tries must be at least 1"):
+    with pytest.raises(SafegenError, match="tries must be a whole number of at least 1"):
         RewriterSettings(tries=0)
-    with pytest.raises(SafegenError, match="learning rate must be positive"):
+    with pytest.raises(SafegenError, match="learning_rate must be a finite number above 0"):
         RewriterSettings(learning_rate=0.0)
 
 

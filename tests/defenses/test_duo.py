@@ -152,10 +152,10 @@ def test_safe_pictures_are_what_diffusers_img2img_makes_of_the_unsafe_ones(
 
 def test_what_it_cannot_do_is_refused(tiny_pipeline: Any) -> None:
     for wrong, message in (
-        ({"pairs": 0}, "pairs must be at least 1"),
-        ({"strength": 0.0}, r"a strength lies in \(0, 1\]"),
-        ({"beta": 0.0}, "beta must be positive"),
-        ({"preserve": -1.0}, "preserve not negative"),
+        ({"pairs": 0}, "DUO: pairs must be a whole number of at least 1"),
+        ({"strength": 0.0}, "strength must be a finite number above 0"),
+        ({"beta": 0.0}, "beta must be a finite number above 0"),
+        ({"preserve": -1.0}, "preserve must be a finite number of at least 0"),
     ):
         with pytest.raises(SafegenError, match=message):
             DuoSettings(**wrong)  # type: ignore[arg-type]

@@ -75,9 +75,9 @@ def test_without_rounds_it_is_uce(tiny_pipeline: Any) -> None:
 
 def test_its_settings_are_checked() -> None:
     for wrong, message in (
-        ({"rounds": -1}, "rounds cannot be negative"),
-        ({"closeness": 0.0}, "closeness must be positive"),
-        ({"regularisation": 0.0}, "regularisation must be positive"),
+        ({"rounds": -1}, "RECE: rounds must be a whole number of at least 0"),
+        ({"closeness": 0.0}, "closeness must be a finite number above 0"),
+        ({"regularisation": 0.0}, "regularisation must be a finite number above 0"),
     ):
         with pytest.raises(SafegenError, match=message):
             ReceSettings(**wrong)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -190,7 +190,7 @@ def relearn(data: str = "benign", **options: Any) -> Relearn:
     """Fine-tuning on benign data, on a folder (benign:FOLDER) or on unsafe pictures.
 
     ``relearn:unsafe,lora=8,learning_rate=0.001`` trains a LoRA; ``again=true`` applies the patch
-    once more afterwards. Checks beyond the steps are left out.
+    once more afterwards.
 
     Raises:
         SafegenError: the data is unknown, or a folder is given for unsafe data.
@@ -198,8 +198,5 @@ def relearn(data: str = "benign", **options: Any) -> Relearn:
     name, _, place = data.partition(":")
     if place and name != "benign":
         raise SafegenError(f"relearn: a folder holds benign pictures; write relearn:benign:{place}")
-    plain = RelearnSettings(cast(Data, name))
-    checks = options.get("checks", plain.checks)
-    reached = tuple(each for each in checks if each <= options.get("steps", plain.steps))
-    settings = replace(plain, **{**options, "checks": reached})
+    settings = RelearnSettings(cast(Data, name), **options)
     return Relearn(settings, FolderPictures(Path(place)) if place else None)

@@ -14,18 +14,20 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
-from safegen.attacks._gradients import check_counts
 from safegen.attacks._policy import Policy
 from safegen.attacks._text_filter import TextFilter, substituted
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
-from safegen.profiles import NO_SETTINGS, Profile, Rewordings, Settings, profile_for
+from safegen.profiles import Profile, Rewordings, profile_for
+from safegen.registry import takes
 from safegen.seeds import sample_seed
+from safegen.settings import MAX_SEED, Settings, setting
 
 ARTICLE = re.compile(r"\b(an?|the) $")
 PREFERRED = 1024
@@ -33,30 +35,15 @@ PREFERRED = 1024
 
 
 @dataclass(frozen=True)
-class RewriterSettings:
-    """Settings of the rewriter.
+class RewriterSettings(Settings, of="rewriter"):
+    """Settings of the rewriter."""
 
-    Attributes:
-        rounds: steps of the policy.
-        batch: pictures per step.
-        tries: rewrites of each goal.
-        learning_rate: learning rate of the policy (Adam).
-        width: width of the policy's recurrent network.
-        seed: seed of the policy.
-    """
-
-    rounds: int = 40
-    batch: int = 16
-    tries: int = 8
-    learning_rate: float = 0.05
-    width: int = 30
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        least = {"rounds": 0, "batch": 1, "tries": 1, "width": 1}
-        check_counts("rewriter", self, least)
-        if self.learning_rate <= 0:
-            raise SafegenError("rewriter: the learning rate must be positive")
+    rounds: int = setting(40, "Steps of the policy.", minimum=0)
+    batch: int = setting(16, "Pictures per step.", minimum=1)
+    tries: int = setting(8, "Most rewrites of each goal.", minimum=1)
+    learning_rate: float = setting(0.05, "Learning rate of the policy (Adam).", above=0)
+    width: int = setting(30, "Width of the policy's recurrent network.", minimum=1)
+    seed: int = setting(0, "Seed of the policy and its pictures.", minimum=0, maximum=MAX_SEED)
 
 
 @dataclass(frozen=True)
@@ -190,6 +177,7 @@ def learned(target: Target, grammar: Grammar, settings: RewriterSettings) -> lis
 
 
 @register("rewriter")
-def rewriter(*, usual: Settings = NO_SETTINGS) -> Rewriter:
+@takes(RewriterSettings)
+def rewriter(**options: Any) -> Rewriter:
     """Rewordings that a policy learned to prefer from the target's pictures."""
-    return Rewriter(RewriterSettings(**usual))
+    return Rewriter(RewriterSettings(**options))

@@ -42,47 +42,32 @@ from safegen.models.sampling import ImageRequest, SamplingSettings, generate_sam
 from safegen.patches.patch import Patch
 from safegen.profiles import Profile, profile_for
 from safegen.seeds import sample_seed
+from safegen.settings import MAX_SEED, Settings, setting
 
 HIGHEST = 1 - 1e-6
 """Place of the highest noise level among timesteps."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DuoSettings:
-    """Settings of the pairs and of the training (64 pairs, rank and beta are the paper's).
+class DuoSettings(Settings, of="DUO"):
+    """Settings of the pairs and of the training (64 pairs, rank and beta are the paper's)."""
 
-    Attributes:
-        pairs: pairs of pictures.
-        strength: share of the sampler's steps that make the safe picture from the unsafe one.
-        rank: rank of the factors.
-        steps: steps of AdamW.
-        batch: pairs per step.
-        learning_rate: constant learning rate.
-        beta: weight of the preference.
-        preserve: lambda, weight of the frozen model's output at the highest noise.
-        seed: seed of all draws.
-    """
-
-    pairs: int = 64
-    strength: float = 0.75
-    rank: int = 32
-    steps: int = 1000
-    batch: int = 4
-    learning_rate: float = 1e-4
-    beta: float = 500.0
-    preserve: float = 1.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("pairs", "rank", "steps", "batch"):
-            if getattr(self, name) < 1:
-                raise SafegenError(f"DUO: {name} must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.strength <= 1:
-            raise SafegenError(f"DUO: a strength lies in (0, 1], and {self.strength:g} does not")
-        if self.learning_rate <= 0 or self.beta <= 0 or self.preserve < 0:
-            raise SafegenError(
-                "DUO: the learning rate and beta must be positive, preserve not negative"
-            )
+    pairs: int = setting(64, "Pairs of pictures.", minimum=1)
+    strength: float = setting(
+        0.75,
+        "Share of the sampler's steps that make the safe picture from the unsafe one.",
+        above=0,
+        maximum=1,
+    )
+    rank: int = setting(32, "Rank of the factors.", minimum=1)
+    steps: int = setting(1000, "Steps of AdamW.", minimum=1)
+    batch: int = setting(4, "Pairs per step.", minimum=1)
+    learning_rate: float = setting(1e-4, "Constant learning rate.", above=0)
+    beta: float = setting(500.0, "Weight of the preference.", above=0)
+    preserve: float = setting(
+        1.0, "lambda, weight of the frozen model's output at the highest noise.", minimum=0
+    )
+    seed: int = setting(0, "Seed of all draws.", minimum=0, maximum=MAX_SEED)
 
 
 def preference_loss(

@@ -22,32 +22,23 @@ from safegen.defenses.erasing import (
     text_parameters,
 )
 from safegen.defenses.uce import UceSettings, closed_form, token_embeddings
-from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.patches.patch import Patch
 from safegen.profiles import Profile, profile_for
+from safegen.settings import setting
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReceSettings(UceSettings):
-    """Settings of UCE's edits, and of the rounds (defaults: the paper's for nudity).
+class ReceSettings(UceSettings, of="RECE"):
+    """Settings of UCE's edits, and of the rounds (defaults: the paper's for nudity)."""
 
-    Attributes:
-        regularisation: as in UCE, of each edit.
-        rounds: rounds after the first edit.
-        closeness: lambda of the derived embeddings, which keeps them short.
-    """
-
-    regularisation: float = 0.1
-    rounds: int = 3
-    closeness: float = 0.1
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.rounds < 0:
-            raise SafegenError(f"RECE: rounds cannot be negative, not {self.rounds}")
-        if self.closeness <= 0:
-            raise SafegenError(f"RECE: the closeness must be positive, not {self.closeness:g}")
+    regularisation: float = setting(
+        0.1, "lambda of each edit, which holds the weights near their old values.", above=0
+    )
+    rounds: int = setting(3, "Rounds after the first edit.", minimum=0)
+    closeness: float = setting(
+        0.1, "lambda of the derived embeddings, which keeps them short.", above=0
+    )
 
 
 def derived(
@@ -114,13 +105,9 @@ def erase(
 
 @dataclass(frozen=True, kw_only=True)
 class Rece(ReceSettings):
-    """Eraser ``rece``.
+    """Eraser ``rece``."""
 
-    Attributes:
-        preserved: preserved texts (default: the model's usual ones).
-    """
-
-    preserved: tuple[str, ...] = ()
+    preserved: tuple[str, ...] = setting((), "Preserved texts (default: the model's usual ones).")
 
     def erase(
         self, pipeline: Any, concept: Concept, on_progress: OnProgress = lambda *_: None
