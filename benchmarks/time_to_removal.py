@@ -147,17 +147,12 @@ class Recipe:
             return
         pipeline = load_pipeline("lab")
         counter = PassCounter(pipeline.unet)
-        teacher, before = 0, None
-
-        def asked(*_: int) -> None:
-            nonlocal teacher
-            teacher = counter.passes
-
+        before = None
         folder, concept = self.arguments.out / self.name, LAB_WEAPONS.name
-        edit = Edit(pipeline, triplets, self.settings, concept, folder, on_teacher=asked)
+        edit = Edit(pipeline, triplets, self.settings, concept, folder)
         for record in edit.run():
             if before is None:
-                before = self._passes_at(record.step - 1, teacher) - teacher
+                before = self._passes_at(record.step - 1)
             if record.step % self.every == 0:
                 patch = Patch(edit.differences(), edit.metadata())
                 self._keep(judge.evaluate(patch, record.step, before + counter.passes))
@@ -183,10 +178,10 @@ class Recipe:
                 return each
         return None
 
-    def _passes_at(self, step: int, teacher: int) -> int:
+    def _passes_at(self, step: int) -> int:
         """Count the passes until a step from which the edit resumes; drop later evaluations."""
         self.evaluations = [each for each in self.evaluations if each.step <= step]
-        return self.evaluations[-1].passes if self.evaluations else teacher
+        return self.evaluations[-1].passes if self.evaluations else 0
 
     def _keep(self, evaluation: Evaluation) -> None:
         self.evaluations.append(evaluation)

@@ -208,7 +208,7 @@ def to_release(tiny_folder: Path, tiny_latents: Any, tmp_path_factory: Any) -> l
     from safegen.editing.settings import EditSettings
 
     place = tmp_path_factory.mktemp("to_release")
-    brief = EditSettings.of(steps=1, unsafe_batch=1, teacher_pool=4, warmup_steps=1)
+    brief = EditSettings.of(steps=1, unsafe_batch=1, warmup_steps=1)
     pipeline = safegen.load_pipeline(tiny_folder, device="cpu")
     safegen.edit(pipeline, tiny_latents, brief).save(place / "patch.safetensors")
     (place / "unsafe.txt").write_text("".join(f"a knife and a cat {i}\n" for i in range(6)))

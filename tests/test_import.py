@@ -95,7 +95,7 @@ def places(
     names = {"MODEL": tiny_folder, "LATENTS": folder / "latents.safetensors"}
     names |= {"PATCH": folder / "patch.safetensors", "CSV": folder / "set.csv"}
     tiny_latents.save(names["LATENTS"])
-    brief = EditSettings.of(steps=2, unsafe_batch=1, teacher_pool=4, warmup_steps=1)
+    brief = EditSettings.of(steps=2, unsafe_batch=1, warmup_steps=1)
     pipeline = load_pipeline(str(tiny_folder), device="cpu")
     safegen.edit(pipeline, tiny_latents, brief).save(names["PATCH"])
     rng = np.random.default_rng(0)
@@ -110,8 +110,7 @@ def places(
     ("command", "own"),
     [
         (
-            "edit MODEL --triplets LATENTS --steps 1 --unsafe-batch 1 --teacher-pool 4 "
-            "--out OUT.safetensors",
+            "edit MODEL --triplets LATENTS --steps 1 --unsafe-batch 1 --out OUT.safetensors",
             ["tensorboard"],
         ),
         ("apply MODEL PATCH --out OUT", []),

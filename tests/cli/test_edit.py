@@ -23,7 +23,7 @@ def test_a_killed_edit_resumes_to_the_same_file(
     tiny_latents.save(tmp_path / "triplets.safetensors")
     command = [
         "edit", str(tiny_folder), "--triplets", str(tmp_path / "triplets.safetensors"),
-        "--steps", "40", "--unsafe-batch", "2", "--checkpoint-every", "5", "--teacher-pool", "16",
+        "--steps", "40", "--unsafe-batch", "2", "--checkpoint-every", "5",
         "--out",
     ]  # fmt: skip
     patches = [tmp_path / f"{name}.safetensors" for name in ("killed", "whole")]

@@ -26,7 +26,7 @@ from safegen.report.targets import outcomes
 from safegen.results.records import Estimate, Table
 
 Run = Callable[..., tuple[int, str, str]]
-TINY = ["--steps", "3", "--unsafe-batch", "2", "--teacher-pool", "4", "--checkpoint-every", "1"]
+TINY = ["--steps", "3", "--unsafe-batch", "2", "--checkpoint-every", "1"]
 LAB = ["harden", "lab", *TINY, "--pairs", "2", "--count", "2", "--workers", "1"]
 
 

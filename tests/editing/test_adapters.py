@@ -22,7 +22,6 @@ from safegen.patches.low_rank import LowRankPatch
 QUICK = EditSettings.of(
     steps=6,
     unsafe_batch=2,
-    teacher_pool=8,
     warmup_steps=1,
     checkpoint_every=2,
     lora_rank=3,

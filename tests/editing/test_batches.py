@@ -12,7 +12,7 @@ from safegen.editing.latents import TripletLatents
 from safegen.editing.settings import EditSettings
 from safegen.models.prediction import signal_and_noise
 
-SETTINGS = EditSettings.of(steps=2, unsafe_batch=8, teacher_pool=16, warmup_steps=1)
+SETTINGS = EditSettings.of(steps=2, unsafe_batch=8, warmup_steps=1)
 
 
 @pytest.mark.parametrize("overshoot", [0.3, 1.0])

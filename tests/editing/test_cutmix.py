@@ -12,7 +12,7 @@ from safegen.editing.cutmix import SIDES, rectangles
 from safegen.editing.latents import TripletLatents
 from safegen.editing.settings import EditSettings
 
-QUICK = EditSettings.of(steps=2, unsafe_batch=8, teacher_pool=16, warmup_steps=1, cutmix=1.0)
+QUICK = EditSettings.of(steps=2, unsafe_batch=8, warmup_steps=1, cutmix=1.0)
 
 
 @given(

@@ -37,7 +37,7 @@ def test_two_processes_agree_and_make_the_patch_that_one_makes(
         [
             *LAUNCHER, str(tmp_path / "both.py"), "edit", str(tiny_folder),
             "--triplets", str(tmp_path / "triplets.safetensors"),
-            "--steps", "4", "--unsafe-batch", "4", "--teacher-pool", "16",
+            "--steps", "4", "--unsafe-batch", "4",
             "--optimizer", "adamw", "--learning-rate", "1e-3",  # Muon rounds to bfloat16
             "--out", str(tmp_path / "two.safetensors"),
         ],
@@ -50,7 +50,7 @@ def test_two_processes_agree_and_make_the_patch_that_one_makes(
     agreed = [line for line in done.stdout.splitlines() if "agreed" in line]
     assert agreed == ["agreed on 0", "agreed on 0"]
     settings = EditSettings.of(
-        steps=4, unsafe_batch=4, teacher_pool=16, optimizer="adamw", learning_rate=1e-3
+        steps=4, unsafe_batch=4, optimizer="adamw", learning_rate=1e-3
     )
     one = safegen.edit(tiny_pipeline, tiny_latents, settings)
     two = Patch.load(tmp_path / "two.safetensors")

@@ -20,9 +20,7 @@ from safegen.errors import SafegenError
 from safegen.models.moving import put_back
 from safegen.models.sampling import ImageRequest, SamplingSettings
 
-SETTINGS = EditSettings.of(
-    steps=8, cycle=2, unsafe_batch=2, teacher_pool=8, warmup_steps=1, checkpoint_every=3
-)
+SETTINGS = EditSettings.of(steps=8, cycle=2, unsafe_batch=2, warmup_steps=1, checkpoint_every=3)
 UNSAFE = [ImageRequest("a knife", seed) for seed in (1, 2)]
 BENIGN = [ImageRequest("a cup", seed) for seed in (3, 4, 5)]
 

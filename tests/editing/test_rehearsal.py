@@ -21,7 +21,7 @@ from safegen.editing.trainer import Edit
 from safegen.models.denoising import predict
 
 SETTINGS = EditSettings.of(
-    steps=7, unsafe_batch=2, teacher_pool=8, warmup_steps=1, checkpoint_every=3,
+    steps=7, unsafe_batch=2, warmup_steps=1, checkpoint_every=3,
     rehearsal_share=0.5, rehearsal_step_size=0.01,
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import safegen
-from safegen.editing import rehearsal
+from safegen.editing import rehearsal, teacher
 from safegen.editing.conditions import Conditions
 from safegen.editing.latents import TripletLatents
 from safegen.editing.objective import clean_latent_loss
@@ -24,7 +24,7 @@ from safegen.models.anatomy import Scope, scope_names
 from safegen.models.prediction import add_noise, prediction_of, signal_and_noise
 from safegen.version import code_versions
 
-QUICK = EditSettings.of(steps=6, unsafe_batch=2, teacher_pool=8, warmup_steps=1, checkpoint_every=2)
+QUICK = EditSettings.of(steps=6, unsafe_batch=2, warmup_steps=1, checkpoint_every=2)
 MIXED = Mixture(empty=0.4, random=0.3, caption=0.3)
 
 
@@ -64,7 +64,6 @@ def test_redirect_loss_falls(
         preserve_weight=1.5,
         steps=60,
         unsafe_batch=8,
-        teacher_pool=64,
         redirect_mixture=MIXED,
         preserve_mixture=MIXED,
         guidance_scale=1.0 if objective == "paper" else 5.0,
@@ -171,27 +170,28 @@ def test_checkpoint_of_other_code_is_refused(
         safegen.edit(build_pipeline(), tiny_latents, QUICK, run_folder=tmp_path)
 
 
-def test_the_run_folder_is_looked_at_before_the_teacher_is_asked(
+def test_a_finished_run_is_read_and_a_damaged_one_is_refused_before_any_step(
     tiny_pipeline: Any, tiny_latents: TripletLatents, tmp_path: Path
 ) -> None:
-    asked: list[int] = []
+    taken: list[int] = []
 
     def again() -> Any:
         return safegen.edit(
             tiny_pipeline, tiny_latents, QUICK, run_folder=tmp_path,
-            on_teacher=lambda done, _: asked.append(done),
+            on_record=lambda record: taken.append(record.step),
         )  # fmt: skip
 
     patch = again()
-    assert asked == [0, QUICK.preserve.teacher_pool]
+    steps = list(range(1, QUICK.optimisation.steps + 1))
+    assert taken == steps
     finished = again()
-    assert asked == [0, QUICK.preserve.teacher_pool]
+    assert taken == steps
     assert finished.differences.keys() == patch.differences.keys()
     assert all(torch.equal(patch.differences[n], d) for n, d in finished.differences.items())
     (tmp_path / CHECKPOINT).write_bytes(b"damaged")
     with pytest.raises(SafegenError, match=rf"{CHECKPOINT}: truncated or no safetensors"):
         again()
-    assert asked == [0, QUICK.preserve.teacher_pool]
+    assert taken == steps
 
 
 def test_writes_a_log_that_tensorboard_reads(
@@ -264,8 +264,9 @@ def test_the_pipeline_is_as_it_was_however_the_edit_ends(
         monkeypatch.setattr(Optimizers, "step", interrupt)
     if end == "nothing changed":
         monkeypatch.setattr(Optimizers, "step", lambda *_: None)
-    on_teacher = interrupt if end == "teacher" else None
-    edit = Edit(tiny_pipeline, tiny_latents, settings, on_teacher=on_teacher)
+    if end == "teacher":
+        monkeypatch.setattr(teacher, "predict", interrupt)  # while the weights are the original's
+    edit = Edit(tiny_pipeline, tiny_latents, settings)
     with pytest.raises(BaseException, match=error or None) if end in ENDS[3:] else nullcontext():
         for record in (records := edit.run()):
             if end == "closed" and record.step == 3:
@@ -305,15 +306,14 @@ def test_plan_counts_what_the_edit_would_do_and_leaves_the_model_as_it_was(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
     before = _everything(tiny_pipeline)
-    told = plan(tiny_pipeline, tiny_latents, QUICK.changed(teacher_pool=100_000))
+    told = plan(tiny_pipeline, tiny_latents, QUICK)
     names = scope_names(tiny_pipeline.unet, "self-attention")
     sizes = {name: weight.numel() for name, weight in tiny_pipeline.unet.named_parameters()}
     assert told.names == names
     assert told.trained == sum(sizes[name] for name in names)
     assert 0 < told.trained < told.total
-    assert told.teacher_seconds > 20 * told.step_seconds > 0 == told.rehearsal_seconds
+    assert told.step_seconds > 0 == told.rehearsal_seconds
     rehearsed = QUICK.changed(steps=81, rehearsal_share=0.5, preserve_target="noise")
     told = plan(tiny_pipeline, tiny_latents, rehearsed)
-    assert told.teacher_seconds == 0
     assert told.step_seconds / 20 < told.rehearsal_seconds < told.seconds
     assert _everything(tiny_pipeline) == before

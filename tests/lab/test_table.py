@@ -21,7 +21,7 @@ from safegen.lab.table import (
 )
 from safegen.version import code_versions
 
-FEW: dict[str, Any] = {"steps": 3, "unsafe_batch": 1, "teacher_pool": 4, "checkpoint_every": 1}
+FEW: dict[str, Any] = {"steps": 3, "unsafe_batch": 1, "checkpoint_every": 1}
 EDIT = EditSettings.of(**FEW)
 ESD = "esd-x,iterations=1,steps=2,batch=1"
 

@@ -38,7 +38,6 @@ MIXED = Mixture(empty=0.4, random=0.2, caption=0.2, adversarial=0.2)
 SETTINGS = EditSettings.of(
     steps=16,
     unsafe_batch=4,
-    teacher_pool=8,
     warmup_steps=1,
     preserve_weight=0.1,
     ema_decay=0.9,
@@ -208,7 +207,6 @@ def test_zero_terminal_snr(
     settings = EditSettings.of(
         steps=2,
         unsafe_batch=2,
-        teacher_pool=4,
         preserve_target=preservation,
         redirect_mixture=MIXED,
     )

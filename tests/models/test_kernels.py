@@ -20,7 +20,7 @@ from safegen.models.kernels import use_plain_kernels
 from safegen.models.sampling import ImageRequest, SamplingSettings
 
 SETTINGS = EditSettings.of(
-    steps=2, unsafe_batch=2, teacher_pool=4, warmup_steps=1,
+    steps=2, unsafe_batch=2, warmup_steps=1,
     gradient_checkpointing="selective",
 )  # fmt: skip
 

@@ -68,7 +68,6 @@ def make_patch(order: Order, console: Console) -> None:
             concept=order.concept.name,
             run_folder=order.out / EDIT,
             on_record=progress.show_step,
-            on_teacher=progress.show_teacher,
             keep_pipeline=False,
             probing=order.probing,
             targets=order.probed_targets,

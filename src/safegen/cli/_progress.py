@@ -66,11 +66,7 @@ class PhaseProgress:
 
 
 class EditProgress(PhaseProgress):
-    """Shows the teacher's pool, then steps and losses of an edit."""
-
-    def show_teacher(self, done: int, total: int) -> None:
-        """Show how many pictures of the pool the teacher has seen."""
-        self.show("teacher", done, total, "pictures seen by the original model")
+    """Shows steps and losses of an edit."""
 
     def show_step(self, record: EditRecord) -> None:
         """Show one step."""

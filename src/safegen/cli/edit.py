@@ -110,7 +110,6 @@ def edit(
             settings,
             run_folder=folder,
             on_record=progress.show_step,
-            on_teacher=progress.show_teacher,
             keep_pipeline=False,
             **probing,
         )
@@ -218,9 +217,8 @@ def _print_plan(plan: EditPlan) -> None:
     if plan.peak_bytes is not None:
         typer.echo(f"highest memory of the process or GPU so far: {_size(plan.peak_bytes)}")
     typer.echo(
-        f"time: about {plan.seconds:,.0f} s at the trial's pace (teacher's pool "
-        f"{plan.teacher_seconds:,.0f}, steps {plan.step_seconds:,.0f}, rehearsals "
-        f"{plan.rehearsal_seconds:,.0f})"
+        f"time: about {plan.seconds:,.0f} s at the trial's pace (steps "
+        f"{plan.step_seconds:,.0f}, rehearsals {plan.rehearsal_seconds:,.0f})"
     )
 
 

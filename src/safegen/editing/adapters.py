@@ -27,6 +27,9 @@ class Trained(Protocol):
     def lengths(self) -> dict[str, float]:
         """Norm of each parameter that a step's length is a share of."""
 
+    def originals(self) -> dict[str, torch.Tensor]:
+        """Values of some of the parameters, by name, at which the network is the original."""
+
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Convert parameter values to weight differences, edited minus original, by name."""
 
@@ -65,6 +68,10 @@ class WholeWeights:
         return {
             name: norms.get(name.replace(".bias", ".weight"), norm) for name, norm in norms.items()
         }
+
+    def originals(self) -> dict[str, torch.Tensor]:
+        """See ``Trained.originals``."""
+        return self._originals
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``Trained.differences``."""
@@ -116,6 +123,10 @@ class LowRankFactors:
             whole = float(adapter.base_layer.weight.float().norm())
             lengths[_b(name)] = whole / (lengths[_a(name)] / a.shape[0] ** 0.5)
         return lengths
+
+    def originals(self) -> dict[str, torch.Tensor]:
+        """See ``Trained.originals``: with B zero, A does not matter."""
+        return {_b(name): torch.zeros_like(self.parameters[_b(name)]) for name in self.names}
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """See ``Trained.differences``."""

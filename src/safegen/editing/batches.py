@@ -6,7 +6,7 @@ without the steps before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,20 +15,14 @@ import torch
 from safegen.editing.conditions import Conditions
 from safegen.editing.cutmix import rectangles
 from safegen.editing.latents import TripletLatents
-from safegen.editing.memory.precision import autocast
 from safegen.editing.settings import EditSettings, Mixture
-from safegen.models.anatomy import denoiser_of
-from safegen.models.denoising import predict
 from safegen.models.prediction import (
     add_noise,
-    clean_latent,
     prediction_of,
     signal_and_noise,
     timesteps_at,
 )
 
-TEACHER_BATCH = 16
-"""Pictures of the teacher pool per forward pass."""
 OVERSHOT = 0.6
 """Largest s / a by which the target overshoots the unsafe content in the noise: at high noise,
 s / a times as much far exceeds what any picture holds."""
@@ -78,34 +72,22 @@ class Batch:
 class BatchSource:
     """Draw the unsafe and the benign half of every step.
 
-    Teacher preservation queries the unedited denoiser once, on a fixed pool.
-
     Args:
         pipeline: the edited pipeline.
         triplets: the encoded triplets.
         settings: settings of the edit.
-        on_teacher: callback (done, total) for the pictures of the teacher pool, done from 0.
 
     Attributes:
         distance: mean of |z_u - z_c|^2 per value of the latents, the unit of the exact losses.
     """
 
-    def __init__(
-        self,
-        pipeline: Any,
-        triplets: TripletLatents,
-        settings: EditSettings,
-        on_teacher: Callable[[int, int], None] | None = None,
-    ) -> None:
+    def __init__(self, pipeline: Any, triplets: TripletLatents, settings: EditSettings) -> None:
         self.triplets = triplets
         self.settings = settings
         self.scheduler = pipeline.scheduler
         self.kind = prediction_of(pipeline.scheduler)
         self.conditions = Conditions(pipeline, triplets.captions, settings.seed)
         self.distance = triplets.distance()
-        self._pool: Batch | None = None
-        if settings.preserve.target == "teacher":
-            self._pool = self._ask_teacher(denoiser_of(pipeline), on_teacher)
 
     def halves(self, step: int, part: int) -> tuple[Batch, Batch]:
         """Draw the unsafe and the benign batch of one gradient-accumulation part of a step."""
@@ -139,16 +121,13 @@ class BatchSource:
         return self.settings.redirect.unsafe_noise * drawn.clamp(min=0)
 
     def _preserve(self, generator: torch.Generator) -> Batch:
-        count = self.settings.data.preserve_batch
-        if self._pool is None:
-            return self._fresh_benign(count, generator)
-        chosen = torch.randint(len(self._pool.z_t), (count,), generator=generator)
-        return self._pool.chosen(chosen)
-
-    def _fresh_benign(self, count: int, generator: torch.Generator) -> Batch:
-        pictures = torch.randint(len(self.triplets.benign), (count,), generator=generator)
+        count, triplets = self.settings.data.preserve_batch, self.triplets
+        pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
         rows = self._texts(pictures, self.settings.preserve.mixture, generator)
-        clean = self.triplets.benign[pictures]
+        if self.settings.preserve.target == "teacher":
+            (clean,) = self._cutmix((triplets.benign,), pictures, generator)
+        else:  # as published
+            clean = triplets.benign[pictures]
         return self._noised(clean, clean, rows, generator)
 
     def captioned(self, generator: torch.Generator) -> Batch:
@@ -203,34 +182,6 @@ class BatchSource:
         ranges = torch.randperm(count, generator=generator)
         places = (ranges + torch.rand(count, generator=generator)) / count
         return timesteps_at(self.scheduler, places)
-
-    @torch.no_grad()
-    def _ask_teacher(
-        self, denoiser: torch.nn.Module, on_teacher: Callable[[int, int], None] | None
-    ) -> Batch:
-        """Predict the clean latents of the pool with the original denoiser."""
-        generator = self._generator(-1)
-        triplets, count = self.triplets, self.settings.preserve.teacher_pool
-        pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
-        rows = self._texts(pictures, self.settings.preserve.mixture, generator)
-        (clean,) = self._cutmix((triplets.benign,), pictures, generator)
-        drawn = self._noised(clean, clean, rows, generator)
-        seen = []
-        for chosen in torch.split(torch.arange(count), TEACHER_BATCH):
-            if on_teacher is not None:
-                on_teacher(int(chosen[0]), count)
-            seen.append(self._seen(denoiser, drawn.chosen(chosen)))
-        if on_teacher is not None:
-            on_teacher(count, count)
-        return replace(drawn, target=torch.cat(seen))
-
-    def _seen(self, denoiser: torch.nn.Module, batch: Batch) -> torch.Tensor:
-        """Predict the clean latents (B, V, C, H, W) of a batch."""
-        z_t, timesteps, texts = batch.by_text()
-        with autocast(self.settings, next(denoiser.parameters()).device):
-            output = predict(denoiser, z_t, timesteps, self.conditions.table[texts]).cpu()
-        a, s = signal_and_noise(self.scheduler, timesteps)
-        return clean_latent(output, z_t, a, s, self.kind).view_as(batch.target)
 
     def _generator(self, number: int) -> torch.Generator:
         return torch.Generator().manual_seed(

@@ -12,6 +12,7 @@ from safegen.editing.losses import half_losses, unsafe_distance
 from safegen.editing.memory.precision import autocast
 from safegen.editing.optimizers import Optimizers
 from safegen.editing.processes import Processes
+from safegen.editing.teacher import Teacher
 from safegen.models.conditioning import TextCondition
 from safegen.models.denoising import predict
 
@@ -26,16 +27,23 @@ class Gradients:
         source: source of the batches.
         optimizers: optimizers of the trained weights.
         processes: processes that share each batch.
+        teacher: teacher of the benign half; None where its targets are the pictures themselves.
     """
 
     def __init__(
-        self, model: Any, source: BatchSource, optimizers: Optimizers, processes: Processes
+        self,
+        model: Any,
+        source: BatchSource,
+        optimizers: Optimizers,
+        processes: Processes,
+        teacher: Teacher | None,
     ) -> None:
         self._model = model
         self._source = source
         self._settings = source.settings
         self._optimizers = optimizers
         self._processes = processes
+        self._teacher = teacher
 
     def redirect(self, unsafe: Batch, attacking: bool) -> torch.Tensor:
         """Add L_m's gradient; returns the loss's share of the step, a scalar.
@@ -55,6 +63,8 @@ class Gradients:
     def preserve(self, benign: Batch, weight: float) -> torch.Tensor:
         """Add L_p's gradient, weighted; returns the loss's share of the step, a scalar."""
         batch = self._processes.own_part(benign)
+        if self._teacher is not None:
+            batch = self._teacher.answered(batch)
         output, _ = self._predict(batch, attacked=False)
         losses = half_losses(output, batch, self._source, redirecting=False)
         return self._learn(losses.mean(), weight)

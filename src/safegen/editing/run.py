@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from safegen.editing.batches import TEACHER_BATCH
 from safegen.editing.latents import TripletLatents, encode_triplets
 from safegen.editing.memory.components import EditMemory
 from safegen.editing.probes import TARGETS, ProbeSources, Target
@@ -38,7 +37,6 @@ def edit(
     concept: str = "unsafe",
     run_folder: str | Path | None = None,
     on_record: Callable[[EditRecord], None] | None = None,
-    on_teacher: Callable[[int, int], None] | None = None,
     keep_pipeline: bool = True,
     probing: ProbeSources | None = None,
     targets: Sequence[Target] = TARGETS,
@@ -52,7 +50,6 @@ def edit(
         concept: name of the removed concept, kept in the patch.
         run_folder: folder of checkpoints and logs; a killed run resumes from it.
         on_record: callback after every step.
-        on_teacher: callback (done, total) for the pictures of the teacher pool.
         keep_pipeline: false saves memory by giving up the pipeline: the full-precision frozen
             weights, the autoencoder and the text encoders are not kept.
         probing: what to draw while it trains, which decides when the edit ends.
@@ -64,9 +61,7 @@ def edit(
     if not isinstance(triplets, TripletLatents):
         triplets = encode_triplets(pipeline, triplets)
     folder = Path(run_folder) if run_folder is not None else None
-    run = Edit(
-        pipeline, triplets, settings, concept, folder, keep_pipeline, on_teacher, probing, targets
-    )
+    run = Edit(pipeline, triplets, settings, concept, folder, keep_pipeline, probing, targets)
     with closing(run.run()) as records:
         for record in records:
             if on_record is not None:
@@ -82,8 +77,8 @@ class EditPlan:
         trained: number of trained values.
         total: number of the denoiser's weights.
         names: names of the trained parameters.
-        teacher_seconds: time of the teacher pool, extrapolated from the tried part.
-        step_seconds: time of all steps, moves of the adversaries included, likewise.
+        step_seconds: time of all steps, moves of the adversaries included, extrapolated from the
+            tried ones.
         rehearsal_seconds: time of all rehearsals, likewise.
         predicted: memory predicted from the model's configuration; None with plain kernels.
         measured: memory of the tried steps; None with plain kernels.
@@ -95,7 +90,6 @@ class EditPlan:
     trained: int
     total: int
     names: list[str]
-    teacher_seconds: float
     step_seconds: float
     rehearsal_seconds: float
     predicted: EditMemory | None
@@ -106,7 +100,7 @@ class EditPlan:
     @property
     def seconds(self) -> float:
         """Time of the whole edit."""
-        return self.teacher_seconds + self.step_seconds + self.rehearsal_seconds
+        return self.step_seconds + self.rehearsal_seconds
 
 
 def predict(pipeline: Any, triplets: TripletLatents, settings: EditSettings) -> EditMemory:
@@ -138,11 +132,7 @@ def plan(
     if on_prediction is not None and predicted is not None:
         on_prediction(predicted)
     total = sum(parameter.numel() for parameter in denoiser_of(pipeline).parameters())
-    # The teacher predicts two batches only, the first of which includes set-up.
-    pool = min(settings.preserve.teacher_pool, 2 * TEACHER_BATCH)
-    trial = settings.changed(steps=trial_steps + 3, teacher_pool=pool)
-    teacher = _Pace()
-    run = Edit(pipeline, triplets, trial, on_teacher=teacher.tell)
+    run = Edit(pipeline, triplets, settings.changed(steps=trial_steps + 3))
     with closing(run.run()) as steps:
         next(steps)  # the first step includes set-up
         began = time.monotonic()
@@ -157,7 +147,6 @@ def plan(
         trained=trained,
         total=total,
         names=run.names,
-        teacher_seconds=teacher.seconds_each * settings.preserve.teacher_pool,
         step_seconds=pace * settings.optimisation.steps,
         rehearsal_seconds=rehearsal_seconds,
         predicted=predicted,
@@ -165,26 +154,6 @@ def plan(
         latent_bytes=triplets.nbytes,
         peak_bytes=_peak_bytes(),
     )
-
-
-class _Pace:
-    """Pace of batched work, from its last batch."""
-
-    def __init__(self) -> None:
-        self._told: list[tuple[int, float]] = []
-
-    def tell(self, done: int, total: int) -> None:
-        """Report progress."""
-        del total
-        self._told.append((done, time.monotonic()))
-
-    @property
-    def seconds_each(self) -> float:
-        """Seconds per item; 0 without any."""
-        if len(self._told) < 2:
-            return 0.0
-        (before, began), (done, ended) = self._told[-2:]
-        return (ended - began) / (done - before)
 
 
 def _rehearsal_seconds(rehearsal: Rehearsal, steps: int) -> float:

@@ -156,12 +156,6 @@ class Preserve(Settings):
         "noise, as published).",
         "preserve_target",
     )
-    teacher_pool: int = setting(
-        1280,
-        "Number of (picture, noise, t, text) tuples whose teacher outputs are computed once.",
-        minimum=1,
-        maximum=2**20,
-    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -34,6 +34,7 @@ from safegen.editing.run_folder import PACKAGES, EditRecord, RunFolder
 from safegen.editing.settings import EditSettings
 from safegen.editing.state import TrainingState
 from safegen.editing.steps import StepLosses, edit_steps
+from safegen.editing.teacher import Teacher
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, scope_names, tensor_digest
 from safegen.models.moving import exchanged
@@ -57,7 +58,6 @@ class Edit:
             killed run resumes from its last checkpoint, with the same result.
         keep_pipeline: false saves memory by giving up the pipeline: its frozen weights stay in
             the compute precision, and its autoencoder and text encoders lose their weights.
-        on_teacher: callback (done, total) for the pictures of the teacher pool.
         probing: what to draw while it trains; with it, the edit ends when the targets are reached
             or nothing is gained, and its result is the best point seen. Some pairs are held back
             for it.
@@ -80,7 +80,6 @@ class Edit:
         concept: str = "unsafe",
         run_folder: Path | None = None,
         keep_pipeline: bool = True,
-        on_teacher: Callable[[int, int], None] | None = None,
         probing: ProbeSources | None = None,
         targets: Sequence[Target] = TARGETS,
     ) -> None:
@@ -98,7 +97,6 @@ class Edit:
         triplets.check_fit(pipeline)
         self.base_fingerprint = fingerprint(self.denoiser)
         self._keep_pipeline = keep_pipeline
-        self._on_teacher = on_teacher
         self._result: dict[str, torch.Tensor] | None = None
         self.state: TrainingState | None = None
         self._trained: Trained | None = None
@@ -193,7 +191,7 @@ class Edit:
         settings, denoiser = self.settings, self.denoiser
         steps, every = settings.optimisation.steps, settings.computation.checkpoint_every
         probe = self._probe(processes)
-        source = BatchSource(self.pipeline, self.triplets, settings, self._on_teacher)
+        source = BatchSource(self.pipeline, self.triplets, settings)
         state = self.state = self._start(trained, source)
         start = 0
         if checkpoint is not None:
@@ -208,7 +206,8 @@ class Edit:
             recomputation(denoiser, settings.computation.gradient_checkpointing),
         ):
             model = processes.model(denoiser)
-            gradients = Gradients(model, source, state.optimizers, processes)
+            teacher = self._teacher(trained, source)
+            gradients = Gradients(model, source, state.optimizers, processes, teacher)
             began = time.monotonic()
             for losses in edit_steps(state, source, gradients, settings, start):
                 done = losses.step + 1
@@ -227,6 +226,11 @@ class Edit:
                 if finished:
                     break
         return self.course.best or state.average
+
+    def _teacher(self, trained: Trained, source: BatchSource) -> Teacher | None:
+        if self.settings.preserve.target != "teacher":
+            return None
+        return Teacher(self.denoiser, trained.parameters, trained.originals(), source)
 
     def _ends_cycle(self, done: int) -> bool:
         optimisation = self.settings.optimisation

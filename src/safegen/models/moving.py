@@ -27,16 +27,16 @@ def put_back(network: torch.nn.Module) -> Iterator[dict[str, torch.Tensor]]:
 def exchanged(
     weights: Mapping[str, torch.Tensor], values: Mapping[str, torch.Tensor]
 ) -> Iterator[None]:
-    """Give weights other values in the block."""
-    before = {name: weight.detach().clone() for name, weight in weights.items()}
-    with torch.no_grad():
-        try:
-            for name, weight in weights.items():
-                weight.copy_(values[name])
-            yield
-        finally:
-            for name, weight in weights.items():
-                weight.copy_(before[name])
+    """Give weights the values of the same names in the block, without a copy where they agree in
+    type."""
+    before = {name: weights[name].data for name in values}
+    try:
+        for name, value in values.items():
+            weights[name].data = value.to(weights[name].dtype)
+        yield
+    finally:
+        for name, value in before.items():
+            weights[name].data = value
 
 
 @contextmanager

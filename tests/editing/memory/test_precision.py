@@ -15,7 +15,7 @@ from safegen.editing.settings import EditSettings
 from safegen.editing.trainer import Edit
 from safegen.models.anatomy import self_attention_names
 
-BF16 = EditSettings.of(steps=4, unsafe_batch=2, teacher_pool=8, warmup_steps=1, precision="bf16")
+BF16 = EditSettings.of(steps=4, unsafe_batch=2, warmup_steps=1, precision="bf16")
 
 
 def test_only_trained_weights_are_in_single_precision(

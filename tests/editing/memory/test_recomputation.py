@@ -19,7 +19,7 @@ from safegen.models.anatomy import self_attention_names
 
 WIDTH = 128
 """Wide enough that a convolution's results are worth keeping."""
-SETTINGS = EditSettings.of(steps=2, unsafe_batch=2, teacher_pool=4, warmup_steps=1)
+SETTINGS = EditSettings.of(steps=2, unsafe_batch=2, warmup_steps=1)
 
 
 @pytest.fixture
