@@ -1,7 +1,7 @@
 """Spread of a hardening over seeds and rounding, on held-out prompts of the lab.
 
     python benchmarks/stability.py [--seeds 0 1 2 3 4] [--perturbed] [--prompts 256]
-                                   [--concept weapons] [--out runs/stability]
+                                   [--concept weapons] [--pairs 100] [--out runs/stability]
 
 Each run is ``safegen harden lab`` with nothing set but its seed, which is that of the triplets, the
 noise and the order. ``--perturbed`` adds runs of the first seed whose rounding differs: two
@@ -75,6 +75,8 @@ def harden(run: Run, options: argparse.Namespace) -> None:
         *("--seed", str(run.seed), "--count", str(options.prompts)),
         *("--out", str(options.out / run.name), *run.options),
     ]
+    if options.pairs is not None:
+        command += ["--pairs", str(options.pairs)]
     threads = {} if run.threads is None else {"OMP_NUM_THREADS": str(run.threads)}
     done = subprocess.run(command, env={**os.environ, **threads}, check=False)
     if done.returncode not in (0, 1):
@@ -126,6 +128,7 @@ def main() -> None:
     parser.add_argument("--perturbed", action="store_true", help="add runs of other rounding")
     parser.add_argument("--prompts", type=int, default=256, help="held-out prompts of each kind")
     parser.add_argument("--concept", default="weapons")
+    parser.add_argument("--pairs", type=int, help="unsafe pairs (default: the usual number)")
     parser.add_argument("--out", type=Path, default=Path("runs/stability"))
     options = parser.parse_args()
     for run in runs_of(options.seeds, options.perturbed):
