@@ -49,9 +49,7 @@ def test_two_processes_agree_and_make_the_patch_that_one_makes(
     )  # fmt: skip
     agreed = [line for line in done.stdout.splitlines() if "agreed" in line]
     assert agreed == ["agreed on 0", "agreed on 0"]
-    settings = EditSettings.of(
-        steps=4, unsafe_batch=4, optimizer="adamw", learning_rate=1e-3
-    )
+    settings = EditSettings.of(steps=4, unsafe_batch=4, optimizer="adamw", learning_rate=1e-3)
     one = safegen.edit(tiny_pipeline, tiny_latents, settings)
     two = Patch.load(tmp_path / "two.safetensors")
     assert one.differences.keys() == two.differences.keys()
