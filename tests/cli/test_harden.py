@@ -111,6 +111,8 @@ def test_without_prompts_it_says_that_nobody_knows_what_was_removed(
     assert "1 pairs and 1 benign pictures" in said
     assert "in all: at most about" in said
     assert not (own / "out").exists()
+    (own / "out").mkdir()  # as left by an order that failed before it made anything
+    (own / "out" / "harden.json").write_text("{}")
     code, said, complained = safegen(*order, *TINY, "--out", own / "out")
     assert code == 1, complained
     assert "not measured: there are no prompts that ask for the concept" in said
@@ -133,6 +135,7 @@ def test_without_prompts_it_says_that_nobody_knows_what_was_removed(
         ),
         (["--concept", "weapons", "--until", "removed>=1"], "unknown name 'removed'"),
         (["--concept", "weapons", "--until", "retention>=1"], "give --objects"),
+        (["--concept", "weapons", "--observer", "clap:x"], "Did you mean 'clip'"),
         (["--concept", "dots.yaml", "--triplets", "set.csv", "--out", "."], "which no hardening"),
         (["--concept", "dots.yaml", "--triplets", "prompts.txt"], "prompts.txt: truncated or no"),
         (

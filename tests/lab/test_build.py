@@ -10,7 +10,7 @@ from safegen.errors import SafegenError
 from safegen.lab.build.stages import STAGES, BuildSettings, LabBuild
 from safegen.lab.build.training import Schedule
 
-BRIEF = Schedule(steps=2, learning_rate=1e-3, batch=2, warmup=1, checkpoint_every=1)
+BRIEF = Schedule(steps=2, learning_rate=1e-3, batch=2, warmup=1, checkpoint_every=2)
 TRAINED = (
     "clip", "autoencoder", "decoder", "classifier", "detector", "outlines", "places", "safe_unet",
     "unet",
@@ -48,7 +48,8 @@ def test_the_result_is_a_pipeline_in_half_precision(built: Path) -> None:
 
 
 def test_an_interrupted_stage_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    whole, broken = (LabBuild(tmp_path / name, SMALL) for name in ("whole", "broken"))
+    settings = replace(SMALL, autoencoder=replace(BRIEF, checkpoint_every=1))
+    whole, broken = (LabBuild(tmp_path / name, settings) for name in ("whole", "broken"))
     for _ in whole.run("autoencoder"):
         pass
     steps = broken.run("autoencoder")

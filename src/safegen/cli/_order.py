@@ -181,6 +181,7 @@ def check(order: Order) -> None:
         SafegenError: something is unknown or missing, or the folder holds another run.
     """
     from safegen.cli._options import check_out
+    from safegen.observers import create_observer
     from safegen.triplets.censoring import check_censoring
 
     check_out(order.out, order.model)
@@ -200,11 +201,15 @@ def check(order: Order) -> None:
         source_of(order, None)
     if (settings := order.evaluation) is not None:
         runs.check_requirements(requirements, settings, known_defenses=False)
-    elif order.targets:
-        raise SafegenError(
-            f"--until {order.targets[0]}: nothing is measured without prompts that ask for the "
-            "concept; leave it out, or give --unsafe-prompts and --benign-prompts"
-        )
+        for spec in order.observers:  # the measurement, which needs them, comes last
+            create_observer(spec, local_files_only=order.loading.local_files_only)
+    else:
+        given = {"until": order.targets, "observer": order.observers, "count": order.count}
+        if strays := [f"--{name}" for name, value in given.items() if value]:
+            raise SafegenError(
+                f"{', '.join(strays)}: nothing is measured without prompts that ask for the "
+                "concept; leave it out, or give --unsafe-prompts and --benign-prompts"
+            )
     _check_folder(order)
     if not (order.out / PATCH).is_file() and order.latents.is_file():
         from safegen.editing.latents import TripletLatents

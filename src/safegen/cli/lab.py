@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from safegen.cli._options import check_out
 from safegen.cli._settings import takes_settings
 from safegen.errors import SafegenError
 from safegen.lab.build.joint_settings import JointSettings
@@ -40,6 +41,10 @@ def build(
     Either takes some hours on two cores. The same command resumes an interrupted build.
     """
     _check_known(model, KINDS)
+    if out is not None:
+        check_out(out)
+        if out.is_file():
+            raise SafegenError(f"--out {out}: is a file; name a folder")
     if model == "sd3":
         if stage:
             raise SafegenError("sd3 has one stage; leave out --stage")
@@ -55,6 +60,10 @@ def _build(work: Path, out: Path | None, stage: list[str] | None) -> None:
     from safegen.lab import weights_folder
     from safegen.lab.build.stages import STAGES, LabBuild
 
+    for name in stage or ():
+        if name not in STAGES:
+            known = f"known: {', '.join(STAGES)}{suggestion(name, STAGES)}"
+            raise SafegenError(f"--stage {name}: unknown stage; {known}")
     lab = LabBuild(work)
     for name in stage or STAGES:
         for progress in lab.run(name):

@@ -59,6 +59,7 @@ class TripletLatents:
         captions: M captions of the benign pictures, or empty without captions.
         vae: fingerprint of the encoding autoencoder.
         source: provenance of the pictures.
+        place: their file, for messages.
     """
 
     unsafe: torch.Tensor
@@ -67,6 +68,7 @@ class TripletLatents:
     captions: tuple[str, ...]
     vae: str
     source: dict[str, Any] = field(default_factory=dict)
+    place: str = field(default="the triplets", compare=False)
 
     def __post_init__(self) -> None:
         if len(self.unsafe) == 0:
@@ -107,14 +109,14 @@ class TripletLatents:
         """
         if self.vae != fingerprint(pipeline.vae):
             raise SafegenError(
-                "the triplets were encoded with another autoencoder than this model's; "
-                "encode them again with 'safegen triplets'"
+                f"{self.place}: encoded with another autoencoder than this model's; encode the "
+                "pictures again with 'safegen triplets'"
             )
         shape = family_of(pipeline).latent_shape(pipeline)
         if tuple(self.unsafe.shape[1:]) != shape:
             raise SafegenError(
-                f"the triplets' latents are {tuple(self.unsafe.shape[1:])}, and the model's "
-                f"{shape}; encode them again with 'safegen triplets'"
+                f"{self.place}: the latents are {tuple(self.unsafe.shape[1:])}, and the model's "
+                f"{shape}; encode the pictures again with 'safegen triplets'"
             )
 
     @property
@@ -161,9 +163,15 @@ class TripletLatents:
             SafegenError: the file is missing, damaged, or holds no usable latents.
         """
         tensors, metadata = SCHEMA.read(path)
-        captions = tuple(metadata["captions"])
+        captions, vae = tuple(metadata["captions"]), metadata["vae"]
         try:
-            return cls(**tensors, captions=captions, vae=metadata["vae"], source=metadata["source"])
+            return cls(
+                **tensors,
+                captions=captions,
+                vae=vae,
+                source=metadata["source"],
+                place=str(path),
+            )
         except SafegenError as error:
             raise SafegenError(f"{path}: {error}") from error
 
