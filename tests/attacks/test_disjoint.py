@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from safegen.attacks import Task, create_attack
+from safegen.attacks._fine_tuning import benign_pictures
 from safegen.attacks.relearn import Relearn
 from safegen.attacks.target import Target
 from safegen.cli.triplets import training_texts
@@ -63,6 +64,14 @@ def relearned(lab: Target) -> Watched:
     with defended(lab.pipeline, lab.defense), idle.against(watched):
         assert len(watched.pictures) == len(watched.texts) == attack.settings.benign
     return watched
+
+
+def test_a_lora_on_top_learns_from_the_same_pictures(relearned: Watched) -> None:
+    attack: Any = create_attack("lora-on-top", LAB)
+    count, seed = attack.settings.benign, attack.settings.seed
+    images, captions = benign_pictures(relearned, None, count, seed, "lora-on-top")
+    assert [image.tobytes() for image in images] == [each.tobytes() for each in relearned.pictures]
+    assert list(captions) == relearned.texts
 
 
 def shown(texts: Iterable[str]) -> set[str]:
