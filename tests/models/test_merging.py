@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from safegen.models.kernels import use_plain_kernels
 from safegen.models.loading import load_pipeline
 from safegen.models.merging import merge_zero_tokens
 
@@ -90,3 +91,14 @@ def test_a_loaded_model_without_t5_merges_them(build_family: Any, tmp_path: Path
     transformer: Any = load_pipeline(tmp_path, device="cpu").transformer
     processors = {type(each).__name__ for each in transformer.attn_processors.values()}
     assert processors == {"MergedTokens"}
+
+
+def test_plain_kernels_merge_none(build_family: Any, tmp_path: Path) -> None:
+    build_family("sd3").save_pretrained(tmp_path)
+    use_plain_kernels()
+    try:
+        transformer: Any = load_pipeline(tmp_path, device="cpu").transformer
+    finally:
+        use_plain_kernels(False)
+    processors = {type(each).__name__ for each in transformer.attn_processors.values()}
+    assert processors == {"JointAttnProcessor2_0"}

@@ -2,7 +2,8 @@
 
 It turns off oneDNN's operators (``safegen.models.onednn``), layers that keep less for the backward
 pass (``safegen.editing.memory.lean_layers``), selective recomputation and memory prediction
-(``safegen.editing.memory.selective`` and ``.prediction``, which see single operators). Without them
+(``safegen.editing.memory.selective`` and ``.prediction``, which see single operators), and the one
+token for many in joint attention (``safegen.models.merging``). Without them
 results differ by rounding, a step takes more time and memory, and a dry run reports no memory. Any
 other use of a private interface of PyTorch belongs here.
 """

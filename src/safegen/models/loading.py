@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from safegen.errors import SafegenError, first_line
 from safegen.files import read_object
+from safegen.models.kernels import plain_kernels
 from safegen.models.weights import PICKLE_SUFFIXES, check_safetensors
 from safegen.profiles import profile_for, profile_of
 
@@ -148,7 +149,8 @@ def _load_parts(
 
 def _lighten(pipeline: Any) -> None:
     """Spare a Stable Diffusion 3 without T5 the tokens of zeros in its place."""
-    if type(pipeline).__name__ == "StableDiffusion3Pipeline" and pipeline.text_encoder_3 is None:
+    joint = type(pipeline).__name__ == "StableDiffusion3Pipeline"
+    if joint and pipeline.text_encoder_3 is None and not plain_kernels():
         from safegen.models.merging import merge_zero_tokens
 
         merge_zero_tokens(pipeline.transformer)
