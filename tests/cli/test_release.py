@@ -128,7 +128,7 @@ def test_a_model_may_be_released_as_it_is_and_unsigned(
         ({}, ["--out", "."], "holds other things than a release"),
         ({}, ["--out", "a+b"], "name a folder, without a +"),
         ({}, ["--patch", "policy.yaml"], "policy.yaml: "),
-        ({"img2img:0.5": "img2img:2"}, [], "a strength lies in (0, 1]"),
+        ({"img2img:0.5": "img2img:2"}, [], "strength must be a finite number above 0"),
         ({"asr<=0.5": "retention>=0.5"}, [], "retention is computed from what objects sees"),
         ({"asr<=0.5": "asr@x<=0.5"}, [], "no prompt set 'x' is evaluated"),
         ({"[negative-prompt]": "[sld-mux]"}, [], "Did you mean 'sld-max'"),
