@@ -1,7 +1,7 @@
 """Training step of the reference implementation and of ours: time, memory, share of kernels.
 
     python benchmarks/edit_step.py [--model sd1] [--size 512] [--rounds 2] [--variants NAME ...]
-    python benchmarks/edit_step.py --memory
+    python benchmarks/edit_step.py --memory [--model sd1|sdxl|sd3.5-medium|flux]
 
 The reference step follows the code released with the paper (arXiv 2404.06666): three encodings
 with the autoencoder, the text's encoding, three passes of the UNet of which the second is never
@@ -16,8 +16,9 @@ turns, ``--rounds`` times. A first step, which also makes the optimizer's state,
 folder keeps all figures in one file per model, size and batch and does not measure them again, so
 the same command resumes an interrupted comparison.
 
-``--memory`` prints the predicted memory of whole edits of Stable Diffusion 1.x at 512 x 512, as
-``safegen edit --dry-run`` does for other models, settings and triplets.
+``--memory`` prints the predicted memory of whole edits of a published model, by component, from its
+configuration: Stable Diffusion 1.x at 512 x 512, the others at 1024 x 1024. ``safegen edit
+--dry-run`` does so for other models, settings and triplets.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from typing import Any
 
 import torch
 
+from published import MODELS
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory.components import CARDS, EditMemory
 from safegen.editing.memory.prediction import predict_memory
@@ -50,11 +52,12 @@ from safegen.editing.settings import (
 from safegen.editing.trainer import Edit
 from safegen.files import write_atomically
 from safegen.models.anatomy import fingerprint, self_attention_names
-from safegen.models.conditioning import TextCondition
 from safegen.models.loading import load_pipeline, quieten
 from safegen.models.options import Precision
 from safegen.models.shipped import FOLDER, shipped_tokenizers
 
+MEASURED = ("sd1", "lab")
+"""Models whose step is measured; of the others the memory is predicted."""
 KERNELS = re.compile(
     r"aten::(mkldnn_convolution|convolution_backward|_slow_conv2d|thnn_conv|addmm|mm|bmm|baddbmm"
     r"|_scaled_dot_product)"
@@ -311,37 +314,26 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def skeleton() -> Any:
-    """Build the UNet of Stable Diffusion 1.x without weights' values, from its configuration."""
-    from diffusers import UNet2DConditionModel
-
-    with torch.device("meta"):
-        return UNet2DConditionModel.from_config(
-            UNet2DConditionModel.load_config(FOLDER / "sd1" / "unet")
-        )
-
-
-def memory_table() -> str:
+def memory_table(name: str) -> str:
     """Write the predicted MiB of whole edits by component, and the smallest card, as Markdown."""
-    unet = skeleton()
-    text = TextCondition(torch.zeros(1, 77, unet.config.cross_attention_dim))
-    latent = torch.Size((unet.config.in_channels, 64, 64))
+    model = MODELS[name]
+    denoiser, text, latent = model.skeleton(), model.condition(), torch.Size(model.latent)
     parts = [field.name for field in fields(EditMemory)]
     head = ["edit", *parts, "total", "card"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name, settings in EDITS.items():
-        memory = predict_memory(
-            unet, text, latent, settings.changed(unsafe_batch=2, benign_batch=2)
-        )
+        asked = settings.changed(unsafe_batch=2, benign_batch=2)
+        memory = predict_memory(denoiser, text, latent, asked)
         sizes = [getattr(memory, part) for part in (*parts, "total")]
         card = next((f"{card} GiB" for card in CARDS if memory.fits(card)), "none")
         lines.append(f"| {' | '.join([name, *(f'{s / 2**20:,.0f}' for s in sizes), card])} |")
+        print(lines[-1], file=sys.stderr, flush=True)  # large models take minutes
     return "\n".join(lines)
 
 
 def trained_share() -> str:
     """Write the trained share of Stable Diffusion 1.x's weights."""
-    unet = skeleton()
+    unet = MODELS["sd1"].skeleton()
     sizes = {name: p.numel() for name, p in unet.named_parameters()}
     trained = sum(sizes[name] for name in self_attention_names(unet))
     return f"{trained / 1e6:.1f} M of {sum(sizes.values()) / 1e6:.1f} M weights are trained"
@@ -352,7 +344,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", choices=("sd1", "lab"), default="sd1")
+    parser.add_argument("--model", choices=("lab", *MODELS), default="sd1")
     parser.add_argument("--size", type=int, help="pixels per side (default: the model's)")
     parser.add_argument("--batch", type=int, default=1, help="unsafe pictures, and benign ones")
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=DEFAULT)
@@ -368,8 +360,10 @@ def main() -> None:
         print(json.dumps(measure(VARIANTS[arguments.child], arguments)))
         return
     if arguments.memory:
-        print(memory_table())
+        print(memory_table(arguments.model))
         return
+    if arguments.model not in MEASURED:
+        parser.error(f"--model {arguments.model}: only its memory is predicted; add --memory")
     store = arguments.out / f"{arguments.model}-{arguments.size or 'own'}-{arguments.batch}.json"
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
     for number in range(arguments.rounds):
