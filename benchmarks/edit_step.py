@@ -32,7 +32,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -102,6 +102,9 @@ EDITS = {
     "bf16, full checkpointing": EditSettings.of(precision="bf16", gradient_checkpointing="full"),
     "bf16, LoRA of rank 16, selective": EditSettings.of(
         precision="bf16", gradient_checkpointing="selective", lora_rank=16
+    ),
+    "bf16, LoRA of rank 16, full": EditSettings.of(
+        precision="bf16", gradient_checkpointing="full", lora_rank=16
     ),
     "bf16, one text, selective": EditSettings.of(
         precision="bf16",
@@ -314,15 +317,15 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
-def memory_table(name: str) -> str:
+def memory_table(published: str, edits: Sequence[str]) -> str:
     """Write the predicted MiB of whole edits by component, and the smallest card, as Markdown."""
-    model = MODELS[name]
+    model = MODELS[published]
     denoiser, text, latent = model.skeleton(), model.condition(), torch.Size(model.latent)
     parts = [field.name for field in fields(EditMemory)]
     head = ["edit", *parts, "total", "card"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    for name, settings in EDITS.items():
-        asked = settings.changed(unsafe_batch=2, benign_batch=2)
+    for name in edits:
+        asked = EDITS[name].changed(unsafe_batch=2, benign_batch=2)
         memory = predict_memory(denoiser, text, latent, asked)
         sizes = [getattr(memory, part) for part in (*parts, "total")]
         card = next((f"{card} GiB" for card in CARDS if memory.fits(card)), "none")
@@ -353,6 +356,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="CPU threads (default: all cores)")
     parser.add_argument("--out", type=Path, default=Path("runs/edit_step"))
     parser.add_argument("--memory", action="store_true", help="only print predicted memory")
+    parser.add_argument(
+        "--edits", nargs="+", choices=EDITS, default=tuple(EDITS), help="edits with --memory"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--profile", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -360,7 +366,7 @@ def main() -> None:
         print(json.dumps(measure(VARIANTS[arguments.child], arguments)))
         return
     if arguments.memory:
-        print(memory_table(arguments.model))
+        print(memory_table(arguments.model, arguments.edits))
         return
     if arguments.model not in MEASURED:
         parser.error(f"--model {arguments.model}: only its memory is predicted; add --memory")

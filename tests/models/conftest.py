@@ -141,8 +141,22 @@ SMALL_AURA_FLOW = {
     "joint_attention_dim": 16,
     "pos_embed_max_size": 256,
 }
+# Lumina-Image-2.0's configuration is the class's defaults, but for the channels.
+SMALL_LUMINA2 = {
+    "sample_size": 8,
+    "in_channels": 4,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_refiner_layers": 1,
+    "num_attention_heads": 2,
+    "num_kv_heads": 1,
+    "multiple_of": 8,
+    "axes_dim_rope": (4, 4, 8),
+    "axes_lens": (300, 32, 32),
+    "cap_feat_dim": 16,
+}
 WORDS = ["a", "cat", "the", "snow", "house", "and"]
-FAMILIES = ["sd1", "sd2", "sdxl", "pixart", "sana", "sd3", "flux", "chroma", "aura-flow"]
+FAMILIES = ["sd1", "sd2", "sdxl", "pixart", "sana", "sd3", "flux", "chroma", "aura-flow", "lumina2"]
 
 
 def _published(family: str, part: str) -> dict[str, Any]:
@@ -316,6 +330,19 @@ def _aura_flow() -> Any:
     )
 
 
+def _lumina2() -> Any:
+    import diffusers
+
+    tokenizer, encoder = _gemma()
+    return diffusers.Lumina2Pipeline(
+        tokenizer=tokenizer,
+        text_encoder=encoder,
+        vae=_autoencoder(**FLUX["vae"] | {"latent_channels": 4}),
+        transformer=diffusers.Lumina2Transformer2DModel(**SMALL_LUMINA2),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=6.0),
+    )
+
+
 def build(family: str, seed: int = 0, zero_snr: bool = False) -> Any:
     """A pipeline of a family of ``FAMILIES``, or of ``pixart-alpha``."""
     import torch
@@ -323,6 +350,7 @@ def build(family: str, seed: int = 0, zero_snr: bool = False) -> Any:
     torch.manual_seed(seed)
     others = {
         "sana": _sana, "sd3": _sd3, "flux": _flux, "chroma": _chroma, "aura-flow": _aura_flow,
+        "lumina2": _lumina2,
     }  # fmt: skip
     if family in SHRUNK:
         pipeline = _stable_diffusion(family, zero_snr)

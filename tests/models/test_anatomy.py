@@ -88,7 +88,7 @@ def test_the_output_is_the_last_block_and_what_follows_but_for_what_sees_the_tex
     own, wide = self_attention_names(denoiser), scope_names(denoiser, "self-attention+output")
     assert scope_names(denoiser, "self-attention") == own
     added = set(wide) - set(own)
-    names = ("up_blocks", "single_transformer_blocks", "transformer_blocks")
+    names = ("up_blocks", "single_transformer_blocks", "transformer_blocks", "layers")
     blocks = next(name for name in names if hasattr(denoiser, name))
     last = f"{blocks}.{len(getattr(denoiser, blocks)) - 1}."
     assert set(own) < set(wide)
@@ -98,9 +98,11 @@ def test_the_output_is_the_last_block_and_what_follows_but_for_what_sees_the_tex
         "sana": {"proj_out", "scale_shift_table"},
         **{name: {"norm_out", "proj_out"} for name in ("sd3", "flux", "aura-flow")},
         "chroma": {"proj_out"},
+        "lumina2": {"norm_out"},
     }.get(family, {"conv_norm_out", "conv_out"})
-    # Chroma's last block has no weight but those that see image and text tokens alike.
-    assert [name for name in added if name.startswith(last)] or family == "chroma"
+    # All weights of their last blocks see image and text tokens alike.
+    shared = ("chroma", "lumina2")
+    assert [name for name in added if name.startswith(last)] or family in shared
 
 
 @pytest.mark.parametrize("family", SEPARATE)

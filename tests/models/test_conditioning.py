@@ -51,6 +51,8 @@ def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family
     if family in ("flux", "chroma", "aura-flow"):
         timestep = timestep * 1000
     z_t, expected = (args or [told["hidden_states"]])[0], output[0]
+    if family == "lumina2":  # from noise to picture
+        timestep, expected = (1 - timestep) * 1000, -expected
     if family in ("flux", "chroma"):
         z_t, expected = (pipeline._unpack_latents(each, 64, 64, 8) for each in (z_t, expected))
     with torch.no_grad():
