@@ -103,9 +103,6 @@ EDITS = {
     "bf16, LoRA of rank 16, selective": EditSettings.of(
         precision="bf16", gradient_checkpointing="selective", lora_rank=16
     ),
-    "bf16, LoRA of rank 16, full": EditSettings.of(
-        precision="bf16", gradient_checkpointing="full", lora_rank=16
-    ),
     "bf16, one text, selective": EditSettings.of(
         precision="bf16",
         gradient_checkpointing="selective",
