@@ -156,6 +156,13 @@ class Preserve(Settings):
         "noise, as published).",
         "preserve_target",
     )
+    text: float = setting(
+        1.0,
+        "Weight, in the preserve loss, of what changes in the text's stream of joint attention; "
+        "other models have none.",
+        "preserve_text",
+        minimum=0,
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -24,7 +24,7 @@ class StepLosses:
     Attributes:
         step: number of the step, from 0.
         redirect: L_m, the loss of the unsafe half.
-        preserve: L_p, the loss of the benign half.
+        preserve: L_p, the loss of the benign half, and of the text's stream on both halves.
         multiplier: weight of L_p in this step, lambda_p.
         share: share of the full step that was taken.
     """
@@ -46,7 +46,8 @@ def edit_steps(
     """Train the denoiser to predict the censored form of unsafe pictures (arXiv 2404.06666).
 
     From z_t = a z_u + s n the model learns to predict z_c under any text (L_m); from a noised
-    benign picture, the frozen original's prediction (L_p). The weights follow the gradient of
+    benign picture, the frozen original's prediction (L_p). In joint attention, L_p also holds the
+    text's stream on both (``safegen.editing.text_stream``). The weights follow the gradient of
     lambda_m L_m + lambda_p L_p; their moving average is the result.
     """
     for step in range(start, settings.optimisation.steps):
@@ -55,10 +56,11 @@ def edit_steps(
         l_m = l_p = 0.0
         for part in range(settings.optimisation.gradient_accumulation):
             unsafe, benign = source.halves(step, part)
+            weight, attacking = state.constraint.multiplier, step % ATTACK_EVERY == 0
             with state.rehearsal.moved(step):
-                redirect = gradients.redirect(unsafe, attacking=step % ATTACK_EVERY == 0)
-            preserve = gradients.preserve(benign, state.constraint.multiplier)
-            l_m, l_p = l_m + float(redirect), l_p + float(preserve)
+                redirect, held = gradients.redirect(unsafe, weight, attacking)
+            preserve = gradients.preserve(benign, weight)
+            l_m, l_p = l_m + float(redirect), l_p + float(preserve) + float(held)
         _refuse_divergence(step, l_m, l_p)
         multiplier = state.constraint.multiplier
         state.constraint.observe(l_p)

@@ -35,6 +35,7 @@ from safegen.editing.settings import EditSettings
 from safegen.editing.state import TrainingState
 from safegen.editing.steps import StepLosses, edit_steps
 from safegen.editing.teacher import Teacher
+from safegen.editing.text_stream import TextStream
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of, fingerprint, scope_names, tensor_digest
 from safegen.models.moving import exchanged
@@ -207,7 +208,8 @@ class Edit:
         ):
             model = processes.model(denoiser)
             teacher = self._teacher(trained, source)
-            gradients = Gradients(model, source, state.optimizers, processes, teacher)
+            text = TextStream(denoiser, trained, settings.preserve.text)
+            gradients = Gradients(model, source, state.optimizers, processes, teacher, text)
             began = time.monotonic()
             for losses in edit_steps(state, source, gradients, settings, start):
                 done = losses.step + 1
