@@ -22,7 +22,7 @@ Make = Callable[..., EvaluationSettings]
         ({"defenses": ("sld-max", "uce:a", "sld-max")}, "defenses: 'sld-max' is there twice"),
         ({"unsafe": ("i2p:a",), "benign": ("i2p:a",)}, "prompt sets: 'i2p:a' is there twice"),
         ({"observers": ("clip:lab", "clip:lab")}, "observers: 'clip:lab' is there twice"),
-        ({"samples": 0}, "--samples must be a whole number of at least 1, not 0"),
+        ({"samples": 0}, "--samples must be a whole number of at least 1 and at most 10000, not 0"),
         ({"batch": -1}, "--batch must be a whole number of at least 1 and at most 4096, not -1"),
         ({"threads": 0}, "--threads must be a whole number of at least 1, not 0"),
         ({"seed": 2**64}, "--seed must be"),
