@@ -31,6 +31,7 @@ def test_the_second_model_is_built_and_found(
     assert code == 0
     assert "sd3: 2 of 2 pictures, loss " in said
     assert safegen("lab", "path", "lab-sd3") == (0, f"{folder}\n", "")
+    monkeypatch.setenv("COLUMNS", "200")  # else the names are broken in two
     code, said, _ = safegen("inspect", "lab-sd3")
     assert code == 0
     assert "transformer_blocks.*.attn2" in said
