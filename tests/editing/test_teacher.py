@@ -41,7 +41,7 @@ def test_answers_as_the_original_whatever_was_trained(
         a, s = signal_and_noise(source.scheduler, timesteps)
         return clean_latent(output, z_t, a, s, source.kind).view_as(benign.target)
 
-    teacher = Teacher(edited.unet, trained.parameters, trained.originals(), source)
+    teacher = Teacher(edited.unet, trained, source)
     answered = teacher.answered(benign)
     torch.testing.assert_close(answered.target, seen_by(original), rtol=1e-4, atol=1e-4)
     assert not torch.allclose(answered.target, seen_by(edited.unet), rtol=1e-2, atol=1e-2)

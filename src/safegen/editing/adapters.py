@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
 from torch import nn
 
 from safegen.errors import MissingExtraError, SafegenError
+from safegen.models.moving import exchanged
 
 ADAPTER = "safegen"
 
@@ -32,6 +34,11 @@ class Trained(Protocol):
 
     def differences(self, values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         """Convert parameter values to weight differences, edited minus original, by name."""
+
+
+def as_original(trained: Trained) -> AbstractContextManager[None]:
+    """Make the network the frozen original in the block."""
+    return exchanged(trained.parameters, trained.originals())
 
 
 def trained_form(network: nn.Module, names: Sequence[str], rank: int | None, seed: int) -> Trained:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from safegen.editing.adapters import Trained, as_original
 from safegen.editing.batches import Batch, BatchSource
 from safegen.editing.memory.precision import autocast
 from safegen.models.denoising import predict
-from safegen.models.moving import exchanged
 from safegen.models.onednn import onednn_layers
 from safegen.models.prediction import clean_latent, signal_and_noise
 
@@ -24,21 +23,13 @@ class Teacher:
 
     Args:
         denoiser: the edited denoiser.
-        weights: its trained weights by name.
-        originals: values of (some of) them at which the denoiser is the original.
+        trained: its trained weights.
         source: source of the batches.
     """
 
-    def __init__(
-        self,
-        denoiser: Any,
-        weights: Mapping[str, torch.Tensor],
-        originals: Mapping[str, torch.Tensor],
-        source: BatchSource,
-    ) -> None:
+    def __init__(self, denoiser: Any, trained: Trained, source: BatchSource) -> None:
         self._denoiser = denoiser
-        self._weights = weights
-        self._originals = originals
+        self._trained = trained
         self._source = source
 
     @torch.no_grad()
@@ -48,7 +39,7 @@ class Teacher:
         z_t, timesteps, texts = batch.by_text()
         condition = source.conditions.table[texts.cpu()].to(z_t.device)
         with (
-            exchanged(self._weights, self._originals),
+            as_original(self._trained),
             onednn_layers([self._denoiser]),
             autocast(source.settings, z_t.device),
         ):

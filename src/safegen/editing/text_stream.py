@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from safegen.editing.adapters import Trained
+from safegen.editing.adapters import Trained, as_original
 from safegen.models.anatomy import attention_layers
-from safegen.models.moving import exchanged
 from safegen.models.tracing import trace
 
 TEXT_SIDE = "text side of joint attention"
@@ -56,10 +55,7 @@ class TextStream:
         """Records of the frozen original, in the pass that ``ask`` makes; none without a stream."""
         if not self._layers:
             return []
-        with (
-            exchanged(self._trained.parameters, self._trained.originals()),
-            self.followed() as seen,
-        ):
+        with as_original(self._trained), self.followed() as seen:
             ask()
         return seen
 

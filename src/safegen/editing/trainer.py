@@ -232,7 +232,7 @@ class Edit:
     def _teacher(self, trained: Trained, source: BatchSource) -> Teacher | None:
         if self.settings.preserve.target != "teacher":
             return None
-        return Teacher(self.denoiser, trained.parameters, trained.originals(), source)
+        return Teacher(self.denoiser, trained, source)
 
     def _ends_cycle(self, done: int) -> bool:
         optimisation = self.settings.optimisation
