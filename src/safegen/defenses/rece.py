@@ -19,10 +19,14 @@ from safegen.defenses.erasing import (
     PatchDefense,
     load_patch_defense,
     patch_metadata,
-    text_parameters,
 )
-from safegen.defenses.uce import UceSettings, closed_form, token_embeddings
-from safegen.models.anatomy import denoiser_of
+from safegen.defenses.uce import (
+    UceSettings,
+    closed_form,
+    edited_differences,
+    projections,
+    token_embeddings,
+)
 from safegen.patches.patch import Patch
 from safegen.profiles import Profile, profile_for
 from safegen.settings import setting
@@ -82,12 +86,7 @@ def erase(
         on_progress: gets the edits done and their total.
     """
     chosen = settings or ReceSettings()
-    parameters = dict(denoiser_of(pipeline).named_parameters())
-    weights = {
-        name: parameters[name].double()
-        for attention in text_parameters(denoiser_of(pipeline))
-        for name in (f"{attention}.to_k.weight", f"{attention}.to_v.weight")
-    }
+    weights = projections(pipeline)
     gram = torch.stack([weight.T @ weight for weight in weights.values()]).sum(dim=0)
     c, guides, kept = token_embeddings(pipeline, concept, preserved, chosen)
     edited = closed_form(c, guides, kept, chosen)
@@ -96,11 +95,9 @@ def erase(
         again = derived(c, edited, gram, chosen.closeness)
         edited = edited @ closed_form(again, guides, kept, chosen)
         on_progress(2 + number, 1 + chosen.rounds)
-    differences = {
-        name: (weight @ edited - weight).float().cpu() for name, weight in weights.items()
-    }
     recorded = {**asdict(chosen), "words": list(concept.words), "preserved": list(preserved)}
-    return Patch(differences, patch_metadata(pipeline, "rece", concept.name, recorded))
+    metadata = patch_metadata(pipeline, "rece", concept.name, recorded)
+    return Patch(edited_differences(weights, edited), metadata)
 
 
 @dataclass(frozen=True, kw_only=True)

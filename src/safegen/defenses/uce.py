@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -80,17 +80,29 @@ def erase(
         settings: scales (default: the published ones).
     """
     chosen = settings or UceSettings()
-    attentions = text_parameters(denoiser_of(pipeline))
-    solution = closed_form(*token_embeddings(pipeline, concept, preserved, chosen), chosen)
-    parameters = dict(denoiser_of(pipeline).named_parameters())
-    differences = {}
-    for attention in attentions:
-        for projection in ("to_k", "to_v"):
-            name = f"{attention}.{projection}.weight"
-            weight = parameters[name].double()
-            differences[name] = (weight @ solution - weight).float().cpu()
+    weights = projections(pipeline)
+    edited = closed_form(*token_embeddings(pipeline, concept, preserved, chosen), chosen)
     recorded = {**asdict(chosen), "words": list(concept.words), "preserved": list(preserved)}
-    return Patch(differences, patch_metadata(pipeline, "uce", concept.name, recorded))
+    metadata = patch_metadata(pipeline, "uce", concept.name, recorded)
+    return Patch(edited_differences(weights, edited), metadata)
+
+
+def projections(pipeline: Any) -> dict[str, torch.Tensor]:
+    """Weights (O, D) of all key and value projections of the text, float64, by name."""
+    denoiser = denoiser_of(pipeline)
+    parameters = dict(denoiser.named_parameters())
+    return {
+        name: parameters[name].double()
+        for attention in text_parameters(denoiser)
+        for name in (f"{attention}.to_k.weight", f"{attention}.to_v.weight")
+    }
+
+
+def edited_differences(
+    weights: Mapping[str, torch.Tensor], edited: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """W M - W for each of ``projections``, float32, with the edit's M (D, D)."""
+    return {name: (weight @ edited - weight).float().cpu() for name, weight in weights.items()}
 
 
 def token_embeddings(
