@@ -125,6 +125,20 @@ def test_the_models_own_checker_is_handed_back_as_it_was(
     assert next(checker.parameters()).dtype == torch.float32
 
 
+def test_a_shift_moves_the_thresholds_of_a_copy(
+    build_checker: Callable[..., Any], tiny_pipeline: Any, pictures: Pictures
+) -> None:
+    plain = pictures(tiny_pipeline)
+    checker, processor = build_checker(threshold=-1.5)
+    tiny_pipeline.safety_checker, tiny_pipeline.feature_extractor = checker, processor
+    with defended(tiny_pipeline, "safety-filter,shift=3"):
+        assert np.array_equal(pictures(tiny_pipeline), plain)
+    with defended(tiny_pipeline, "safety-filter,shift=0.1"):
+        assert not pictures(tiny_pipeline).any()
+    assert float(checker.concept_embeds_weights[0]) == -1.5
+    assert create_defense("safety-filter,shift=3").identity.settings["shift"] == 3
+
+
 def test_only_a_checker_that_is_made_for_words_is_recorded_with_them(knives: Any) -> None:
     def recorded(*arguments: Any) -> dict[str, Any]:
         return create_defense("safety-filter", *arguments).identity.settings

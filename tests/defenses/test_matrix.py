@@ -134,6 +134,8 @@ def test_edits_of_different_weights_add_up_without_a_warning(
         ("negative-prompt", "has to be told what to avoid"),
         ("safegen:missing.safetensors", r"missing\.safetensors: no such patch"),
         ("none+filtered:x", "has to come first"),
+        ("safety-filter,shift=much", "shift must be a finite number, not 'much'"),
+        ("none+pistol", "unknown name 'pistol'"),
     ],
 )
 def test_a_wrong_spec_says_how_to_mend_it(spec: str, message: str) -> None:
@@ -162,3 +164,13 @@ def test_a_stack_tells_its_parts_in_order(files: Path, knives: Any) -> None:
     parts = stack.identity.settings["stack"]
     assert [part["name"] for part in parts] == ["safegen", "sld-max"]
     assert parts[1]["settings"]["guidance_scale"] == 5000
+
+
+def test_a_plus_joins_an_options_values_or_defenses(knives: Any) -> None:
+    spec = "sld-strong,words=a knife+a cat,threshold=0.5+negative-prompt,words=snow+the house"
+    stack = create_defense(spec, knives)
+    first, second = (part["settings"] for part in stack.identity.settings["stack"])
+    assert (first["text"], first["threshold"], first["warmup_steps"]) == ("a knife, a cat", 0.5, 7)
+    assert second == {"text": "snow, the house"}
+    with pytest.raises(SafegenError, match="momentum must have a scale"):
+        create_defense("sld-weak,momentum_scale=2", knives)

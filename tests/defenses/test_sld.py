@@ -248,3 +248,18 @@ def test_negative_prompt_is_the_pipelines_own(
             )
     assert torch.equal(found, expected)
     assert not torch.equal(alone, expected)
+
+
+def test_negative_prompt_can_have_a_guidance_scale_of_its_own(
+    lively_pipeline: Any, latents: torch.Tensor, knives: Concept
+) -> None:
+    def drawn(spec: str, scale: float) -> Any:
+        options = {"num_inference_steps": 2, "height": 16, "width": 16, "output_type": "np"}
+        with defended(lively_pipeline, spec, knives):
+            return lively_pipeline(
+                PROMPTS, latents=latents.clone(), guidance_scale=scale, **options
+            ).images
+
+    assert np.array_equal(drawn("negative-prompt,guidance=9", 5), drawn("negative-prompt", 9))
+    with pytest.raises(SafegenError, match="guidance must be above 1, not 1"):
+        create_defense("negative-prompt,guidance=1", knives)

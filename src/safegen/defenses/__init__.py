@@ -7,6 +7,7 @@ denoiser or filters the output, always through the pipeline's own call.
 from __future__ import annotations
 
 import inspect
+import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from safegen.registry import Registry, create, name_of
 
 Undo = Callable[[], None]
 _APPLIED = "_safegen_defenses"
+_OPTION = re.compile(r",[a-z_]+=")
 _MUST_BE_FIRST = (
     "a defense that exchanges what others are put on has to come first, as in filtered+sld-max"
 )
@@ -163,7 +165,8 @@ def create_defense(
 
     Args:
         spec: such as ``sld-max`` or ``safegen:patch.safetensors+sld-max``; what follows a colon is
-            the factory's one positional argument, without ``+``.
+            the factory's one positional argument, without ``+``. After an option, what follows a
+            ``+`` and is no defense's name is a further value of the option.
         concept: concept for text-dependent defenses.
         profile: the model's profile, for defenses with usual settings.
         local_files_only: never ask the hub.
@@ -175,7 +178,7 @@ def create_defense(
     context: dict[str, Any] = {"profile": profile, "local_files_only": local_files_only}
     if concept is not None:
         context["concept"] = concept
-    parts = [_create_one(part.strip(), context) for part in spec.split("+")]
+    parts = [_create_one(part.strip(), context) for part in _stacked(spec)]
     return parts[0] if len(parts) == 1 else Stack(parts)
 
 
@@ -225,6 +228,17 @@ def _forget(pipeline: Any, applied: _Applied) -> None:
 
 def _filters(defense: Defense) -> bool:
     return "safety-filter" in defense.identity.name.split("+")
+
+
+def _stacked(spec: str) -> list[str]:
+    """Split a spec at each ``+`` that joins defenses: not at one that joins an option's values."""
+    parts: list[str] = []
+    for part in spec.split("+"):
+        if parts and _OPTION.search(parts[-1]) and name_of(part.strip()) not in DEFENSES.names():
+            parts[-1] += f"+{part}"
+        else:
+            parts.append(part)
+    return parts
 
 
 def _create_one(spec: str, context: Mapping[str, Any]) -> Defense:

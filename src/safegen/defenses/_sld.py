@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -47,6 +47,24 @@ class SldSettings:
             raise SafegenError(f"SLD: the guidance must be positive, not {self.guidance_scale:g}")
         if not (0 <= self.momentum_scale <= 1 and 0 <= self.momentum_decay < 1):
             raise SafegenError("SLD: momentum must have a scale in [0, 1] and a decay in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SldChanges:
+    """Options of a spec that change a configuration; None keeps its value.
+
+    Attributes:
+        words: parts of the safety concept's text (default: the concept's text).
+        warmup_steps, guidance_scale, threshold, momentum_scale, momentum_decay: as in
+            ``SldSettings``.
+    """
+
+    words: tuple[str, ...] = ()
+    warmup_steps: int | None = None
+    guidance_scale: float | None = None
+    threshold: float | None = None
+    momentum_scale: float | None = None
+    momentum_decay: float | None = None
 
 
 # Values of the paper's table. diffusers' SafetyConfig differs in one: 20 for the weak guidance.
@@ -115,9 +133,13 @@ class SafeLatentDiffusion(Defense):
             return undo.pop_all().close
 
 
-def create(name: str, concept: Concept, settings: SldSettings) -> SafeLatentDiffusion:
-    """Create a named defense with the concept's text as safety concept."""
-    return SafeLatentDiffusion(name, concept.text, settings)
+def create(
+    name: str, concept: Concept, settings: SldSettings, changes: SldChanges
+) -> SafeLatentDiffusion:
+    """Create a named defense, by default with the concept's text as safety concept."""
+    changed = {key: value for key, value in asdict(changes).items() if value is not None}
+    text = ", ".join(changed.pop("words")) or concept.text
+    return SafeLatentDiffusion(name, text, replace(settings, **changed))
 
 
 @dataclass

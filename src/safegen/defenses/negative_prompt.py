@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from safegen.concepts import Concept
@@ -20,18 +21,40 @@ class NegativePrompt(Defense):
 
     Attributes:
         text: text that guidance moves away from.
+        guidance: scale of classifier-free guidance, in place of the prompts' own; None keeps it.
     """
 
     text: str
+    guidance: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.guidance is not None and self.guidance <= 1:
+            raise SafegenError(
+                f"negative-prompt: guidance must be above 1, not {self.guidance:g}; at 1 a "
+                "negative prompt has no effect"
+            )
 
     @property
     def identity(self) -> DefenseIdentity:
         """See ``Defense.identity``."""
-        return DefenseIdentity("negative-prompt", {"text": self.text})
+        scale = {} if self.guidance is None else {"guidance": self.guidance}
+        return DefenseIdentity("negative-prompt", {"text": self.text, **scale})
 
     def attach(self, pipeline: Any) -> Undo:
         """See ``Defense.attach``."""
-        return on_encode_prompt(pipeline, self._add)
+        if self.guidance is not None and not hasattr(type(pipeline), "guidance_scale"):
+            raise SafegenError(
+                f"negative-prompt: {type(pipeline).__name__} has no guidance scale to set; leave "
+                "out guidance"
+            )
+        return on_encode_prompt(pipeline, partial(self._begin, pipeline))
+
+    def _begin(self, pipeline: Any, arguments: dict[str, Any]) -> None:
+        """Change a call before its first step, when the pipeline encodes its prompt."""
+        self._add(arguments)
+        if self.guidance is not None and arguments["do_classifier_free_guidance"]:
+            # Diffusers' pipelines keep a call's scale here, and read it at every step.
+            pipeline._guidance_scale = self.guidance
 
     def _add(self, arguments: dict[str, Any]) -> None:
         if not arguments["do_classifier_free_guidance"]:
@@ -67,6 +90,8 @@ def _count(arguments: dict[str, Any]) -> int | None:
 
 
 @register("negative-prompt")
-def negative_prompt(*, concept: Concept) -> NegativePrompt:
-    """Negative prompt with the concept's text."""
-    return NegativePrompt(concept.text)
+def negative_prompt(
+    *, concept: Concept, words: tuple[str, ...] = (), guidance: float | None = None
+) -> NegativePrompt:
+    """Negative prompt with the given words, by default the concept's text."""
+    return NegativePrompt(", ".join(words) or concept.text, guidance)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,29 +26,35 @@ class SafetyFilter(Defense):
         source: folder or hub id of a checker (default: the model's own, or one made for it).
         profile: profile that can make a checker for the model.
         words: words that a made checker detects.
+        shift: cosine added to the threshold of every concept; a negative one flags more.
         local_files_only: never ask the hub.
     """
 
     source: str = ""
     profile: Profile | None = None
     words: tuple[str, ...] = ()
+    shift: float = 0.0
     local_files_only: bool = False
 
     @cached_property
     def identity(self) -> DefenseIdentity:
         """See ``Defense.identity``."""
+        shift = {"shift": self.shift} if self.shift else {}
+        return DefenseIdentity("safety-filter", {**self._checked_by, **shift})
+
+    @property
+    def _checked_by(self) -> dict[str, Any]:
         if self.source:
             parts = dict.fromkeys(checker_folders(self._folder))
-            hashes = [content_hash(part) for part in parts]
-            return DefenseIdentity("safety-filter", {"content_hash": hashes})
+            return {"content_hash": [content_hash(part) for part in parts]}
         if self.profile is not None:
-            made = {"source": self.profile.name, "words": list(self.words)}
-            return DefenseIdentity("safety-filter", made)
-        return DefenseIdentity("safety-filter", {"source": "the model's own"})
+            return {"source": self.profile.name, "words": list(self.words)}
+        return {"source": "the model's own"}
 
     def attach(self, pipeline: Any) -> Undo:
         """See ``Defense.attach``."""
-        return put_checker(pipeline, *self._checker(pipeline))
+        checker, processor = self._checker(pipeline)
+        return put_checker(pipeline, _shifted(checker, self.shift), processor)
 
     @cached_property
     def _folder(self) -> Path:
@@ -72,6 +79,16 @@ class SafetyFilter(Defense):
         )
 
 
+def _shifted(checker: Any, shift: float) -> Any:
+    """Return a checker with all thresholds moved; the given one if they are not."""
+    if not shift:
+        return checker
+    moved = copy.deepcopy(checker)  # the model's own stays as it is
+    for thresholds in (moved.concept_embeds_weights, moved.special_care_embeds_weights):
+        thresholds.data += shift
+    return moved
+
+
 def put_checker(pipeline: Any, checker: Any, processor: Any) -> Undo:
     """Run a checker on every picture of a pipeline; returns the function that removes it.
 
@@ -90,6 +107,7 @@ def put_checker(pipeline: Any, checker: Any, processor: Any) -> Undo:
 def safety_filter(
     source: str = "",
     *,
+    shift: float = 0.0,
     concept: Concept | None = None,
     profile: Profile | None = None,
     local_files_only: bool = False,
@@ -97,5 +115,5 @@ def safety_filter(
     """Safety checker of Stable Diffusion, or one that the model's profile makes."""
     wanted = concept or (profile and profile.concept)
     if source or not wanted or not profile or profile.safety_checker is None:
-        return SafetyFilter(source, local_files_only=local_files_only)
-    return SafetyFilter(profile=profile, words=wanted.words)
+        return SafetyFilter(source, shift=shift, local_files_only=local_files_only)
+    return SafetyFilter(profile=profile, words=wanted.words, shift=shift)

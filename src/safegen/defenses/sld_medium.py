@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from safegen.concepts import Concept
 from safegen.defenses import register
-from safegen.defenses._sld import MEDIUM, SafeLatentDiffusion, create
+from safegen.defenses._sld import MEDIUM, SafeLatentDiffusion, SldChanges, create
+from safegen.registry import takes
 
 
 @register("sld-medium")
-def sld_medium(*, concept: Concept) -> SafeLatentDiffusion:
+@takes(SldChanges)
+def sld_medium(*, concept: Concept, **changes: Any) -> SafeLatentDiffusion:
     """Guidance away from the concept's text, Hyp-Medium."""
-    return create("sld-medium", concept, MEDIUM)
+    return create("sld-medium", concept, MEDIUM, SldChanges(**changes))
