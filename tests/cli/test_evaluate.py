@@ -91,7 +91,9 @@ def test_a_bound_that_is_missed_is_a_line_and_exit_code_1(run_folder: Path) -> N
         (("--executor", "slurm"), "unknown name 'slurm' among executors"),
         (("--ray-address", "here:1"), "works on this machine only"),
         (("--count", "3"), "--count belongs to --preset"),
-        (("--preset", "paper"), "unknown preset 'paper'; known: lab"),
+        (("--preset", "papers"), "unknown preset 'papers'; known: lab, paper"),
+        (("--data", "."), "--data, --skip and --dry-run belong to --preset paper"),
+        (("--model", "other"), "lab and --model other are two models"),
         (("--real", "nowhere"), "nowhere: no folder with pictures"),
     ],
 )

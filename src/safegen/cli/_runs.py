@@ -57,15 +57,15 @@ def _added(preset: EvaluationSettings, given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def check_preset(model: str | None, name: str | None) -> None:
-    """Refuse a missing model, an unknown preset, or a preset of another model."""
+def check_preset(model: str | None, name: str | None, known: tuple[str, ...] = ("lab",)) -> None:
+    """Refuse a missing model, a preset that is not ``known``, or a preset of another model."""
     from safegen.errors import SafegenError
 
     if model is None and name is None:
         raise SafegenError("say what to evaluate: a model, or --preset lab")
-    if name not in (None, "lab"):
-        raise SafegenError(f"unknown preset {name!r}; known: lab")
-    if name is not None and model not in (None, "lab"):
+    if name not in (None, *known):
+        raise SafegenError(f"unknown preset {name!r}; known: {', '.join(known)}")
+    if name == "lab" and model not in (None, "lab"):
         raise SafegenError(f"the preset lab evaluates the model lab, not {model}; leave it out")
 
 
@@ -101,8 +101,9 @@ def fill(
 @contextmanager
 def filled(
     settings: EvaluationSettings, table: TableOptions, out: Path, patches: Path | None
-) -> Iterator[None]:
-    """Do what ``fill`` does, with the block after the report and before the bounds.
+) -> Iterator[Table]:
+    """Do what ``fill`` does, with the block after the report and before the bounds; yields the
+    table.
 
     Args:
         settings: settings of the evaluation.
@@ -120,7 +121,7 @@ def filled(
     options = executor_options(table, patches is not None)
     results = run(settings, out, table.executor, options, console)
     showing.write(results, settings, out, console, unblurred=table.unblurred)
-    yield
+    yield results
     exit_if_missed(requirements, results)
 
 

@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
+from safegen.cli import _paper as paper
 from safegen.cli import _runs as runs
 from safegen.cli._options import ModelArgument, TableOptions
+from safegen.cli._paper import PaperOptions
 from safegen.cli._settings import takes_settings
 from safegen.evaluation.settings import EvaluationSettings
 
@@ -33,9 +35,11 @@ def evaluate(
     preset: Annotated[
         str | None,
         typer.Option(
-            help="Preset: lab (all defenses on the built-in model); other options add to it."
+            help="Preset: lab (all defenses on the built-in model), or paper (SafeGen's own "
+            "comparison, with its data in --data); other options add to it."
         ),
     ] = None,
+    named: Annotated[str | None, typer.Option("--model", help="The same as MODEL.")] = None,
     clip: Annotated[
         str | None, typer.Option(help="Model of the CLIP score: a folder, a hub id, or lab.")
     ] = None,
@@ -60,6 +64,7 @@ def evaluate(
     *,
     given: dict[str, Any],
     table: TableOptions,
+    published: PaperOptions,
 ) -> None:
     """Evaluate defenses on prompt sets: draw and observe pictures, write a table and a report.
 
@@ -72,21 +77,33 @@ def evaluate(
         *["lpips"] * lpips,
         *given.get("observer", ()),
     ]
-    chosen = _preset(model, preset, table.count, out)
+    model = _same_model(model, named)
+    runs.check_preset(model, preset, ("lab", "paper"))
+    paper.check_options(published, preset)
+    if preset == "paper":
+        paper.evaluate(model, out, published, table, given)
+        return
+    chosen = _preset(preset, table.count, out)
     settings = runs.settings_from(model, chosen, table, given)
     runs.fill(settings, table, out, out if preset is not None else None)
 
 
-def _preset(
-    model: str | None, name: str | None, count: int | None, out: Path
-) -> EvaluationSettings | None:
-    """Return the settings of a preset, or None without one."""
+def _same_model(model: str | None, named: str | None) -> str | None:
+    """Return the model, which the argument or the option names."""
     from safegen.errors import SafegenError
 
-    runs.check_preset(model, name)
+    if model and named and model != named:
+        raise SafegenError(f"{model} and --model {named} are two models; give one")
+    return model or named
+
+
+def _preset(name: str | None, count: int | None, out: Path) -> EvaluationSettings | None:
+    """Return the settings of the lab's preset, or None without one."""
+    from safegen.errors import SafegenError
+
     if name is None:
         if count is not None:
-            raise SafegenError("--count belongs to --preset lab; in a spec write count=N")
+            raise SafegenError("--count belongs to --preset; in a spec write count=N")
         return None
     from safegen.lab.table import COUNT, lab_settings
 
