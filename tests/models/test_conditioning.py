@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -19,42 +20,67 @@ from safegen.models.conditioning import (
 from safegen.models.denoising import predict
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 
+THOUSANDTHS = ("flux", "chroma", "aura-flow", "qwen-image", "flux2")
+"""Families whose denoisers take a share of the schedule instead of a timestep."""
+REVERSED = ("lumina2", "z-image")
+"""Families whose time runs from noise to picture."""
 
-def _watched_call(pipeline: Any, **how: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+
+def _watched_call(pipeline: Any, **how: Any) -> tuple[dict[str, Any], Any]:
     """Arguments and output of the denoiser in the first step of a picture of a cat."""
     calls: list[Any] = []
-    hook = denoiser_of(pipeline).register_forward_hook(
+    denoiser = denoiser_of(pipeline)
+    hook = denoiser.register_forward_hook(
         lambda _, args, kwargs, output: calls.append((args, kwargs, output)), with_kwargs=True
     )
     list(generate(pipeline, [ImageRequest("a cat", 0)], SamplingSettings(steps=2, **how)))
     hook.remove()
-    return calls[0]  # type: ignore[no-any-return]
+    args, kwargs, output = calls[0]
+    return inspect.signature(type(denoiser).forward).bind(None, *args, **kwargs).arguments, output[
+        0
+    ]
+
+
+def _latents(pipeline: Any, family: str, given: Any) -> torch.Tensor:
+    """What the denoiser takes or makes, as latents."""
+    if family in ("flux", "chroma", "qwen-image"):
+        given = pipeline._unpack_latents(given, 64, 64, 8)
+    elif family == "flux2":
+        given = pipeline._unpatchify_latents(given.mT.reshape(1, 16, 4, 4))
+    elif family == "z-image":
+        given = torch.stack(given)
+    latents: torch.Tensor = given.squeeze(2) if given.dim() == 5 else given
+    return latents
 
 
 def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family: str) -> None:
-    args, told, output = _watched_call(pipeline, guidance_scale=3.5)  # FLUX's, as in an edit
-    # The unconditional half comes first; FLUX has none.
-    condition = encode_prompts(pipeline, ["", "a cat"])[-len(told["encoder_hidden_states"]) :]
-    torch.testing.assert_close(condition.hidden, told["encoder_hidden_states"])
-    mask = told.get("encoder_attention_mask", told.get("attention_mask"))
-    if condition.mask is None:
-        assert mask is None
-    else:
-        assert torch.equal(condition.mask, mask[:, : condition.mask.shape[1]])
+    told, output = _watched_call(pipeline, guidance_scale=3.5)  # FLUX's, as in an edit
+    hidden = told.get("encoder_hidden_states", told.get("cap_feats"))
+    # The unconditional half comes first; some have none, or pass it on its own.
+    prompts = ["a cat", ""] if family == "z-image" else ["", "a cat"][-len(hidden) :]
+    condition = encode_prompts(pipeline, prompts)
+    names = ("encoder_attention_mask", "attention_mask", "encoder_hidden_states_mask")
+    mask = next((told[name] for name in names if told.get(name) is not None), None)
+    assert condition.mask is not None or mask is None
+    for row, states in enumerate(hidden):
+        torch.testing.assert_close(condition.hidden[row, : len(states)], states)
+        if condition.mask is not None:  # edits pad texts where the pipeline pads fewer or none
+            valid = torch.zeros(condition.hidden.shape[1])
+            valid[: len(states)] = 1 if mask is None else mask[row, : len(states)]
+            assert torch.equal(condition.mask[row].float(), valid)
     added = {name: v for name, v in (told.get("added_cond_kwargs") or {}).items() if v is not None}
     if "pooled_projections" in told:
         added["text_embeds"] = told["pooled_projections"]
     assert condition.added.keys() == added.keys()
     for name, value in added.items():
         torch.testing.assert_close(condition.added[name], value)
-    timestep = told.get("timestep", args[1] if len(args) > 1 else None)
-    if family in ("flux", "chroma", "aura-flow"):
+    timestep = told.get("timestep", told.get("t"))
+    if family in THOUSANDTHS:
         timestep = timestep * 1000
-    z_t, expected = (args or [told["hidden_states"]])[0], output[0]
-    if family == "lumina2":  # from noise to picture
+    z_t = next(told[name] for name in ("sample", "hidden_states", "x") if name in told)
+    z_t, expected = (_latents(pipeline, family, each) for each in (z_t, output))
+    if family in REVERSED:
         timestep, expected = (1 - timestep) * 1000, -expected
-    if family in ("flux", "chroma"):
-        z_t, expected = (pipeline._unpack_latents(each, 64, 64, 8) for each in (z_t, expected))
     with torch.no_grad():
         seen = predict(denoiser_of(pipeline), z_t, timestep.expand(len(z_t)), condition)
     torch.testing.assert_close(seen, expected[:, : z_t.shape[1]])
@@ -99,7 +125,7 @@ def test_conditions_are_taken_apart_and_put_together(pipeline: Any) -> None:
 
 
 def test_hidden_states_alone_are_refused_where_they_are_not_all(pipeline: Any, family: str) -> None:
-    if family in ("sd1", "sd2", "aura-flow"):
+    if family in ("sd1", "sd2", "aura-flow", "flux2", "wan"):
         assert torch.equal(
             embed_prompts(pipeline, ["a cat"]), encode_prompts(pipeline, ["a cat"]).hidden
         )
@@ -130,6 +156,32 @@ def test_pixart_alpha_is_told_the_pictures_size(build_family: Callable[..., Any]
         ).sample
     assert theirs.shape == (2, 8, 8, 8)  # epsilon and a learned variance
     assert torch.equal(seen, theirs[:, :4])
+
+
+def test_distilled_guidance_is_told_as_a_number(build_family: Callable[..., Any]) -> None:
+    pipeline = build_family("flux2", distilled=True)
+    told, output = _watched_call(pipeline, guidance_scale=4.0)
+    z_t, flow = (_latents(pipeline, "flux2", each) for each in (told["hidden_states"], output))
+    condition = encode_prompts(pipeline, ["a cat"])
+    with torch.no_grad():
+        seen = predict(pipeline.transformer, z_t, told["timestep"] * 1000, condition)
+    torch.testing.assert_close(seen, flow)
+    with pytest.raises(SafegenError, match=r"Flux2Pipeline: .* takes no negative prompt"):
+        _watched_call(pipeline, negative_prompt="the snow")
+
+
+def test_a_negative_prompt_steers_where_the_call_takes_embeddings_alone(
+    build_family: Callable[..., Any],
+) -> None:
+    pipeline, request = build_family("flux2"), [ImageRequest("a cat", 0)]
+    settings = [SamplingSettings(steps=2, negative_prompt=text) for text in ("", "the snow")]
+    plain, steered = (next(generate(pipeline, request, each))[1] for each in settings)
+    assert (plain != steered).any()
+
+
+def test_two_denoisers_in_turn_are_refused(build_family: Callable[..., Any]) -> None:
+    with pytest.raises(SafegenError, match="WanPipeline: it draws with two denoisers in turn"):
+        encode_prompts(build_family("wan", stages=2), ["a cat"])
 
 
 def test_a_refiner_is_refused(build_family: Callable[..., Any]) -> None:

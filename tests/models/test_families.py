@@ -14,6 +14,7 @@ import safegen
 from safegen.editing.batches import Batch, BatchSource
 from safegen.editing.latents import TripletLatents, encode_triplets
 from safegen.editing.losses import half_losses
+from safegen.editing.memory.prediction import predict_memory
 from safegen.editing.objective import clean_latent_loss
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.editing.trainer import Edit
@@ -83,7 +84,8 @@ def edited(family: str, build_family: Callable[..., Any], drawn_triplets: Any) -
 
 
 def test_latents_are_of_the_models_size(edited: Edited, family: str) -> None:
-    size, channels = model_size(edited.pipeline), edited.pipeline.vae.config.latent_channels
+    size, vae = model_size(edited.pipeline), edited.pipeline.vae.config
+    channels = vae.get("latent_channels") or vae.z_dim
     assert size == {"sd1": 128, "sd2": 128}.get(family, 64)
     side = size // {"sana": 32}.get(family, 8)
     assert edited.latents.unsafe.shape == (6, channels, side, side)
@@ -143,7 +145,8 @@ def test_the_patch_goes_on_draws_and_comes_off(edited: Edited, tmp_path: Path) -
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm++", "euler"])
 def test_pictures_do_not_depend_on_the_batch(edited: Edited, sampler: str) -> None:
-    picky = ("ChromaPipeline", "Lumina2Pipeline")  # they set noise levels of their own
+    # They set noise levels of their own.
+    picky = ("ChromaPipeline", "Lumina2Pipeline", "QwenImagePipeline", "ZImagePipeline")
     if type(edited.pipeline).__name__ in picky and sampler == "dpm++":
         with pytest.raises(SafegenError, match="could not be drawn"):
             _pictures(edited.pipeline, sampler)
@@ -177,6 +180,18 @@ def test_what_is_exported_is_loaded_by_diffusers(edited: Edited, tmp_path: Path)
     safegen.remove(pipeline, edited.patch)
     loaded = type(denoiser_of(pipeline)).from_pretrained(tmp_path / "hardened").state_dict()
     assert all(torch.equal(loaded[name], value) for name, value in hardened.items())
+
+
+def test_memory_is_predicted_without_values(edited: Edited) -> None:
+    denoiser, text = denoiser_of(edited.pipeline), encode_prompts(edited.pipeline, ["a cat"])
+    latent = edited.latents.unsafe.shape[1:]
+    if type(denoiser).__name__ == "Lumina2Transformer2DModel":
+        with pytest.raises(SafegenError, match=r"Lumina2.*: its memory cannot be predicted"):
+            predict_memory(denoiser, text, latent, SETTINGS)
+        return
+    found = predict_memory(denoiser, text, latent, SETTINGS)
+    assert found.trained == sum(each.nbytes for each in edited.patch.differences.values())
+    assert found.activations > 0
 
 
 def _oracle_losses(source: BatchSource, batch: Batch) -> torch.Tensor:

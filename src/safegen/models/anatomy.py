@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -63,11 +64,29 @@ def denoiser_of(pipeline: Any) -> nn.Module:
     raise SafegenError(f"{type(pipeline).__name__} has no UNet or transformer to edit")
 
 
+def latent_scale(pipeline: Any) -> int:
+    """Pixels per latent along a side."""
+    names = ("vae_scale_factor", "vae_scale_factor_spatial")
+    return next(int(getattr(pipeline, name)) for name in names if hasattr(pipeline, name))
+
+
 def model_size(pipeline: Any) -> int:
-    """Side of the model's pictures in pixels."""
+    """Side of the model's pictures in pixels.
+
+    Where neither the denoiser nor the pipeline has one, it is the height that the pipeline's call
+    draws if none is asked for; None stands for 1024 there (Z-Image).
+    """
     config: Any = denoiser_of(pipeline).config
-    side = config.get("sample_size") or pipeline.default_sample_size
-    return int(side * pipeline.vae_scale_factor)
+    side = config.get("sample_size") or getattr(pipeline, "default_sample_size", None)
+    if side:
+        return int(side * latent_scale(pipeline))
+    return int(parameter(pipeline, "height") or 1024)
+
+
+def parameter(pipeline: Any, name: str) -> Any:
+    """Default of a parameter of the pipeline's own call; None without one."""
+    found = inspect.signature(type(pipeline).__call__).parameters.get(name)
+    return None if found is None or found.default is found.empty else found.default
 
 
 def attention_layers(denoiser: nn.Module) -> list[Layer]:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import nn
 
 
 @torch.no_grad()
@@ -20,12 +21,29 @@ def encode_pixels(vae: Any, pixels: torch.Tensor) -> torch.Tensor:
         vae: a diffusers autoencoder.
         pixels: pictures (N, 3, H, W) in [-1, 1].
     """
+    video = "temperal_downsample" in vae.config  # of Wan and Qwen-Image: a picture is a frame
     with _without_overflow(vae):
-        encoded = vae.encode(pixels.to(vae.device, vae.dtype))
+        given = pixels.to(vae.device, vae.dtype)
+        encoded = vae.encode(given.unsqueeze(2) if video else given)
     latents = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latent
-    shift = vae.config.get("shift_factor") or 0.0
-    scaled: torch.Tensor = ((latents.float() - shift) * vae.config.scaling_factor).cpu()
-    return scaled
+    return _scaled(vae, (latents.squeeze(2) if video else latents).float()).cpu()
+
+
+def _scaled(vae: Any, latents: torch.Tensor) -> torch.Tensor:
+    """Scale latents (N, C, h, w) as the denoiser takes them: (z - mean) / std * factor."""
+    norm = getattr(vae, "bn", None)
+    if norm is not None:  # FLUX.2: of the channels of 2 x 2 patches
+        mean, variance = norm.running_mean.float(), norm.running_var.float()
+        patches = nn.functional.pixel_unshuffle(latents, 2)
+        scaled = nn.functional.batch_norm(patches, mean, variance, eps=norm.eps)
+        unpatched: torch.Tensor = nn.functional.pixel_shuffle(scaled, 2)
+        return unpatched
+    config = vae.config
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or std is None:
+        mean, std = config.get("shift_factor") or 0.0, 1.0
+    mean, std = (torch.tensor(each, device=latents.device).view(-1, 1, 1) for each in (mean, std))
+    return (latents - mean) / std * float(config.get("scaling_factor", 1.0))
 
 
 @contextmanager

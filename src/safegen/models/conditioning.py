@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from safegen.errors import SafegenError
-from safegen.models.families import family_of, parameter
+from safegen.models.anatomy import parameter
+from safegen.models.families import family_of
 from safegen.models.texts import POOLED
 from safegen.models.texts import TextCondition as TextCondition
 
@@ -95,7 +96,7 @@ def encode_random_tokens(
     """
     tokens = _random_tokens(pipeline, count, generator)
     if not _has_one_clip(pipeline):
-        texts = pipeline.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+        texts = _tokenizer(pipeline).batch_decode(tokens, skip_special_tokens=True)
         return encode_prompts(pipeline, texts, batch)
     encoder = pipeline.text_encoder
     parts = [
@@ -107,7 +108,7 @@ def encode_random_tokens(
 
 def _random_tokens(pipeline: Any, count: int, generator: torch.Generator) -> torch.Tensor:
     """Draw token sequences (N, L): any start token, random ordinary tokens, end, padding."""
-    tokenizer = pipeline.tokenizer
+    tokenizer = _tokenizer(pipeline)
     length = min(tokenizer.model_max_length, parameter(pipeline, "max_sequence_length") or 2**31)
     special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
     if not _has_one_clip(pipeline):  # there SD 2.x's padding is an ordinary token too
@@ -122,6 +123,11 @@ def _random_tokens(pipeline: Any, count: int, generator: torch.Generator) -> tor
         tokens[row, 1 : words + 1] = ordinary[chosen]
         tokens[row, words + 1] = tokenizer.eos_token_id
     return tokens
+
+
+def _tokenizer(pipeline: Any) -> Any:
+    """The tokenizer of the first text encoder, which may be part of a processor."""
+    return getattr(pipeline.tokenizer, "tokenizer", pipeline.tokenizer)
 
 
 def _encode_all(pipeline: Any, prompts: Sequence[str], batch: int) -> TextCondition:

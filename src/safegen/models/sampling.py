@@ -180,12 +180,13 @@ def draw_batch(
             **{name: value for name, value in given.items() if value is not None},
             **family.call_options(pipeline, settings, len(batch)),
         )
-    if not np.isfinite(output.images).all():
+    images = family.pictures(output)
+    if not np.isfinite(images).all():
         raise SafegenError(
             "the model drew pictures that are not finite, as in a precision that is too low for "
             "it; load it with another, such as --precision float32"
         )
-    pixels = (np.clip(output.images, 0, 1) * 255).round().astype(np.uint8)
+    pixels = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
     # Pipelines whose call has no safety checker have no such flags.
     flags = getattr(output, "nsfw_content_detected", None) or [False] * len(batch)
     for request, image, flag in zip(batch, pixels, flags, strict=True):

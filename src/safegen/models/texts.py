@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
+from torch._subclasses.fake_tensor import is_fake
 
 POOLED = "text_embeds"
 """Name of pooled text features among the added conditions."""
@@ -37,6 +38,15 @@ class TextCondition:
     def pooled(self) -> torch.Tensor | None:
         """Pooled features (N, P), for denoisers that take them."""
         return self.added.get(POOLED)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each text: up to its last valid one, and all without values."""
+        longest = self.hidden.shape[1]
+        if self.mask is None or is_fake(self.mask):
+            return [longest] * len(self)
+        places = torch.arange(1, longest + 1, device=self.mask.device)
+        return [int(row) for row in (self.mask.bool() * places).amax(dim=1)]
 
     @property
     def embeddings(self) -> dict[str, torch.Tensor]:

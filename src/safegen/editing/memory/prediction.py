@@ -8,10 +8,12 @@ measurement; both miss the device's own context and the workspaces of its kernel
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,6 +25,7 @@ from safegen.editing.memory.precision import autocast, frozen_dtype
 from safegen.editing.memory.recomputation import recomputation
 from safegen.editing.optimizers import predicted_moment_bytes
 from safegen.editing.settings import EditSettings
+from safegen.errors import SafegenError
 from safegen.models.anatomy import scope_names
 from safegen.models.conditioning import TextCondition
 from safegen.models.denoising import predict
@@ -74,6 +77,9 @@ def predict_memory(
         condition: at least one text, as the denoiser takes it.
         latent: shape of a picture's latent (C, H, W).
         settings: settings of the edit.
+
+    Raises:
+        SafegenError: the denoiser's class reads values of its inputs, which have none here.
     """
     names = scope_names(denoiser, settings.scope)
     with FakeTensorMode():
@@ -82,7 +88,7 @@ def predict_memory(
         form = trained_form(skeleton, names, settings.optimisation.lora_rank, settings.seed)
         borrowed.convert_frozen(frozen_dtype(settings))
         step = _Step(skeleton, condition, latent, settings)
-        with AllocatedMemory() as seen:
+        with AllocatedMemory() as seen, _refusing_values(skeleton):
             step()
             if settings.optimisation.gradient_accumulation > 1:
                 step()  # while the first step's gradients exist
@@ -92,6 +98,17 @@ def predict_memory(
     activations = max(0, seen.peak - gradients)
     rehearsal = rehearsal_bytes(skeleton, settings)
     return EditMemory(frozen, trained, gradients, moments, trained, rehearsal, activations)
+
+
+@contextmanager
+def _refusing_values(denoiser: Any) -> Iterator[None]:
+    try:
+        yield
+    except DataDependentOutputException as error:
+        raise SafegenError(
+            f"{type(denoiser).__name__}: its memory cannot be predicted, since it reads the texts' "
+            "lengths from their mask; --plain-kernels tries the edit without a prediction"
+        ) from error
 
 
 class _Step:

@@ -6,15 +6,16 @@ A family of another package is an entry point of the group ``safegen.families``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of, model_size
+from safegen.models.anatomy import denoiser_of, latent_scale, model_size
 from safegen.models.options import SamplingSettings
 from safegen.models.texts import TextCondition
 from safegen.registry import Registry
@@ -53,19 +54,25 @@ class Family:
         """
         raise NotImplementedError
 
-    def unpacked(self, output: torch.Tensor, z_t: torch.Tensor) -> torch.Tensor:
+    def unpacked(self, output: Any, z_t: torch.Tensor) -> torch.Tensor:
         """Turn the denoiser's output into the layout of z_t (B, C or more, H, W)."""
         del z_t
-        return output
+        unchanged: torch.Tensor = output
+        return unchanged
 
     def packed(self, latents: torch.Tensor) -> torch.Tensor:
         """Turn latents (B, C, H, W) into the layout that the pipeline's call takes."""
         return latents
 
+    def pictures(self, output: Any) -> np.ndarray:
+        """Pictures (B, H, W, 3) of the pipeline's output, in [0, 1]."""
+        found: np.ndarray = output.images
+        return found
+
     def latent_shape(self, pipeline: Any) -> tuple[int, int, int]:
         """Shape (C, H, W) of a picture's latent at the model's size."""
         config: Any = denoiser_of(pipeline).config
-        side = model_size(pipeline) // pipeline.vae_scale_factor
+        side = model_size(pipeline) // latent_scale(pipeline)
         return config.in_channels, side, side
 
     def idle(self, pipeline: Any) -> list[str]:
@@ -146,12 +153,6 @@ def _unknown(owner: Any) -> SafegenError:
     )
 
 
-def parameter(pipeline: Any, name: str) -> Any:
-    """Default of a parameter of the pipeline's own call; None without one."""
-    found = inspect.signature(type(pipeline).__call__).parameters.get(name)
-    return None if found is None or found.default is found.empty else found.default
-
-
 def text_device(pipeline: Any) -> torch.device:
     """Device of the first text encoder."""
     encoder = pipeline.text_encoder
@@ -172,3 +173,12 @@ def sizes(pipeline: Any, count: int, values: Mapping[str, list[float]]) -> dict[
     return {
         name: torch.tensor(row, device=device).expand(count, -1) for name, row in values.items()
     }
+
+
+def padded(hidden: Sequence[torch.Tensor], length: int) -> TextCondition:
+    """Pad texts' hidden states, each (L, D), with zeros to one length; a mask tells them apart."""
+    lengths = torch.tensor([len(each) for each in hidden], device=hidden[0].device)
+    rows = [nn.functional.pad(each.float(), (0, 0, 0, length - len(each))) for each in hidden]
+    return TextCondition(
+        torch.stack(rows), torch.arange(length, device=lengths.device) < lengths[:, None]
+    )

@@ -6,7 +6,8 @@ from typing import Any
 
 import torch
 
-from safegen.models.families import Family, encoded, families, parameter
+from safegen.models.anatomy import parameter
+from safegen.models.families import Family, encoded, families
 from safegen.models.texts import TextCondition
 
 
