@@ -41,7 +41,7 @@ def test_steps_are_shortened_far_above_the_bound() -> None:
 
 @pytest.mark.parametrize(
     ("short", "factor"),
-    [((True, False), 1.5), ((False, True), 1 / 1.5), ((True, True), 1), ((False, False), 1)],
+    [((True, False), 1.2), ((False, True), 1 / 1.2), ((True, True), 1), ((False, False), 1)],
 )
 def test_the_bound_follows_what_falls_short(short: tuple[bool, bool], factor: float) -> None:
     constraint = Constraint(Preserve(bound=0.02))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 
 from safegen.editing.course import PATIENCE, Course
-from safegen.editing.probes import TARGETS, Probed, Target
+from safegen.editing.probes import TARGETS, Measure, Probed, Target
 from safegen.errors import SafegenError
 
 
-def _follow(*probes: tuple[int, int]) -> Course:
-    """Follow probes with (unsafe, kept) of 20 pictures each."""
+def _follow(*probes: tuple[int, int], left: Sequence[float] = ()) -> Course:
+    """Follow probes with (unsafe, kept) of 20 pictures each, and with the redirect ``left``."""
     course = Course(TARGETS)
     for step, (unsafe, kept) in enumerate(probes):
-        found = Probed(step, {"removal": (20 - unsafe, 20), "retention": (kept, 20)})
+        counts: dict[Measure, tuple[int, int]] = {
+            "removal": (20 - unsafe, 20), "retention": (kept, 20)
+        }  # fmt: skip
+        redirect = {"0.2": left[step] + 0.1, "0.8": left[step] - 0.1} if left else {}
+        found = Probed(step, counts, redirect)
         course.note(found, {"w": torch.tensor(float(step))})
     return course
 
@@ -31,6 +37,33 @@ def test_the_result_is_the_best_point() -> None:
     course = _follow((10, 20), (2, 19), (1, 10), (3, 19))
     assert course.best is not None
     assert float(course.best["w"]) == 1
+
+
+def test_of_points_that_hold_the_targets_the_least_redirect_left_is_best() -> None:
+    course = _follow((0, 20), (0, 19), (0, 20), left=(0.5, 0.3, 0.4))
+    assert course.best is not None
+    assert float(course.best["w"]) == 1  # 19 of 20 is 97 % within a standard error
+    course = _follow((0, 20), (0, 18), left=(0.5, 0.3))
+    assert course.best is not None
+    assert float(course.best["w"]) == 0
+    course = _follow((3, 20), (2, 20), left=(0.3, 0.5))
+    assert course.best is not None
+    assert float(course.best["w"]) == 1
+
+
+def test_it_goes_on_while_the_redirect_left_falls() -> None:
+    assert not _follow((0, 20), left=(0.5,)).finished
+    assert not _follow((0, 20), (0, 20), left=(0.5, 0.4)).finished
+    assert _follow((0, 20), (0, 20), left=(0.5, 0.49)).finished
+    assert not _follow((0, 20), (1, 20), left=(0.5, 0.49)).finished
+
+
+def test_a_target_holds_within_a_standard_error() -> None:
+    target = Target("near-miss-retention", 0.92)
+    assert Probed(1, {"near-miss-retention": (43, 48)}).holds(target)
+    assert not Probed(1, {"near-miss-retention": (42, 48)}).holds(target)
+    assert Probed(1, {}).holds(target)
+    assert not Probed(1, {"removal": (61, 62)}).holds(Target("removal", 1.0))
 
 
 def test_each_missing_picture_counts_the_same() -> None:

@@ -58,8 +58,8 @@ def test_it_draws_held_back_pictures_and_prompts(
     tiny_pipeline: Any, tiny_latents: TripletLatents
 ) -> None:
     rest, held_back = _many(tiny_latents).without_last(3)
-    assert (len(rest.unsafe), len(held_back)) == (27, 3)
-    probe = Probe(tiny_pipeline, sources(Resemblance(0.0)), held_back)
+    assert (len(rest.unsafe), len(held_back.unsafe), len(held_back.censored)) == (27, 3, 3)
+    probe = Probe(tiny_pipeline, sources(Resemblance(0.0)), held_back.unsafe)
     same = probe(7)
     assert (same.step, same.counts) == (7, {"removal": (0, 5), "retention": (2, 2)})
     with put_back(tiny_pipeline.unet), torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from safegen.concepts import Concept
-from safegen.evaluation.probing import BENIGN, STEPS, UNSAFE, probe_sources
+from safegen.evaluation.probing import KEPT, STEPS, UNSAFE, probe_sources
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
@@ -24,7 +24,7 @@ def test_it_draws_validation_prompts_alone() -> None:
     assert not drawn & (known["held-out"] - known["validation"])
     assert len(sources.unsafe) == 2 * UNSAFE
     assert sources.measures == ["removal", "retention", "near-miss-retention"]
-    assert sources.size == sources.pictures + 2 * UNSAFE + 2 * BENIGN
+    assert sources.size == sources.pictures + 2 * UNSAFE + sum(KEPT.values())
 
 
 def test_a_probe_takes_few_steps_whatever_is_usual() -> None:

@@ -14,7 +14,7 @@ import torch
 
 from safegen.editing.conditions import Conditions
 from safegen.editing.cutmix import rectangles
-from safegen.editing.latents import TripletLatents
+from safegen.editing.latents import HeldBack, TripletLatents
 from safegen.editing.settings import EditSettings, Mixture
 from safegen.models.prediction import (
     add_noise,
@@ -104,7 +104,8 @@ class BatchSource:
         strength = low + (high - low) * torch.rand(count, 1, 1, 1, generator=generator)
         seen = censored + strength * (unsafe - censored)
         leaning = self._unsafe_noise(count, generator) * (unsafe - censored)
-        drawn = self._noised(seen, censored, rows, generator, leaning)
+        timesteps = self._timesteps(count, generator)
+        drawn = self._noised(seen, censored, rows, timesteps, generator, leaning)
         a, s = (
             each.view(-1, 1, 1, 1) for each in signal_and_noise(self.scheduler, drawn.timesteps)
         )
@@ -128,7 +129,21 @@ class BatchSource:
             (clean,) = self._cutmix((triplets.benign,), pictures, generator)
         else:  # as published
             clean = triplets.benign[pictures]
-        return self._noised(clean, clean, rows, generator)
+        return self._noised(clean, clean, rows, self._timesteps(count, generator), generator)
+
+    def held_back(self, pairs: HeldBack, place: float) -> Batch:
+        """Noise held-back pairs under random texts, the same at each call.
+
+        Args:
+            pairs: the pairs.
+            place: place in the schedule, from 0 (no noise) to 1.
+        """
+        count, generator = len(pairs.unsafe), torch.Generator().manual_seed(self.settings.seed)
+        pictures = torch.randint(len(self.triplets.benign), (count,), generator=generator)
+        rows = self._texts(pictures, Mixture(empty=0.0, random=1.0), generator)
+        timesteps = timesteps_at(self.scheduler, torch.full((count,), place))
+        drawn = self._noised(pairs.unsafe, pairs.censored, rows, timesteps, generator)
+        return replace(drawn, clean=pairs.unsafe)
 
     def captioned(self, generator: torch.Generator) -> Batch:
         """Draw benign pictures as ordinary fine-tuning does: each under its caption alone, or under
@@ -138,7 +153,7 @@ class BatchSource:
         pictures = torch.randint(len(triplets.benign), (count,), generator=generator)
         rows = self.conditions.draw(pictures, mixture, generator)[:, None]
         clean = triplets.benign[pictures]
-        return self._noised(clean, clean, rows, generator)
+        return self._noised(clean, clean, rows, self._timesteps(count, generator), generator)
 
     def _texts(
         self, pictures: torch.Tensor, mixture: Mixture, generator: torch.Generator
@@ -167,10 +182,10 @@ class BatchSource:
         clean: torch.Tensor,
         target: torch.Tensor,
         rows: torch.Tensor,
+        timesteps: torch.Tensor,
         generator: torch.Generator,
         leaning: torch.Tensor | float = 0.0,
     ) -> Batch:
-        timesteps = self._timesteps(len(clean), generator)
         noise = torch.randn(clean.shape, generator=generator) + leaning
         a, s = signal_and_noise(self.scheduler, timesteps)
         z_t = add_noise(clean, noise, a, s)

@@ -14,7 +14,7 @@ REMEMBERED = 0.9
 SHRUNK = 2.0
 """Multiple of the bound above which steps are shortened."""
 
-ADAPTED = 1.5
+ADAPTED = 1.2
 """Factor by which a probe widens or tightens the bound."""
 
 

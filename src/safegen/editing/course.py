@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -11,7 +12,10 @@ import torch
 from safegen.editing.probes import Measure, Probed, Target, read_probe
 
 PATIENCE = 3
-"""Probes without a gain after which an edit gives up its targets."""
+"""Probes without a better point after which an edit gives up its targets."""
+GAIN = 0.05
+"""Share of the redirect left that a probe has to gain on the one before it, for an edit to go on
+with its targets reached."""
 
 
 class Course:
@@ -32,15 +36,24 @@ class Course:
         self._best_at = -1
 
     def note(self, found: Probed, average: Mapping[str, torch.Tensor]) -> None:
-        """Record a probe, and keep the weights if it is the best; of equals, the last."""
+        """Record a probe, and keep the weights if it is the best; of equals, the last.
+
+        Of the points that hold all targets, the best has the least redirect left, which tells
+        traces that no detector sees; of others, it has the fewest pictures missing.
+        """
         self.probes.append(found)
-        if self._best_at < 0 or self.missed(found) <= self.missed(self.probes[self._best_at]):
+        if self._best_at < 0 or self._rank(found) <= self._rank(self.probes[self._best_at]):
             self._best_at = len(self.probes) - 1
             self.best = {name: value.detach().cpu().clone() for name, value in average.items()}
 
     def missed(self, found: Probed) -> float:
         """Number of pictures that are missing to the targets."""
         return sum(found.missing(target) for target in self.targets)
+
+    def _rank(self, found: Probed) -> tuple[float, float]:
+        """Rank a point; less is better."""
+        held = all(found.holds(target) for target in self.targets)
+        return (0.0 if held else self.missed(found), found.redirect_left)
 
     @property
     def reached(self) -> bool:
@@ -49,8 +62,17 @@ class Course:
 
     @property
     def finished(self) -> bool:
-        """Whether to stop: the targets are reached, or nothing was gained for a while."""
-        return self.reached or len(self.probes) - 1 - self._best_at >= PATIENCE
+        """Whether to stop: the targets are reached and the redirect left no longer falls, or no
+        better point was found for a while."""
+        stuck = len(self.probes) - 1 - self._best_at >= PATIENCE
+        return stuck or (self.reached and not self._gaining)
+
+    @property
+    def _gaining(self) -> bool:
+        """Whether the redirect left still falls; before a second probe, nothing tells."""
+        last = self.probes[-1].redirect_left
+        before = self.probes[-2].redirect_left if len(self.probes) > 1 else math.inf
+        return last > 0 and last < (1 - GAIN) * before
 
     def falls_short(self, *measures: Measure) -> bool:
         """Tell whether the last probe fell short of a target of these measures."""

@@ -46,6 +46,19 @@ PIXELS = 2**20
 
 
 @dataclass(frozen=True)
+class HeldBack:
+    """Pairs that an edit is not trained on.
+
+    Attributes:
+        unsafe: scaled latents (N, C, H, W); N may be 0.
+        censored: latents of the censored forms, same shape.
+    """
+
+    unsafe: torch.Tensor
+    censored: torch.Tensor
+
+
+@dataclass(frozen=True)
 class TripletLatents:
     """Encoded triplets.
 
@@ -128,12 +141,12 @@ class TripletLatents:
         """Size of all latents in bytes."""
         return sum(value.nbytes for value in self._tensors.values())
 
-    def without_last(self, count: int) -> tuple[TripletLatents, torch.Tensor]:
+    def without_last(self, count: int) -> tuple[TripletLatents, HeldBack]:
         """Split off the last ``count`` pairs, but at most a tenth of all; returns the rest, and the
-        unsafe latents of the pairs that were split off."""
+        pairs that were split off."""
         kept = len(self.unsafe) - min(count, len(self.unsafe) // 10)
         rest = replace(self, unsafe=self.unsafe[:kept], censored=self.censored[:kept])
-        return rest, self.unsafe[kept:]
+        return rest, HeldBack(self.unsafe[kept:], self.censored[kept:])
 
     def distance(self) -> float:
         """Mean square of z_u - z_c over all values."""

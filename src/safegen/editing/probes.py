@@ -7,9 +7,10 @@ benign prompts with the same seeds before and after the edit.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -76,10 +77,18 @@ class Probed:
         step: steps done.
         counts: pictures by measure: those that are as wanted, and all that count. For removal,
             those that the original drew unsafe; else, those that it drew right.
+        redirect: mean redirect loss on held-back pairs by place in the noise schedule; empty
+            without such pairs.
     """
 
     step: int
     counts: Mapping[Measure, tuple[int, int]]
+    redirect: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def redirect_left(self) -> float:
+        """Mean redirect loss over all places; 0 without any."""
+        return sum(self.redirect.values()) / max(1, len(self.redirect))
 
     def share(self, measure: Measure) -> float:
         """Share of the pictures that are as wanted; 1 of none."""
@@ -91,11 +100,16 @@ class Probed:
         wanted, count = self.counts.get(target.measure, (0, 0))
         return max(0.0, target.least * count - wanted)
 
+    def holds(self, target: Target) -> bool:
+        """Tell whether a target is reached within a standard error of the count."""
+        _, count = self.counts.get(target.measure, (0, 0))
+        return self.missing(target) <= math.sqrt(count * target.least * (1 - target.least))
+
 
 def read_probe(values: Mapping[str, Any]) -> Probed:
     """Read findings from JSON values, as ``dataclasses.asdict`` gives them."""
     counts = {measure: (wanted, count) for measure, (wanted, count) in values["counts"].items()}
-    return Probed(values["step"], counts)
+    return Probed(values["step"], counts, values.get("redirect", {}))
 
 
 @dataclass(frozen=True)

@@ -127,6 +127,8 @@ class RunFolder:
             return
         for measure in found.counts:
             self._log.add_scalar(f"probe/{measure}", found.share(measure), found.step)
+        for place, loss in found.redirect.items():
+            self._log.add_scalar(f"probe/redirect/{place}", loss, found.step)
         with (self._path / PROBES).open("a") as file:
             file.write(json.dumps(asdict(found)) + "\n")
 

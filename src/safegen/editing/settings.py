@@ -203,7 +203,8 @@ class Optimisation(Settings):
 
     steps: int = setting(
         1140,
-        "Largest number of optimizer steps; an edit with targets ends when its probes reach them.",
+        "Largest number of optimizer steps; an edit with targets ends when its probes reach them "
+        "and the redirect left no longer falls.",
         minimum=1,
     )
     least_steps: int = setting(0, "Steps before which no probe ends the edit.", minimum=0)

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from safegen.editing.memory.recomputation import recomputation
 from safegen.editing.optimizers import Optimizers
 from safegen.editing.probes import TARGETS, Probe, Probed, ProbeSources, Target
 from safegen.editing.processes import Processes
+from safegen.editing.redirect_left import redirect_left
 from safegen.editing.rehearsal import Rehearsal
 from safegen.editing.run_folder import PACKAGES, EditRecord, RunFolder
 from safegen.editing.settings import EditSettings
@@ -191,8 +192,8 @@ class Edit:
         """Yield a record per step and return the averaged weights at the best point."""
         settings, denoiser = self.settings, self.denoiser
         steps, every = settings.optimisation.steps, settings.computation.checkpoint_every
-        probe = self._probe(processes)
         source = BatchSource(self.pipeline, self.triplets, settings)
+        probe = self._probe(processes, source)
         state = self.state = self._start(trained, source)
         start = 0
         if checkpoint is not None:
@@ -238,17 +239,19 @@ class Edit:
         optimisation = self.settings.optimisation
         return done % optimisation.cycle == 0 or done == optimisation.steps
 
-    def _probe(self, processes: Processes) -> Callable[[int], Probed] | None:
+    def _probe(self, processes: Processes, source: BatchSource) -> Callable[[int], Probed] | None:
         """Draw the unedited model's pictures; returns a probe of the averaged weights."""
         if self.probing is None:
             return None
         with self._drawing(processes):
-            probe = Probe(self.pipeline, self.probing, self._held_back)
+            probe = Probe(self.pipeline, self.probing, self._held_back.unsafe)
 
         def averaged(done: int) -> Probed:
             assert self.state is not None
             with self._drawing(processes), exchanged(self.state.weights, self.state.average):
-                return processes.agreed(probe(done))  # else one process might stop alone
+                left = redirect_left(self.denoiser, source, self._held_back)
+                found = replace(probe(done), redirect=left)
+                return processes.agreed(found)  # else one process might stop alone
 
         return averaged
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 
@@ -17,8 +17,10 @@ from safegen.profiles import Profile
 from safegen.prompts import Prompt, create_prompt_set
 from safegen.registry import name_of, with_options
 
-UNSAFE, BENIGN = 24, 24
-"""Prompts of each set in a probe."""
+UNSAFE = 24
+"""Prompts of each unsafe set in a probe."""
+KEPT: Mapping[Measure, int] = {"retention": 24, "near-miss-retention": 48}
+"""Prompts of each other set: more of the near-misses, which an edit changes first."""
 STEPS = 16
 """Most denoising steps of a probe's picture: a probe then costs a fifth of a cycle at most."""
 
@@ -53,7 +55,7 @@ def probe_sources(
     sets: dict[Measure, Sequence[str]] = {}
     if objects:
         sets = {"retention": prompts.benign, "near-miss-retention": prompts.near_miss}
-    benign = {name: _validation(each, BENIGN, local_files_only) for name, each in sets.items()}
+    benign = {name: _validation(each, KEPT[name], local_files_only) for name, each in sets.items()}
     asked = {request: prompt.asked for each in benign.values() for request, prompt in each.items()}
     observer = create_observer(objects, local_files_only=local_files_only) if objects else None
     sampling = SamplingSettings(**usual.sampling)
