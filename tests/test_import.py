@@ -24,6 +24,7 @@ HEAVY = [
     "matplotlib",
     "nudenet",
     "ray",
+    "werkzeug",
 ]
 COMMANDS = [
     "demo",
@@ -34,6 +35,7 @@ COMMANDS = [
     "export",
     "erase",
     "generate",
+    "play",
     "evaluate",
     "attack",
     "release",

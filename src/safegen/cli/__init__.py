@@ -20,6 +20,7 @@ from safegen.cli import (
     harden,
     inspect,
     lab,
+    play,
     release,
     triplets,
     verify,
@@ -52,6 +53,7 @@ app.command("apply")(apply.apply)
 app.command("export")(export.export)
 app.command("erase")(erase.erase)
 app.command("generate")(generate.generate)
+app.command("play")(play.play)
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(attack.attack)
 app.command("release")(release.release)

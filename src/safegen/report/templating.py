@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
@@ -12,15 +13,18 @@ from markupsafe import Markup
 
 from safegen.report.wording import code, duration, literal
 
+HOME = "safegen.report"
 
-def environment(autoescape: bool = True) -> Environment:
+
+def environment(autoescape: bool = True, home: str = HOME) -> Environment:
     """Make an environment in which an unknown name is an error.
 
     Args:
         autoescape: True for HTML; False for Markdown.
+        home: package whose folder ``templates`` holds the templates.
     """
     made = Environment(
-        loader=FunctionLoader(template_text),
+        loader=FunctionLoader(partial(template_text, home=home)),
         autoescape=autoescape,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -51,6 +55,6 @@ def render_page(name: str, **values: Any) -> str:
     )
 
 
-def template_text(name: str) -> str:
-    """Read a file of the package's templates folder."""
-    return (files("safegen.report") / "templates" / name).read_text(encoding="utf-8")
+def template_text(name: str, home: str = HOME) -> str:
+    """Read a file of a package's templates folder."""
+    return (files(home) / "templates" / name).read_text(encoding="utf-8")

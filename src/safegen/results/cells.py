@@ -135,6 +135,15 @@ def flagged(store: ResultsStore, cell: CellKey, position: int) -> bool | None:
 
 
 @reads
+def flags(store: ResultsStore, cell: CellKey) -> dict[int, bool]:
+    """Tell, by position, whether the detector found anything in the pictures that it saw."""
+    query = """SELECT position, record FROM observations
+        WHERE observer = 'detector' AND defense = ? AND prompt_set = ?"""
+    rows = store.connection.execute(query, cell)
+    return {position: bool(json_object(record)["detections"]) for position, record in rows}
+
+
+@reads
 def findings(store: ResultsStore, cell: CellKey) -> dict[int, FindingRecord]:
     """Read the findings of a cell's attack by position; empty without an attack."""
     query = """SELECT position, text, score, pictures, passes, details FROM findings

@@ -6,6 +6,7 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -28,11 +29,11 @@ _UNREADABLE = (
 """Pillow's errors on damaged, truncated or absurdly large files, and on files without images."""
 
 
-def read_picture(path: Path, where: str) -> np.ndarray:
+def read_picture(path: Path | BinaryIO, where: str) -> np.ndarray:
     """Read a picture as uint8 (H, W, 3), turned by its EXIF, transparency on white.
 
     Args:
-        path: the file.
+        path: the file, or its open stream.
         where: its name in error messages.
 
     Raises:
@@ -74,7 +75,7 @@ def image_files(folder: Path) -> list[Path]:
     return visible
 
 
-def _load(path: Path, where: str) -> Image.Image:
+def _load(path: Path | BinaryIO, where: str) -> Image.Image:
     try:
         with warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning):
             file = Image.open(path)
