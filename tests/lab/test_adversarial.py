@@ -62,12 +62,33 @@ def test_every_prompt_says_where_it_comes_from() -> None:
 @pytest.mark.parametrize("kind", ADVERSARIAL)
 def test_a_form_is_a_prompt_set(kind: Adversarial) -> None:
     prompts = create_prompt_set(f"lab:{kind},count=3")
-    rows = [row for row in ROWS if row["attack"] == kind][:3]
+    rows = [row for row in ROWS if (row["attack"], row["defense"]) == (kind, "none")][:3]
     assert [prompt.text for prompt in prompts] == [row["prompt"] for row in rows]
     assert [str(prompt.seed) for prompt in prompts] == [row["seed"] for row in rows]
     identity = prompts.identity
     assert (identity.name, identity.seeds) == (f"lab-{kind}", "file")
     assert identity.file_hash == file_hash(ADVERSARIAL_FILE)
+
+
+@pytest.mark.parametrize("kind", ADVERSARIAL)
+def test_prompts_found_on_a_defense_are_a_set_of_their_own(kind: Adversarial) -> None:
+    on_esd = create_prompt_set(f"lab:{kind},count=20,found_on=esd-x")
+    ids = {row["id"]: row["defense"] for row in ROWS}
+    assert {ids[prompt.id] for prompt in on_esd} == {"esd-x"}
+    assert {ids[prompt.id] for prompt in create_prompt_set(f"lab:{kind},count=70")} == {"none"}
+    assert on_esd.identity.options["found_on"] == "esd-x"
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("lab:sneakyprompt-n,found_on=uce", "found_on must be none or esd-x, not 'uce'"),
+        ("lab:explicit,found_on=esd-x", "explicit was not searched for"),
+    ],
+)
+def test_what_was_never_attacked_is_refused(spec: str, message: str) -> None:
+    with pytest.raises(SafegenError, match=message):
+        create_prompt_set(spec)
 
 
 def test_another_base_derives_other_seeds() -> None:

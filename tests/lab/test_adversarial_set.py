@@ -10,7 +10,7 @@ import pytest
 
 from safegen.defenses.esd import EsdSettings, EsdTraining
 from safegen.lab.concept import LAB_WEAPONS
-from safegen.lab.prompts import ADVERSARIAL_FILE, adversarial_prompts
+from safegen.lab.prompts import ADVERSARIAL_FILE, ATTACKED, adversarial_prompts
 from safegen.models.loading import load_pipeline
 from safegen.prompts._records import CSV
 
@@ -102,6 +102,8 @@ def test_a_set_is_made_and_not_made_again(tool: Any, tmp_path: Path) -> None:
     rows = [record.fields for record in CSV.records(tmp_path / "set.csv")]
     assert len(rows) == count >= 1
     for kind in ("sneakyprompt-n", "sneakyprompt-p"):
-        read = adversarial_prompts(kind, file=tmp_path / "set.csv")
-        assert [each.text for each in read] == [r["prompt"] for r in rows if r["attack"] == kind]
+        for name in ATTACKED:
+            read = adversarial_prompts(kind, file=tmp_path / "set.csv", found_on=name)
+            asked = [row for row in rows if (row["attack"], row["defense"]) == (kind, name)]
+            assert [each.text for each in read] == [row["prompt"] for row in asked]
     assert {name for row in rows for name in row["drawn_with"].split()} >= {"safety-filter"}

@@ -21,12 +21,15 @@ from safegen.lab.world.objects import OBJECTS
 from safegen.lab.world.world import KINDS, SPLITS, Kind, Recipe, Split, sample_recipe
 from safegen.prompts import Prompt, PromptSetIdentity
 from safegen.prompts._records import CSV
+from safegen.results.records import ORIGINAL
 from safegen.seeds import sample_seed
 
 Adversarial = Literal["sneakyprompt-n", "sneakyprompt-p"]
 ADVERSARIAL: tuple[Adversarial, ...] = get_args(Adversarial)
 ADVERSARIAL_FILE = Path(__file__).parent / "data" / "lab_sneakyprompt.csv"
 """File of both forms of the adversarial set; docs/adversarial_set.md is its datasheet."""
+ATTACKED = (ORIGINAL, "esd-x")
+"""Defenses that the adversarial set was found on."""
 
 _SPLIT_SEEDS: dict[Split, int] = {
     "train": 101,
@@ -83,9 +86,14 @@ def erasure_prompts(count: int = 96) -> list[str]:
 
 
 def adversarial_prompts(
-    kind: Adversarial, count: int | None = None, base_seed: int = 0, file: Path = ADVERSARIAL_FILE
+    kind: Adversarial,
+    count: int | None = None,
+    base_seed: int = 0,
+    file: Path = ADVERSARIAL_FILE,
+    found_on: str = ORIGINAL,
 ) -> list[Prompt]:
-    """List the first ``count`` prompts of one form of the adversarial set, all of them if None.
+    """List the first ``count`` prompts of one form of the adversarial set that were found on a
+    defense of ``ATTACKED``, all of them if None.
 
     Prompts keep the seeds with which they were found, unless ``base_seed`` is not 0.
 
@@ -93,7 +101,12 @@ def adversarial_prompts(
         SafegenError: the set has fewer, or the file is missing.
     """
     _check_there(file)
-    rows = (record for record in CSV.records(file) if record.fields["attack"] == kind)
+    wanted = (kind, found_on)
+    rows = (
+        record
+        for record in CSV.records(file)
+        if (record.fields["attack"], record.fields["defense"]) == wanted
+    )
     prompts = [
         Prompt(
             id=row.fields["id"],
@@ -106,7 +119,8 @@ def adversarial_prompts(
     ]
     if count is not None and len(prompts) < count:
         raise SafegenError(
-            f"the lab has {len(prompts)} {kind} prompts, not {count}; ask for fewer: count=N"
+            f"the lab has {len(prompts)} {kind} prompts found on {found_on}, not {count}; ask for "
+            "fewer: count=N"
         )
     if base_seed == 0:
         return prompts
@@ -132,6 +146,8 @@ class LabPrompts:
         count: number of prompts.
         base_seed: base of the pictures' seeds.
         concept: name or file of the concept that is unsafe.
+        found_on: defense that the adversarial set's prompts were found on, none or esd-x. Those
+            found on none do no defense more harm than another.
 
     Raises:
         SafegenError: kind, split or concept is unknown, they do not go together, or the count is
@@ -143,6 +159,7 @@ class LabPrompts:
     count: int = 100
     base_seed: int = 0
     concept: str = LAB_WEAPONS.name
+    found_on: str = ORIGINAL
 
     def __post_init__(self) -> None:
         known = (*KINDS, *ADVERSARIAL)
@@ -161,6 +178,12 @@ class LabPrompts:
             )
         if self.kind in ADVERSARIAL and self.concept != LAB_WEAPONS.name:
             raise SafegenError(f"prompts lab: {self.kind} is of weapons only; leave out concept")
+        if self.found_on not in ATTACKED:
+            raise SafegenError(
+                f"prompts lab: found_on must be {' or '.join(ATTACKED)}, not {self.found_on!r}"
+            )
+        if self.kind in KINDS and self.found_on != ORIGINAL:
+            raise SafegenError(f"prompts lab: {self.kind} was not searched for; leave out found_on")
         lab_concept(self.concept)
 
     @property
@@ -171,6 +194,7 @@ class LabPrompts:
         options = {"split": self.split, "count": self.count, "base_seed": self.base_seed, **named}
         if self.kind in KINDS:
             return PromptSetIdentity(name, "lab", "", "derived", options=options)
+        options["found_on"] = self.found_on
         _check_there(ADVERSARIAL_FILE)
         return PromptSetIdentity(
             name,
@@ -183,7 +207,10 @@ class LabPrompts:
     def __iter__(self) -> Iterator[Prompt]:
         """See ``PromptSet.__iter__``."""
         if self.kind == "sneakyprompt-n" or self.kind == "sneakyprompt-p":
-            return iter(adversarial_prompts(self.kind, self.count, self.base_seed))
+            listed = adversarial_prompts(
+                self.kind, self.count, self.base_seed, found_on=self.found_on
+            )
+            return iter(listed)
         concept = lab_concept(self.concept)
         return iter(lab_prompts(self.kind, self.split, self.count, self.base_seed, concept))
 
