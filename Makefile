@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo table attack-table test test-lowest check lock clean
+.PHONY: help demo table attack-table test test-lowest check docs lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
@@ -35,6 +35,9 @@ check: .venv/ready-dev ## Lint, check the formatting and the types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/ready-dev ## Build the documentation's site, build/site/index.html
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # What `dev` brings is pinned, and not the extras fid and lpips: they bring torchvision, of which
 # each build of torch needs its own.

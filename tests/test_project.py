@@ -122,6 +122,11 @@ def test_the_documents_links_lead_somewhere(document: Path) -> None:
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 
+def test_the_site_leads_to_every_document() -> None:
+    listed = re.findall(r": (\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    assert {path.name for path in (ROOT / "docs").glob("*.md")} <= set(listed)
+
+
 def test_the_lock_pins_one_version_of_each() -> None:
     names = [re.fullmatch(r"([a-z0-9-]+)==[0-9][\w.]*", line) for line in LOCKED]
     assert None not in names, LOCKED
