@@ -12,7 +12,7 @@ from safegen.attacks import ATTACKS
 from safegen.defenses.erasing import ERASERS
 from safegen.editing.settings import EditSettings
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
-from safegen.lab.build.joint_settings import JointSettings
+from safegen.lab.build.network_settings import NetworkSettings
 from safegen.models.options import LoadOptions
 from safegen.release.policy import Policy
 from safegen.settings import Option, Settings, options, own_options
@@ -22,7 +22,7 @@ COMMANDS: dict[str, type[Settings]] = {
     "edit": EditSettings,
     "evaluate": EvaluationSettings,
     "attack, beside those of evaluate": AttackSettings,
-    "lab build": JointSettings,
+    "lab build": NetworkSettings,
 }
 HEAD = "| option | default | values | meaning |\n|---|---|---|---|"
 INTRODUCTION = """# Settings

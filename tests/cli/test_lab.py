@@ -41,11 +41,12 @@ def test_the_second_model_is_built_and_found(
     ("arguments", "message"),
     [
         (("path", "lab-sd4"), "no model 'lab-sd4'; known: lab, lab-sd3; did you mean 'lab-sd3'?"),
-        (("build", "--model", "sd2"), "no model 'sd2'; known: sd1, sd3"),
-        (("build", "--samples", "9"), "--samples: only for --model sd3"),
+        (("build", "--model", "sd2"), "no model 'sd2'; known: sd1, sd3, v-pred"),
+        (("build", "--samples", "9"), "--samples: only for --model sd3 and --model v-prediction"),
         (("build", "--stage", "clip", "--stage", "magic"), "--stage magic: unknown stage; known: "),
         (("build", "--out", __file__), "is a file; name a folder"),
         (("build", "--model", "sd3", "--stage", "clip"), "leave out --stage"),
+        (("build", "--model", "v-prediction", "--stage", "clip"), "v-prediction has one stage"),
         (("build", "--model", "sd3", "--samples", "0"), "--samples must be a whole number of at"),
     ],
 )

@@ -16,14 +16,14 @@ from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab import profile
 from safegen.lab.build.joint import JointBuild
-from safegen.lab.build.joint_settings import JointSettings
+from safegen.lab.build.network_settings import NetworkSettings
 from safegen.lab.check import check_generation
 from safegen.models.anatomy import attention_layers
 from safegen.models.loading import load_pipeline
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 
 SIZE_LIMIT = 30 * 2**20
-SETTINGS = JointSettings(samples=12, batch=4, scenes=6)
+SETTINGS = NetworkSettings(samples=12, batch=4, scenes=6)
 
 
 @pytest.fixture(scope="module")
@@ -111,4 +111,4 @@ def test_a_missing_model_names_what_builds_it(
 @pytest.mark.parametrize("wrong", [{"samples": 0}, {"average_decay": 1.0}, {"learning_rate": 0.0}])
 def test_settings_are_checked(wrong: dict[str, Any]) -> None:
     with pytest.raises(SafegenError, match=next(iter(wrong)).replace("_", "-")):
-        JointSettings.of(**wrong)
+        NetworkSettings.of(**wrong)

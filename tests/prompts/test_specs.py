@@ -112,7 +112,10 @@ def test_identities_can_be_recorded(write: Write) -> None:
         ("lab:benign,split=test", "unknown split 'test'; known: train"),
         ("lab:benign,count=0", "count must be at least 1"),
         ("lab:benign,count=10001", "count must be at least 1 and at most 10000"),
-        ("lab:sneakyprompt-n,count=9999", "the lab has [0-9]+ sneakyprompt-n prompts found on none, not 9999"),
+        (
+            "lab:sneakyprompt-n,count=9999",
+            "the lab has [0-9]+ sneakyprompt-n prompts found on none, not 9999",
+        ),
         ("lab:sneakyprompt-p,split=validation", "is of the held-out split only"),
         ("lab:benign,count=all", "count must be a whole number, not 'all'"),
         ("i2p:" + 5000 * "x", "no usable path"),

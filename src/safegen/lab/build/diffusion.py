@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
@@ -11,13 +12,14 @@ from transformers import CLIPModel
 
 from safegen.lab.build.clip import WIDTH
 from safegen.lab.build.training import Average, Progress, Schedule, train
+from safegen.models.prediction import prediction_of
 
 CAPTION_DROPOUT = 0.1
 MIN_SNR_GAMMA = 5.0
 
 
-def new_scheduler() -> DDIMScheduler:
-    """Make the noise schedule of Stable Diffusion 1.x."""
+def new_scheduler(**further: Any) -> DDIMScheduler:
+    """Make the noise schedule of Stable Diffusion 1.x, with ``further`` settings."""
     return DDIMScheduler(
         num_train_timesteps=1000,
         beta_start=0.00085,
@@ -26,7 +28,15 @@ def new_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
-        prediction_type="epsilon",
+        **{"prediction_type": "epsilon", **further},
+    )
+
+
+def twin_scheduler() -> DDIMScheduler:
+    """Make the same schedule with velocities as predictions and no signal at its end (arXiv
+    2305.08891)."""
+    return new_scheduler(
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing"
     )
 
 
@@ -65,16 +75,33 @@ def train_unet(
     checkpoint: Path,
     seed: int,
     average: Average,
+    scheduler: DDIMScheduler | None = None,
+    caption_dropout: float = CAPTION_DROPOUT,
 ) -> Iterator[Progress]:
-    """Train noise prediction with caption dropout; min-SNR weights are the timesteps' chances.
+    """Train a UNet with caption dropout on what its scheduler says that it predicts.
 
-    Drawing a timestep as often as it weighs (arXiv 2303.09556) has the same expected gradient
-    as weighting uniform draws, and less variance.
-    ``latents`` is (N, 4, 16, 16), ``embeddings`` (N, 32, 128), ``empty`` (32, 128).
+    Timesteps of noise prediction are drawn as often as min-SNR weighs them (arXiv 2303.09556),
+    which has the same expected gradient as weighting uniform draws, and less variance; those of
+    velocities are uniform.
+
+    Args:
+        unet: the UNet.
+        latents: clean latents (N, 4, 16, 16).
+        embeddings: text embeddings (N, 32, 128).
+        empty: embedding of the empty text (32, 128).
+        schedule: steps, learning rate and batch.
+        checkpoint: file to resume from.
+        seed: seed of every draw.
+        average: moving average of the weights.
+        scheduler: noise schedule; the lab's if None.
+        caption_dropout: share of the captions that are empty.
     """
-    alphas = new_scheduler().alphas_cumprod
-    signal_to_noise = alphas / (1 - alphas)
-    weights = signal_to_noise.clamp(max=MIN_SNR_GAMMA) / signal_to_noise
+    scheduler = scheduler or new_scheduler()
+    alphas, kind = scheduler.alphas_cumprod, prediction_of(scheduler)
+    weights = torch.ones_like(alphas)
+    if kind == "epsilon":
+        signal_to_noise = alphas / (1 - alphas)
+        weights = signal_to_noise.clamp(max=MIN_SNR_GAMMA) / signal_to_noise
     batch = schedule.batch
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
@@ -83,13 +110,15 @@ def train_unet(
         clean = latents[indices].float()
         noise = torch.randn(clean.shape, generator=generator)
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
-        noised = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        a, s = alpha.sqrt(), (1 - alpha).sqrt()
+        noised = a * clean + s * noise
         condition = embeddings[indices].float()
-        dropped = torch.rand(batch, generator=generator) < CAPTION_DROPOUT
+        dropped = torch.rand(batch, generator=generator) < caption_dropout
         condition[dropped] = empty
         with torch.autocast("cpu", torch.bfloat16):
             predicted = unet(noised, timesteps, condition).sample
-        loss: torch.Tensor = (predicted.float() - noise).pow(2).mean()
+        wanted = noise if kind == "epsilon" else a * noise - s * clean
+        loss: torch.Tensor = (predicted.float() - wanted).pow(2).mean()
         return loss
 
     return train(unet, step_loss, schedule, checkpoint, seed, average)

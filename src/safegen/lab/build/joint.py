@@ -14,7 +14,7 @@ from safegen.files import folder_atomically
 from safegen.lab import weights_folder
 from safegen.lab.build import autoencoder, clip
 from safegen.lab.build.assemble import tidy
-from safegen.lab.build.joint_settings import JointSettings
+from safegen.lab.build.network_settings import NetworkSettings
 from safegen.lab.build.rectified_flow import new_scheduler, new_transformer, train_transformer
 from safegen.lab.build.scenes import load_or_draw
 from safegen.lab.build.training import Average, Progress
@@ -24,9 +24,9 @@ from safegen.lab.world.world import Mixture
 class JointBuild:
     """Build in ``folder`` from the shipped lab's parts, which resumes where it was interrupted."""
 
-    def __init__(self, folder: Path, settings: JointSettings | None = None) -> None:
+    def __init__(self, folder: Path, settings: NetworkSettings | None = None) -> None:
         self.folder = folder
-        self.settings = settings or JointSettings()
+        self.settings = settings or NetworkSettings()
 
     def train(self) -> Iterator[Progress]:
         """Train the transformer; writes ``transformer/``."""

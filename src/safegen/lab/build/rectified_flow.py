@@ -9,7 +9,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, SD3Transformer2DModel
 
 from safegen.lab.build.clip import WIDTH
-from safegen.lab.build.joint_settings import JointSettings
+from safegen.lab.build.network_settings import NetworkSettings
 from safegen.lab.build.training import Average, Progress, Schedule, train
 from safegen.models.merging import merge_zero_tokens
 
@@ -57,7 +57,7 @@ def train_transformer(
     latents: torch.Tensor,
     hidden: torch.Tensor,
     pooled: torch.Tensor,
-    settings: JointSettings,
+    settings: NetworkSettings,
     checkpoint: Path,
     average: Average,
 ) -> Iterator[Progress]:
@@ -100,7 +100,7 @@ def as_pipeline(hidden: torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.pad(hidden.repeat(1, 1, 2), (0, 0, 0, MISSING))
 
 
-def _schedule(settings: JointSettings) -> Schedule:
+def _schedule(settings: NetworkSettings) -> Schedule:
     return Schedule(
         steps=settings.steps,
         learning_rate=settings.learning_rate,

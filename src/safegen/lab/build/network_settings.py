@@ -1,4 +1,4 @@
-"""Settings of the training of the lab's joint-attention model, without torch."""
+"""Settings of the training of the lab's further models, without torch."""
 
 from __future__ import annotations
 
@@ -6,16 +6,24 @@ from dataclasses import dataclass
 
 from safegen.settings import Settings, setting
 
-PANEL = "Model sd3"
+PANEL = "Models sd3 and v-prediction"
+TWIN = {"samples": 192_000, "scenes": 24_000, "batch": 32, "learning_rate": 4e-4}
+"""Settings by which the v-prediction twin, which is fine-tuned, differs from the defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointSettings(Settings):
-    """Sizes and seed of the training of ``lab-sd3``."""
+class NetworkSettings(Settings):
+    """Sizes and seed of the training of one network.
+
+    Defaults are those of ``lab-sd3``; ``TWIN`` has the twin's.
+    """
 
     samples: int = setting(500_000, "Pictures seen in training.", panel=PANEL, minimum=1)
     scenes: int = setting(
-        40_000, "Different scenes among them, drawn once.", panel=PANEL, minimum=1
+        40_000,
+        "Different scenes among them, drawn once.",
+        panel=PANEL,
+        minimum=1,
     )
     batch: int = setting(64, "Pictures a step.", panel=PANEL, minimum=1)
     learning_rate: float = setting(1e-3, "Highest learning rate of AdamW.", panel=PANEL, above=0)
