@@ -2,7 +2,7 @@
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help demo table attack-table test test-lowest check docs lock clean
+.PHONY: help demo table attack-table leaderboard test test-lowest check docs lock clean
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
@@ -18,6 +18,9 @@ table: .venv/ready ## Compare all defenses on the built-in model; the table is r
 
 attack-table: .venv/ready ## Attack all defenses on the built-in model; the table is runs/attacks/table.md
 	$(BIN)/safegen attack --preset lab --patches runs/table --out runs/attacks
+
+leaderboard: table attack-table ## Show both tables on one page, runs/leaderboard.html
+	$(BIN)/safegen leaderboard runs/table runs/attacks --out runs/leaderboard.html
 
 # Two processes of one thread each: the tests' models are so small that a second thread gains nothing.
 test: .venv/ready-dev ## Run the tests

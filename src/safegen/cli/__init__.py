@@ -20,6 +20,7 @@ from safegen.cli import (
     harden,
     inspect,
     lab,
+    leaderboard,
     play,
     release,
     triplets,
@@ -56,6 +57,7 @@ app.command("generate")(generate.generate)
 app.command("play")(play.play)
 app.command("evaluate")(evaluate.evaluate)
 app.command("attack")(attack.attack)
+app.command("leaderboard")(leaderboard.leaderboard)
 app.command("release")(release.release)
 app.command("verify")(verify.verify)
 app.add_typer(lab.app, name="lab")

@@ -119,10 +119,20 @@ def filled(
     console = Console()
     prepare(settings, requirements, patches, console)
     options = executor_options(table, patches is not None)
-    results = run(settings, out, table.executor, options, console)
+    results = _with_command(run(settings, out, table.executor, options, console))
     showing.write(results, settings, out, console, unblurred=table.unblurred)
     yield results
     exit_if_missed(requirements, results)
+
+
+def _with_command(table: Table) -> Table:
+    """Record this process's command in a table's provenance."""
+    import shlex
+    import sys
+    from dataclasses import replace
+
+    command = shlex.join(["safegen", *sys.argv[1:]])
+    return replace(table, provenance={**table.provenance, "command": command})
 
 
 def executor_options(table: TableOptions, preset: bool) -> ExecutorOptions:

@@ -49,7 +49,13 @@ class Defense(ABC):
     """A defense that can be applied to a diffusers pipeline, in place, and removed.
 
     Subclasses define ``identity`` and ``attach``.
+
+    Attributes:
+        changes: what it changes, for readers of tables: ``nothing``, ``weights``, ``sampling``,
+            ``output``, ``model`` (a whole part of it), or ``unknown``; joined by ``+`` in a stack.
     """
+
+    changes = "unknown"
 
     @property
     def comes_first(self) -> bool:
@@ -126,6 +132,7 @@ class Stack(Defense):
         if any(part.comes_first for part in parts[1:]):
             raise SafegenError(_MUST_BE_FIRST)
         self.parts = tuple(parts)
+        self.changes = "+".join(dict.fromkeys(part.changes for part in parts))
 
     @property
     def comes_first(self) -> bool:

@@ -109,6 +109,8 @@ class SafeLatentDiffusion(Defense):
     text: str
     settings: SldSettings
 
+    changes = "sampling"
+
     @property
     def identity(self) -> DefenseIdentity:
         """See ``Defense.identity``."""

@@ -76,6 +76,8 @@ class PatchDefense(Defense):
     patch: Patch
     file_hash: str
 
+    changes = "weights"
+
     @property
     def identity(self) -> DefenseIdentity:
         """See ``Defense.identity``; includes the patch's settings."""

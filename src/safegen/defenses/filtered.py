@@ -31,6 +31,8 @@ class Filtered(Defense):
     source: str
     local_files_only: bool = False
 
+    changes = "model"
+
     @property
     def comes_first(self) -> bool:
         """See ``Defense.comes_first``."""

@@ -27,6 +27,8 @@ class NegativePrompt(Defense):
     text: str
     guidance: float | None = None
 
+    changes = "sampling"
+
     def __post_init__(self) -> None:
         if self.guidance is not None and self.guidance <= 1:
             raise SafegenError(

@@ -10,6 +10,8 @@ from safegen.defenses import Defense, DefenseIdentity, Undo, register
 class NoDefense(Defense):
     """Leave the pipeline unchanged."""
 
+    changes = "nothing"
+
     @property
     def identity(self) -> DefenseIdentity:
         """See ``Defense.identity``."""

@@ -28,6 +28,8 @@ class RandomWeights(Defense):
 
     seed: int = 0
 
+    changes = "model"
+
     @property
     def comes_first(self) -> bool:
         """See ``Defense.comes_first``."""

@@ -36,6 +36,8 @@ class SafetyFilter(Defense):
     shift: float = 0.0
     local_files_only: bool = False
 
+    changes = "output"
+
     @cached_property
     def identity(self) -> DefenseIdentity:
         """See ``Defense.identity``."""

@@ -91,6 +91,8 @@ class Safree(Defense):
     alpha: float = 0.01
     steps: int = 10
 
+    changes = "sampling"
+
     def __post_init__(self) -> None:
         if self.alpha < 0 or self.steps < 0:
             raise SafegenError("safree: neither alpha nor the steps may be negative")

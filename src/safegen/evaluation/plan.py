@@ -130,7 +130,8 @@ def _defense(named: NamedSpec, settings: EvaluationSettings) -> PlannedDefense:
     offline, profile = settings.local_files_only, profile_of(settings.model)
     made = create_defense(named.spec, settings.concept, profile, local_files_only=offline)
     identity = made.identity
-    record = DefenseRecord(named.name or identity.name, defense_settings(identity))
+    name = named.name or identity.name
+    record = DefenseRecord(name, defense_settings(identity), made.changes)
     return PlannedDefense(record, named.spec)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from functools import partial
 from importlib.resources import files
 from typing import Any
@@ -35,19 +36,21 @@ def environment(autoescape: bool = True, home: str = HOME) -> Environment:
     return made
 
 
-def render_page(name: str, **values: Any) -> str:
+def render_page(name: str, parts: Sequence[str] = (), **values: Any) -> str:
     """Render an HTML page without external references; its policy lets only its own script run.
 
     Args:
-        name: name of its template, style sheet and script, without suffix.
+        name: name of its template, without suffix.
+        parts: names of its style sheets and scripts, in order (default: its own).
         values: values of the template's variables.
     """
-    program = template_text(f"{name}.js").strip()
+    used = parts or (name,)
+    program = "".join(template_text(f"{part}.js") for part in used).strip()
     return (
         environment()
         .get_template(f"{name}.html.j2")
         .render(
-            style=Markup(template_text(f"{name}.css")),
+            style=Markup("".join(template_text(f"{part}.css") for part in used)),
             script=Markup(program),
             script_hash=base64.b64encode(hashlib.sha256(program.encode()).digest()).decode(),
             **values,

@@ -66,10 +66,12 @@ class DefenseRecord:
     Attributes:
         name: name in tables, unique in a run.
         settings: all that its effect depends on, as JSON values.
+        changes: what it changes; see ``Defense``.
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
+    changes: str = "unknown"
 
 
 @dataclass(frozen=True)
