@@ -73,10 +73,14 @@ def test_the_metadata_say_what_is_needed(unpacked: Path) -> None:
     about = unpacked / f"safegen-{__version__}.dist-info"
     told = email.message_from_string((about / "METADATA").read_text(encoding="utf-8"))
     assert told["Requires-Python"] == "<3.14,>=3.11"
+    classifiers = told.get_all("Classifier") or []
+    supported = {each.split()[-1] for each in classifiers if "Python :: 3." in each}
+    assert supported == {"3.11", "3.12", "3.13"}
     needs = told.get_all("Requires-Dist") or []
     signing = [line for line in needs if line.startswith("securesystemslib")]
     assert any('extra == "release"' in line for line in signing)
-    assert {"release", "nudenet", "lora", "ray"} <= set(told.get_all("Provides-Extra") or [])
+    extras = set(told.get_all("Provides-Extra") or [])
+    assert {"release", "nudenet", "lora", "ray", "play"} <= extras
     points = configparser.ConfigParser(delimiters="=")
     points.optionxform = str  # type: ignore[assignment, method-assign]
     points.read(about / "entry_points.txt")
