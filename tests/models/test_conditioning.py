@@ -18,6 +18,7 @@ from safegen.models.conditioning import (
     encode_random_tokens,
 )
 from safegen.models.denoising import predict
+from safegen.models.families.hunyuan_image import GLYPHS
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 
 THOUSANDTHS = ("flux", "chroma", "aura-flow", "qwen-image", "flux2")
@@ -71,6 +72,7 @@ def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family
     added = {name: v for name, v in (told.get("added_cond_kwargs") or {}).items() if v is not None}
     if "pooled_projections" in told:
         added["text_embeds"] = told["pooled_projections"]
+    added |= {name: told[name] for name in GLYPHS if name in told}
     assert condition.added.keys() == added.keys()
     for name, value in added.items():
         torch.testing.assert_close(condition.added[name], value)
@@ -177,6 +179,31 @@ def test_a_negative_prompt_steers_where_the_call_takes_embeddings_alone(
     settings = [SamplingSettings(steps=2, negative_prompt=text) for text in ("", "the snow")]
     plain, steered = (next(generate(pipeline, request, each))[1] for each in settings)
     assert (plain != steered).any()
+
+
+@torch.no_grad()
+def test_quoted_letters_and_a_mean_flow(build_family: Callable[..., Any]) -> None:
+    pipeline = build_family("hunyuan-image", distilled=True)
+    letters = encode_prompts(pipeline, ["a cat", "a cat that says 'snow'"]).added[GLYPHS[1]]
+    assert [bool(row.any()) for row in letters] == [False, True]
+    told, flow = _watched_call(pipeline, guidance_scale=3.25)  # as in an edit
+    told |= {"timestep_r": told["timestep"], "return_dict": False}
+    (instant,) = pipeline.transformer(**{k: v for k, v in told.items() if k != "self"})
+    condition = encode_prompts(pipeline, ["a cat"])
+    seen = predict(pipeline.transformer, told["hidden_states"], told["timestep"], condition)
+    torch.testing.assert_close(seen, instant)
+    assert not torch.equal(instant, flow)  # of a step of the pipeline's length
+
+
+def test_a_guider_follows_the_settings(build_family: Callable[..., Any]) -> None:
+    pipeline, request = build_family("hunyuan-image"), [ImageRequest("a cat", 0)]
+    guider = pipeline.guider
+    weak, strong = (
+        next(generate(pipeline, request, SamplingSettings(steps=2, guidance_scale=scale)))[1]
+        for scale in (1.0, 9.0)
+    )
+    assert (weak != strong).any()
+    assert pipeline.guider is guider
 
 
 def test_two_denoisers_in_turn_are_refused(build_family: Callable[..., Any]) -> None:

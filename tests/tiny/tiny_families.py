@@ -261,6 +261,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "z-image": language_models.z_image,
     "flux2": language_models.flux2,
     "wan": language_models.wan,
+    "hunyuan-image": language_models.hunyuan_image,
 }
 FAMILIES = [*SHRUNK, "pixart", *BUILDERS]
 

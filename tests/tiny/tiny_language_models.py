@@ -59,16 +59,49 @@ SMALL_VIDEO_AUTOENCODER = {
 }
 
 
+SMALL_HUNYUAN_IMAGE = {
+    "in_channels": 4,
+    "out_channels": 4,
+    "num_layers": 2,
+    "num_single_layers": 1,
+    "num_refiner_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "text_embed_dim": 16,
+    "text_embed_2_dim": 16,
+    "rope_axes_dim": [8, 8],
+}
+SMALL_HUNYUAN_AUTOENCODER = {
+    "in_channels": 3,
+    "out_channels": 3,
+    "latent_channels": 4,
+    "block_out_channels": [32] * 4,
+    "layers_per_block": 1,
+    "spatial_compression_ratio": 8,
+    "sample_size": 64,
+    "scaling_factor": 0.75,
+}
+
+
 def _with_size(pipeline: Any) -> Any:
     pipeline.default_sample_size = 8
     return pipeline
 
 
-def _qwen2_5_vl(vocabulary: int) -> Any:
+def _instructed(pipeline: Any) -> Any:
+    """Tell how long the instruction is, which has fewer of the small tokenizer's tokens."""
+    instruction = pipeline.prompt_template_encode.split("{}")[0]
+    tokens = pipeline.tokenizer(instruction).input_ids
+    pipeline.prompt_template_encode_start_idx = len(tokens)
+    return _with_size(pipeline)
+
+
+def _qwen2_5_vl(vocabulary: int, layers: int = 2) -> Any:
     from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
     rope = {"mrope_section": [1, 1, 2], "rope_type": "default", "type": "default"}
     text = ENCODER | {"num_key_value_heads": 1, "rope_scaling": rope, "vocab_size": vocabulary}
+    text["num_hidden_layers"] = layers
     vision = {
         "depth": 1,
         "hidden_size": 16,
@@ -92,10 +125,7 @@ def qwen_image() -> Any:
         transformer=diffusers.QwenImageTransformer2DModel(**SMALL_QWEN_IMAGE),
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**FLUX["scheduler"]),
     )
-    # The instruction has fewer of the small tokenizer's tokens.
-    instruction = pipeline.prompt_template_encode.split("{}")[0]
-    pipeline.prompt_template_encode_start_idx = len(tokenizer(instruction).input_ids)
-    return _with_size(pipeline)
+    return _instructed(pipeline)
 
 
 def z_image() -> Any:
@@ -152,3 +182,26 @@ def wan(stages: int = 1) -> Any:
         **second,
     )
     return _with_size(pipeline)
+
+
+def hunyuan_image(distilled: bool = False) -> Any:
+    import diffusers
+    from transformers import ByT5Tokenizer, T5Config, T5EncoderModel
+
+    tokenizer, letters = qwen_tokenizer(), ByT5Tokenizer()
+    byt5 = T5Config(d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, vocab_size=len(letters))
+    guiding = {} if distilled else {"guider": diffusers.AdaptiveProjectedMixGuidance()}
+    pipeline = diffusers.HunyuanImagePipeline(
+        tokenizer=tokenizer,
+        text_encoder=_qwen2_5_vl(len(tokenizer), layers=3),
+        tokenizer_2=letters,
+        text_encoder_2=T5EncoderModel(byt5),
+        vae=diffusers.AutoencoderKLHunyuanImage(**SMALL_HUNYUAN_AUTOENCODER),
+        transformer=diffusers.HunyuanImageTransformer2DModel(
+            **SMALL_HUNYUAN_IMAGE, guidance_embeds=distilled, use_meanflow=distilled
+        ),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=5.0),
+        **guiding,
+    )
+    pipeline.tokenizer_max_length, pipeline.tokenizer_2_max_length = 64, 16
+    return _instructed(pipeline)

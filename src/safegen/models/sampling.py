@@ -171,7 +171,7 @@ def draw_batch(
         given["prompt"] = [request.prompt for request in batch]
     parts = pipeline.components.values()
     networks = [part for part in parts if isinstance(part, torch.nn.Module)]
-    with _told(len(batch)), onednn_layers(networks):
+    with _told(len(batch)), onednn_layers(networks), family.drawing(pipeline, settings):
         output = pipeline(
             num_inference_steps=settings.steps,
             height=settings.height or model_size(pipeline),

@@ -19,8 +19,8 @@ class TextCondition:
     Attributes:
         hidden: hidden states (N, L, D) of the text encoders.
         mask: valid tokens (N, L), for denoisers with a mask.
-        added: further conditions by name, each (N, K): pooled features, SDXL's time ids,
-            PixArt-alpha's resolution and aspect ratio.
+        added: further conditions by name, each (N, ...): pooled features, SDXL's time ids,
+            PixArt-alpha's resolution and aspect ratio, HunyuanImage's quoted letters.
     """
 
     hidden: torch.Tensor

@@ -13,7 +13,11 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -104,10 +108,10 @@ def predict_memory(
 def _refusing_values(denoiser: Any) -> Iterator[None]:
     try:
         yield
-    except DataDependentOutputException as error:
+    except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise SafegenError(
-            f"{type(denoiser).__name__}: its memory cannot be predicted, since it reads the texts' "
-            "lengths from their mask; --plain-kernels tries the edit without a prediction"
+            f"{type(denoiser).__name__}: its memory cannot be predicted, since it reads values "
+            "of the texts' mask; --plain-kernels tries the edit without a prediction"
         ) from error
 
 

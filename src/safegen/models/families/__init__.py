@@ -6,7 +6,8 @@ A family of another package is an entry point of the group ``safegen.families``.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -63,6 +64,12 @@ class Family:
     def packed(self, latents: torch.Tensor) -> torch.Tensor:
         """Turn latents (B, C, H, W) into the layout that the pipeline's call takes."""
         return latents
+
+    @contextmanager
+    def drawing(self, pipeline: Any, settings: SamplingSettings) -> Iterator[None]:
+        """Make a pipeline follow those settings in the block that its call does not take."""
+        del pipeline, settings
+        yield
 
     def pictures(self, output: Any) -> np.ndarray:
         """Pictures (B, H, W, 3) of the pipeline's output, in [0, 1]."""
