@@ -130,6 +130,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "hidden_size": 32, "num_attention_heads": 2, "num_layers": 2, "ffn_hidden_size": 32,
         "in_channels": 4, "out_channels": 4, "text_in_dim": 16, "rope_axes_dim": (4, 4, 8),
     },
+    "GlmImageTransformer2DModel": {
+        **SMALL, "out_channels": 4, "text_embed_dim": 16, "time_embed_dim": 16,
+        "condition_dim": 8, "prior_vq_quantizer_codebook_size": 32,
+    },
+    "Ideogram4Transformer2DModel": {
+        **SMALL, "intermediate_size": 32, "adaln_dim": 16, "llm_features_dim": 24,
+        "mrope_section": (4, 2, 2),
+    },
+    "NucleusMoEImageTransformer2DModel": {
+        **SMALL, "in_channels": 16, "out_channels": 4, "joint_attention_dim": 16,
+        "axes_dims_rope": (4, 4, 8), "moe_enabled": False,
+    },
 }  # fmt: skip
 PLAIN = "to_q to_k to_v to_out.*"
 NORMED = f"{PLAIN} norm_q norm_k"
@@ -178,6 +190,7 @@ EXPECTED: dict[str, dict[str, str]] = {
             "to_query to_key to_value out_layer query_norm key_norm"
         )
     },
+    "NucleusMoEImageTransformer2DModel": DOUBLES,
     "PRXTransformer2DModel": {"blocks.*.attention": "img_qkv_proj to_out.* norm_q norm_k"},
 }
 """Layers that multiply image tokens alone, by attention, as the published descriptions have it."""

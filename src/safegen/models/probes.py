@@ -264,6 +264,29 @@ def _krea(probe: Probe) -> dict[str, Any]:
     }
 
 
+def _glm(probe: Probe) -> dict[str, Any]:
+    """Tokens that a language model drew before, one a patch of the picture."""
+    size = probe.config["patch_size"]
+    tokens = (probe.height // size) * (probe.width // size)
+    return {
+        "prior_token_id": torch.zeros(1, tokens, dtype=torch.long),
+        "prior_token_drop": torch.zeros(1, tokens, dtype=torch.bool),
+    }
+
+
+def _ideogram(probe: Probe) -> dict[str, Any]:
+    """One sequence of text and picture, each with both widths of channels."""
+    length = probe.words + probe.height * probe.width
+    same = torch.zeros(1, length, dtype=torch.long)
+    return {
+        "hidden_states": probe.zeros(length, probe.config["in_channels"]),
+        "encoder_hidden_states": probe.zeros(length, probe.config["llm_features_dim"]),
+        "position_ids": torch.zeros(1, length, 3, dtype=torch.long),
+        "segment_ids": same,
+        "indicator": same,
+    }
+
+
 def _ernie(probe: Probe) -> dict[str, Any]:
     return {
         "text_bth": probe.zeros(probe.words, probe.config["text_in_dim"]),
@@ -293,6 +316,9 @@ SPECIAL: dict[str, Callable[[Probe], dict[str, Any]]] = {
     "LuminaNextDiT2DModel": _lumina_next,
     "Krea2Transformer2DModel": _krea,
     "ErnieImageTransformer2DModel": _ernie,
+    "GlmImageTransformer2DModel": _glm,
+    "Ideogram4Transformer2DModel": _ideogram,
+    "NucleusMoEImageTransformer2DModel": _packed,
 }
 """Inputs by class that differ from those of the table by name; None leaves an input out."""
 FIXED_TEXTS: Mapping[str, tuple[str, ...]] = {"HunyuanDiT2DModel": ("text_len", "text_len_t5")}
