@@ -92,24 +92,30 @@ VARIANTS = {
     "ours-full": Variant(True, "fp32", "full"),
 }
 DEFAULT = tuple(VARIANTS)[:5]
+SELECTIVE: dict[str, Any] = {"precision": "bf16", "gradient_checkpointing": "selective"}
+FULL: dict[str, Any] = {"precision": "bf16", "gradient_checkpointing": "full"}
+ONE_TEXT: dict[str, Any] = {
+    "guidance_scale": 1.0, "redirect_mixture": Mixture(), "preserve_mixture": Mixture(),
+}  # fmt: skip
+
+
+def of(pictures: int = 2, **options: Any) -> EditSettings:
+    """Make settings with a number of unsafe pictures in a batch, and as many benign ones."""
+    return EditSettings.of(unsafe_batch=pictures, benign_batch=pictures, **options)
+
+
 EDITS = {
-    "float32": EditSettings(),
-    **{f"float32, {name}": EditSettings().preset(name) for name in PRESETS},
-    "bf16": EditSettings.of(precision="bf16"),
-    "bf16, selective checkpointing": EditSettings.of(
-        precision="bf16", gradient_checkpointing="selective"
-    ),
-    "bf16, full checkpointing": EditSettings.of(precision="bf16", gradient_checkpointing="full"),
-    "bf16, LoRA of rank 16, selective": EditSettings.of(
-        precision="bf16", gradient_checkpointing="selective", lora_rank=16
-    ),
-    "bf16, one text, selective": EditSettings.of(
-        precision="bf16",
-        gradient_checkpointing="selective",
-        unsafe_batch=1,
-        guidance_scale=1.0,
-        redirect_mixture=Mixture(),
-        preserve_mixture=Mixture(),
+    "float32": of(),
+    **{f"float32, {name}": of().preset(name) for name in PRESETS},
+    "bf16": of(precision="bf16"),
+    "bf16, selective checkpointing": of(**SELECTIVE),
+    "bf16, full checkpointing": of(**FULL),
+    "bf16, LoRA of rank 16, selective": of(**SELECTIVE, lora_rank=16),
+    "bf16, one text, selective": of(**SELECTIVE, **ONE_TEXT),
+    "bf16, one picture and text, full": of(1, **FULL, **ONE_TEXT),
+    "bf16, one picture and text, full, LoRA of rank 16": of(1, **FULL, **ONE_TEXT, lora_rank=16),
+    "8 bits, one picture and text, full, LoRA of rank 16": of(
+        1, **FULL, **ONE_TEXT, lora_rank=16, frozen_precision="int8"
     ),
 }
 """Settings of whole edits whose memory is predicted."""
@@ -322,8 +328,7 @@ def memory_table(published: str, edits: Sequence[str]) -> str:
     head = ["edit", *parts, "total", "card"]
     lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     for name in edits:
-        asked = EDITS[name].changed(unsafe_batch=2, benign_batch=2)
-        memory = predict_memory(denoiser, text, latent, asked)
+        memory = predict_memory(denoiser, text, latent, EDITS[name])
         sizes = [getattr(memory, part) for part in (*parts, "total")]
         card = next((f"{card} GiB" for card in CARDS if memory.fits(card)), "none")
         lines.append(f"| {' | '.join([name, *(f'{s / 2**20:,.0f}' for s in sizes), card])} |")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from safegen.editing.presets import PRESETS
 from safegen.errors import SafegenError
-from safegen.models.options import Precision, Scope
+from safegen.models.options import FrozenPrecision, Precision, Scope
 from safegen.settings import MAX_SEED, Settings, setting
 
 Objective = Literal["exact", "paper"]
@@ -266,8 +266,10 @@ class Computation(Settings):
     precision: Precision = setting(
         "fp32", "Precision of the computation; trained weights stay fp32."
     )
-    frozen_precision: Precision | None = setting(
-        None, "Precision of the frozen weights (default: the compute precision)."
+    frozen_precision: FrozenPrecision | None = setting(
+        None,
+        "Precision of the frozen weights (default: the compute precision); int8 holds large "
+        "matrices in 8 bits.",
     )
     gradient_checkpointing: GradientCheckpointing = setting(
         "none",
@@ -278,14 +280,14 @@ class Computation(Settings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.frozen_precision not in (None, "fp32", self.precision):
+        if self.frozen_precision not in (None, "fp32", "int8", self.precision):
             raise SafegenError(
                 f"frozen weights in {self.frozen_precision} cannot be computed with in "
                 f"{self.precision}; give --precision {self.frozen_precision} too"
             )
 
     @property
-    def kept_precision(self) -> Precision:
+    def kept_precision(self) -> FrozenPrecision:
         """Precision of the frozen weights."""
         return self.frozen_precision or self.precision
 

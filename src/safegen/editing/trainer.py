@@ -22,6 +22,7 @@ from safegen.editing.gradients import Gradients
 from safegen.editing.latents import TripletLatents
 from safegen.editing.memory.borrowing import Borrowed, borrowed
 from safegen.editing.memory.components import rehearsal_bytes, weight_bytes
+from safegen.editing.memory.eight_bit import eight_bit_layers, shrink
 from safegen.editing.memory.idle import all_parts, idle_parts
 from safegen.editing.memory.lean_layers import lean_layers
 from safegen.editing.memory.precision import autocast, frozen_dtype
@@ -179,6 +180,8 @@ class Edit:
             self.denoiser, self.names, settings.optimisation.lora_rank, settings.seed
         )
         self.names = trained.names
+        if settings.computation.kept_precision == "int8":
+            shrink(self.denoiser, self.names, weights)
         weights.convert_frozen(frozen_dtype(settings))
         return trained
 
@@ -205,6 +208,7 @@ class Edit:
             folder.recording(start),
             idle_parts(self.pipeline, self._keep_pipeline or probe is not None),
             lean_layers(denoiser),
+            eight_bit_layers(denoiser),
             recomputation(denoiser, settings.computation.gradient_checkpointing),
         ):
             model = processes.model(denoiser)

@@ -23,7 +23,7 @@ def predict(
         timesteps: timesteps of the scheduler (B,).
         condition: text conditions (B).
     """
-    weight = next(denoiser.parameters())
+    weight = next(each for each in denoiser.parameters() if each.is_floating_point())
     network: Any = getattr(denoiser, "module", denoiser)
     family = family_with(network)
     latents = z_t.to(weight.device, weight.dtype)

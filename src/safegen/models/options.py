@@ -11,6 +11,8 @@ Scope = Literal["self-attention", "self-attention+output"]
 """Trained part of the denoiser; no part of it sees a text."""
 Precision = Literal["fp32", "bf16", "fp16"]
 """Floating-point formats of weights and computation."""
+FrozenPrecision = Literal["fp32", "bf16", "fp16", "int8"]
+"""Formats of weights that an edit does not train."""
 Sampler = Literal["ddim", "dpm++", "euler"]
 MAX_BATCH = 4096
 """Largest batch; more pictures fit no device."""

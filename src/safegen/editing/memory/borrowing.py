@@ -20,8 +20,8 @@ class Borrowed:
 
     Args:
         network: network to be changed.
-        keep: keep the frozen weights that ``convert_frozen`` converts, on the CPU; otherwise
-            they stay in the new precision.
+        keep: keep the frozen weights that ``convert_frozen`` and ``exchange`` replace, on the CPU;
+            otherwise they stay in the new precision.
     """
 
     def __init__(self, network: nn.Module, keep: bool = True) -> None:
@@ -30,10 +30,17 @@ class Borrowed:
         self._keep = keep
 
     def convert_frozen(self, dtype: torch.dtype) -> None:
-        """Convert the weights without gradients to another precision."""
+        """Convert the weights without gradients, but for those in 8 bits, to another precision."""
         for weight in self._weights:
-            if not weight.parameter.requires_grad and weight.parameter.dtype != dtype:
-                weight.convert(dtype, self._keep)
+            parameter = weight.parameter
+            frozen = parameter.is_floating_point() and not parameter.requires_grad
+            if frozen and parameter.dtype != dtype:
+                weight.exchange(parameter.data.to(dtype), self._keep)
+
+    def exchange(self, parameter: torch.Tensor, values: torch.Tensor) -> None:
+        """Give a weight without gradients other values, of any type."""
+        weight = next(each for each in self._weights if each.parameter is parameter)
+        weight.exchange(values, self._keep)
 
     def put_back(self) -> None:
         """Restore the network."""
@@ -64,16 +71,17 @@ class _Weight:
         self._trained, self._gradient = parameter.requires_grad, parameter.grad
         parameter.grad = None
 
-    def convert(self, dtype: torch.dtype, keep: bool) -> None:
+    def exchange(self, values: torch.Tensor, keep: bool) -> None:
         self._values = self.parameter.data.cpu() if keep else None
-        self.parameter.data = self.parameter.data.to(dtype)
+        self.parameter.data = values
 
     def put_back(self) -> None:
         self.parameter.grad = None  # a gradient of another precision could not stay
         if self._values is not None:
             self.parameter.data = self._values.to(self._device)
             self.parameter.grad = self._gradient
-        self.parameter.requires_grad_(self._trained)
+        if self.parameter.is_floating_point():  # no weight in 8 bits takes a gradient
+            self.parameter.requires_grad_(self._trained)
 
 
 def _attributes(module: nn.Module) -> dict[str, Any]:

@@ -15,8 +15,9 @@ DTYPES: dict[Precision, torch.dtype] = {
 
 
 def frozen_dtype(settings: EditSettings) -> torch.dtype:
-    """Precision of the frozen weights (default: the compute precision)."""
-    return DTYPES[settings.computation.kept_precision]
+    """Precision of the frozen weights (default: the compute precision), but for those in 8 bits."""
+    kept = settings.computation.kept_precision
+    return DTYPES[settings.computation.precision if kept == "int8" else kept]
 
 
 def autocast(settings: EditSettings, device: torch.device) -> torch.autocast:

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from safegen.editing.adapters import trained_form
 from safegen.editing.memory.borrowing import Borrowed
 from safegen.editing.memory.components import EditMemory, rehearsal_bytes, weight_bytes
+from safegen.editing.memory.eight_bit import eight_bit_layers, shrink
 from safegen.editing.memory.lean_layers import lean_layers
 from safegen.editing.memory.precision import autocast, frozen_dtype
 from safegen.editing.memory.recomputation import recomputation
@@ -90,6 +91,8 @@ def predict_memory(
         skeleton = type(denoiser).from_config(denoiser.config).eval()
         borrowed = Borrowed(skeleton, keep=False)
         form = trained_form(skeleton, names, settings.optimisation.lora_rank, settings.seed)
+        if settings.computation.kept_precision == "int8":
+            shrink(skeleton, form.names, borrowed)
         borrowed.convert_frozen(frozen_dtype(settings))
         step = _Step(skeleton, condition, latent, settings)
         with AllocatedMemory() as seen, _refusing_values(skeleton):
@@ -140,6 +143,7 @@ class _Step:
         timesteps = torch.zeros(len(z_t), dtype=torch.long)
         with (
             lean_layers(self._denoiser),
+            eight_bit_layers(self._denoiser),
             recomputation(self._denoiser, self._settings.computation.gradient_checkpointing),
         ):
             with autocast(self._settings, z_t.device):
