@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from werkzeug.test import Client
+from werkzeug.test import Client, encode_multipart
 
 from safegen.play.drawing import Easel
 from safegen.play.page import LARGEST_UPLOAD, REMEMBERED, Play
@@ -66,6 +66,21 @@ def test_an_own_picture_is_the_start(client: Client) -> None:
     started: Any = client.post("/draw", data={**WISH, "strength": "1", "picture": file}).json
     plain: Any = client.post("/draw", data=WISH).json
     assert started["picture"] != plain["picture"]
+
+
+def test_an_own_picture_is_never_written_to_disk(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noise, buffer = np.random.default_rng(0).integers(0, 256, (600, 600, 3), np.uint8), io.BytesIO()
+    Image.fromarray(noise).save(buffer, "PNG")
+    assert buffer.tell() > 1 << 20
+    buffer.seek(0)
+    values = {**WISH, "strength": "1", "picture": (buffer, "a.png")}
+    boundary, body = encode_multipart(values)
+    monkeypatch.setattr("tempfile.tempdir", "/none")
+    kind = f"multipart/form-data; boundary={boundary}"
+    answer = client.post("/draw", data=body, content_type=kind)
+    assert answer.status_code == 200
 
 
 def test_the_oldest_hidden_pictures_are_forgotten(client: Client) -> None:

@@ -64,6 +64,10 @@ class _Request(Request):
     max_content_length = LARGEST_UPLOAD
     max_form_memory_size = 1 << 16
 
+    def _get_file_stream(self, *_: Any, **__: Any) -> BytesIO:
+        """Keep an uploaded picture in memory; Werkzeug would write a large one to a file."""
+        return BytesIO()
+
 
 class Play:
     """The page of a model.
