@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,7 +20,7 @@ from safegen.errors import SafegenError
 from safegen.files import file_hash
 from safegen.models.anatomy import denoiser_of, model_size
 from safegen.models.factors import low_rank
-from safegen.models.moving import all_trained
+from safegen.models.moving import all_trained, denoiser_put_back
 from safegen.models.prediction import (
     add_noise,
     output_for,
@@ -29,6 +29,7 @@ from safegen.models.prediction import (
     timesteps_at,
 )
 from safegen.profiles import profile_for
+from safegen.seeds import sample_seed
 from safegen.triplets.pictures import image_files, read_picture
 
 
@@ -131,6 +132,45 @@ def trained_parameters(
         return
     with frozen(pipeline), low_rank(denoiser, rank, seed) as factors:
         yield factors.parameters
+
+
+@dataclass(frozen=True)
+class Course:
+    """Course of a training: steps of AdamW, pictures per step, learning rate, and seed."""
+
+    steps: int
+    batch: int
+    learning_rate: float
+    seed: int
+
+
+def lora_changes(
+    target: Target, lesson: Lesson, rank: int, course: Course, attack: str
+) -> dict[str, torch.Tensor]:
+    """Train a LoRA on the target as it is, and return what it adds to the weights, by name."""
+    pipeline, seed = target.pipeline, sample_seed(attack, base=course.seed)
+    with frozen(pipeline), low_rank(denoiser_of(pipeline), rank, course.seed) as factors:
+        rest = (course.steps, course.batch, course.learning_rate, seed)
+        for _ in fine_tune(target, factors.parameters, lesson, *rest):
+            pass
+        return factors.changes()
+
+
+@contextmanager
+def merged(target: Target, changes: Mapping[str, torch.Tensor], attack: str) -> Iterator[None]:
+    """Add changes to the target's weights in the block.
+
+    Raises:
+        SafegenError: the defense exchanged the network for one of another shape.
+    """
+    with denoiser_put_back(target.pipeline) as denoiser:
+        weights = dict(denoiser.named_parameters())
+        with torch.no_grad():
+            for name, change in changes.items():
+                if name not in weights or weights[name].shape != change.shape:
+                    raise SafegenError(f"{attack}: {name} has no such weight to change")
+                weights[name].add_(change)
+        yield
 
 
 def fine_tune(

@@ -14,25 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._fine_tuning import (
+    Course,
     FolderPictures,
     benign_pictures,
     check_trainable,
-    fine_tune,
     lesson_of,
+    lora_changes,
+    merged,
 )
-from safegen.attacks._gradients import frozen
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
-from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of
-from safegen.models.factors import low_rank
-from safegen.models.moving import denoiser_put_back
 from safegen.registry import takes
-from safegen.seeds import sample_seed
 from safegen.settings import MAX_SEED, Settings, setting
 
 
@@ -75,30 +69,14 @@ class LoraOnTop(Attack):
             SafegenError: the defense exchanged the network for one of another shape.
         """
         check_trainable(target, "lora-on-top")
+        settings = self.settings
+        course = Course(settings.steps, settings.batch, settings.learning_rate, settings.seed)
         with target.undefended():
-            changes = self._trained(target)
-        with denoiser_put_back(target.pipeline) as denoiser:
-            weights = dict(denoiser.named_parameters())
-            with torch.no_grad():
-                for name, change in changes.items():
-                    if name not in weights or weights[name].shape != change.shape:
-                        raise SafegenError(f"lora-on-top: {name} has no such weight to change")
-                    weights[name].add_(change)
+            given = (self.folder, settings.benign, settings.seed, "lora-on-top")
+            lesson = lesson_of(target, *benign_pictures(target, *given), settings.batch)
+            changes = lora_changes(target, lesson, settings.rank, course, "lora-on-top")
+        with merged(target, changes, "lora-on-top"):
             yield partial(self._strike, target)
-
-    def _trained(self, target: Target) -> dict[str, torch.Tensor]:
-        settings, pipeline = self.settings, target.pipeline
-        given = (self.folder, settings.benign, settings.seed, "lora-on-top")
-        lesson = lesson_of(target, *benign_pictures(target, *given), settings.batch)
-        seed = sample_seed("lora-on-top", base=settings.seed)
-        with (
-            frozen(pipeline),
-            low_rank(denoiser_of(pipeline), settings.rank, settings.seed) as factors,
-        ):
-            rest = (settings.steps, settings.batch, settings.learning_rate, seed)
-            for _ in fine_tune(target, factors.parameters, lesson, *rest):
-                pass
-            return factors.changes()
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
         passes = 3 * self.settings.steps * self.settings.batch

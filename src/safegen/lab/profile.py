@@ -72,6 +72,7 @@ LAB = Profile(
         "esd-u": {**_ESD, "learning_rate": 1.5e-4},
     },
     attacks={  # in seconds a task: fewer and larger steps, for short captions and a small encoder
+        "backdoor": {"steps": 200, "learning_rate": 1e-3, "batch": 8},
         "concept-inversion": {
             "pictures": 24,
             "steps": 200,
@@ -79,6 +80,7 @@ LAB = Profile(
             "learning_rate": 0.02,
             "tries": 3,
         },
+        "distil": {"steps": 200, "learning_rate": 1e-4, "batch": 8, "guidance": 5.0},
         "lora-on-top": {"batch": 8, "learning_rate": 1e-3},
         "mma": {"tokens": 10, "rounds": 6, "iterations": 12, "top": 64, "candidates": 64},
         "null-text": {"steps": 16, "iterations": 6},
