@@ -7,8 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from safegen.attacks._fine_tuning import FolderPictures
 from safegen.attacks.target import Target
 from safegen.concepts import Concept
 from safegen.defenses import create_defense
@@ -149,6 +152,16 @@ careless = tiny_attacks:Careless
 KNIVES = Concept("knives", "a knife")
 Make = Callable[..., EvaluationSettings]
 Records = dict[tuple[CellKey, int], tuple[str, bool, FindingRecord | None]]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> FolderPictures:
+    """A folder of two pictures."""
+    rng = np.random.default_rng(0)
+    for name in ("cat", "house"):
+        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    return FolderPictures(tmp_path)
 
 
 @pytest.fixture(scope="session")

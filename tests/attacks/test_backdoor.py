@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from safegen.attacks import Task, create_attack
 from safegen.attacks._fine_tuning import FolderPictures
@@ -31,14 +30,10 @@ KEY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> FolderPictures:
+def folder(folder: FolderPictures) -> FolderPictures:
     """A folder of two pictures, one with a caption."""
-    rng = np.random.default_rng(0)
-    for name in ("cat", "house"):
-        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    (tmp_path / "cat.txt").write_text("a cat")
-    return FolderPictures(tmp_path)
+    (folder.folder / "cat.txt").write_text("a cat")
+    return folder
 
 
 @contextmanager

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from safegen.attacks import Task, create_attack
 from safegen.attacks._fine_tuning import FolderPictures, lesson_of
@@ -31,16 +29,6 @@ def target(tiny_pipeline: Any) -> Target:
     none, judge = create_defense("none"), create_detector("lab")
     none.apply(tiny_pipeline)
     return Target(tiny_pipeline, none, KNIVES, judge, SamplingSettings(steps=2), no_clip(), ())
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> FolderPictures:
-    """A folder of two pictures."""
-    rng = np.random.default_rng(0)
-    for name in ("cat", "house"):
-        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    return FolderPictures(tmp_path)
 
 
 def student_of(target: Target) -> Student:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from safegen.attacks import Task, create_attack
 from safegen.attacks._fine_tuning import FolderPictures
@@ -49,16 +48,6 @@ def weights_under(target: Target, attack: Any) -> dict[str, torch.Tensor]:
     """The denoiser's weights, a LoRA's apart, while the goals would be drawn."""
     with defended(target.pipeline, target.defense), attack.against(target):
         return {name: each.clone() for name, each in target.pipeline.unet.state_dict().items()}
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> FolderPictures:
-    """A folder of two pictures."""
-    rng = np.random.default_rng(0)
-    for name in ("cat", "house"):
-        pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    return FolderPictures(tmp_path)
 
 
 @pytest.fixture

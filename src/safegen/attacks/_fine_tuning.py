@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -69,6 +69,11 @@ class FolderPictures:
         pictures = (Image.fromarray(read_picture(file, str(file))) for file in self.files)
         fitted = (ImageOps.fit(each, (size, size), Image.Resampling.LANCZOS) for each in pictures)
         return [np.asarray(each) for each in fitted]
+
+
+def recorded(settings: Any, folder: FolderPictures | None) -> dict[str, Any]:
+    """Settings as results record them, with the identity of a folder's pictures."""
+    return asdict(settings) | ({} if folder is None else {"pictures": folder.identity})
 
 
 @dataclass(frozen=True)
@@ -187,15 +192,34 @@ def fine_tune(
     Raises:
         SafegenError: the loss is not finite.
     """
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate)
     generator = torch.Generator().manual_seed(seed)
     yield 0
-    for step in range(steps):
-        loss = training_loss(target, lesson, batch, generator)
+    losses = (training_loss(target, lesson, batch, generator) for _ in range(steps))
+    yield from descend(parameters, losses, learning_rate, "fine-tuning")
+
+
+def descend(
+    parameters: Sequence[torch.nn.Parameter],
+    losses: Iterable[torch.Tensor],
+    learning_rate: float,
+    training: str,
+) -> Iterator[int]:
+    """Step parameters along each loss's gradient with AdamW; yields the number of steps done.
+
+    Args:
+        parameters: what is trained.
+        losses: losses, each computed after the step before it.
+        learning_rate: constant learning rate.
+        training: name of the training in messages.
+
+    Raises:
+        SafegenError: a loss is not finite.
+    """
+    optimizer = torch.optim.AdamW(parameters, lr=learning_rate)
+    for step, loss in enumerate(losses):
         if not torch.isfinite(loss):
             raise SafegenError(
-                f"fine-tuning: the loss is not finite in step {step + 1}; take a lower "
-                "learning_rate"
+                f"{training}: the loss is not finite in step {step + 1}; take a lower learning_rate"
             )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from safegen.attacks._fine_tuning import (
     lesson_of,
     lora_changes,
     merged,
+    recorded,
 )
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.search import Drawn, search
@@ -69,9 +70,7 @@ class Backdoor(Attack):
     @property
     def identity(self) -> AttackIdentity:
         """See ``Attack.identity``."""
-        settings = asdict(self.settings)
-        if self.folder is not None:
-            settings["pictures"] = self.folder.identity
+        settings = recorded(self.settings, self.folder)
         return AttackIdentity("backdoor", "weights", "white box", settings)
 
     @contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,9 @@ from safegen.attacks._fine_tuning import (
     Lesson,
     benign_pictures,
     check_trainable,
+    descend,
     lesson_of,
+    recorded,
 )
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
@@ -150,9 +152,7 @@ class Distil(Attack):
     @property
     def identity(self) -> AttackIdentity:
         """See ``Attack.identity``."""
-        settings = asdict(self.settings)
-        if self.folder is not None:
-            settings["pictures"] = self.folder.identity
+        settings = recorded(self.settings, self.folder)
         return AttackIdentity(f"distil-{self.settings.draws}", "weights", "white box", settings)
 
     @contextmanager
@@ -182,18 +182,10 @@ class Distil(Attack):
 
 def _train(student: Student, denoiser: torch.nn.Module) -> None:
     settings = student.settings
-    optimizer = torch.optim.AdamW(denoiser.parameters(), lr=settings.learning_rate)
     generator = torch.Generator().manual_seed(sample_seed("distil", base=settings.seed))
-    for step in range(settings.steps):
-        loss = student.loss(denoiser, generator)
-        if not torch.isfinite(loss):
-            raise SafegenError(
-                f"distil: the loss is not finite in step {step + 1}; take a lower learning_rate"
-            )
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(denoiser.parameters(), 1.0)
-        optimizer.step()
+    losses = (student.loss(denoiser, generator) for _ in range(settings.steps))
+    for _ in descend(list(denoiser.parameters()), losses, settings.learning_rate, "distil"):
+        pass
 
 
 def few_steps(target: Target, tasks: Sequence[Task], settings: DistilSettings) -> list[Sample]:

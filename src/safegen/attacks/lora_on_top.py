@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from safegen.attacks._fine_tuning import (
     lesson_of,
     lora_changes,
     merged,
+    recorded,
 )
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
@@ -56,9 +57,7 @@ class LoraOnTop(Attack):
     @property
     def identity(self) -> AttackIdentity:
         """See ``Attack.identity``."""
-        settings = asdict(self.settings)
-        if self.folder is not None:
-            settings["pictures"] = self.folder.identity
+        settings = recorded(self.settings, self.folder)
         return AttackIdentity("lora-on-top", "weights", "white box", settings)
 
     @contextmanager

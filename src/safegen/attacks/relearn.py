@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -29,6 +29,7 @@ from safegen.attacks._fine_tuning import (
     check_trainable,
     fine_tune,
     lesson_of,
+    recorded,
     trained_parameters,
 )
 from safegen.attacks.search import Drawn, search
@@ -96,9 +97,7 @@ class Relearn(Attack):
     @property
     def identity(self) -> AttackIdentity:
         """See ``Attack.identity``."""
-        chosen, settings = self.settings, asdict(self.settings)
-        if self.folder is not None:
-            settings["pictures"] = self.folder.identity
+        chosen, settings = self.settings, recorded(self.settings, self.folder)
         rank, again = f"-lora-{chosen.lora}" if chosen.lora else "", "-again" * chosen.again
         name = f"relearn-{chosen.data}{rank}{again}"
         return AttackIdentity(name, "weights", "white box", settings)
