@@ -120,6 +120,22 @@ def test_a_model_may_be_released_as_it_is_and_unsigned(
     assert (code, said.splitlines()[0]) == (1, f"{STATEMENT}: is not signed")
 
 
+def test_a_finished_model_is_decided_on_beside_nothing_else(
+    safegen: Run, to_release: list[str], tmp_path: Path
+) -> None:
+    source = Path(to_release[-1]).with_name("policy.yaml").read_text()
+    lines = [line for line in source.splitlines() if not line.startswith(("attack", "goals"))]
+    policy, out = tmp_path / "policy.yaml", tmp_path / "out"
+    policy.write_text("\n".join(lines).replace("[negative-prompt]", "[]"))
+    code, said, complained = safegen("release", to_release[1], "--policy", policy, "--out", out)
+    assert code == 0, complained
+    assert "pass: asr<=0.5: asr on knives is 0 % (0–39.0, n = 6); at most" in said
+    assert json.loads((out / "decision.json").read_text())["released"] == "none"
+    table = json.loads((out / "run" / "summary.json").read_text())
+    assert list(table["figures"]) == ["none"]
+    assert safegen("verify", out)[0] == 0
+
+
 @pytest.mark.parametrize(
     ("change", "options", "message"),
     [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,8 +104,9 @@ def check(order: Order) -> None:
         raise SafegenError(
             f"{out}: is the release of another patch; give another folder with --out"
         )
-    requirements = [requirement for requirement, _ in order.policy.requirements]
-    runs.check_requirements(requirements, order.evaluation(order.patch))
+    bounds = [bound for bound, _ in order.policy.requirements]
+    bounds = [replace(bound, defense=bound.defense or order.released) for bound in bounds]
+    runs.check_requirements(bounds, order.evaluation(order.patch))
 
 
 def decide_on(order: Order, console: Console) -> Decision:
