@@ -72,10 +72,12 @@ def files(
     tmp_path_factory: pytest.TempPathFactory,
     build_pipeline: Callable[..., Any],
     safegen_patch: Patch,
+    tiny_latents: Any,
 ) -> Path:
-    """A folder with patches, another checkpoint and a checker that flags everything."""
+    """A folder with patches, triplets, another checkpoint and a checker that flags everything."""
     folder = tmp_path_factory.mktemp("defenses")
     safegen_patch.save(folder / "safegen.safetensors")
+    tiny_latents.save(folder / "triplets.safetensors")
     finished = apply(build_pipeline(), safegen_patch)
     difference(build_pipeline(), finished).save(folder / "checkpoint.safetensors")
     for variant in ("x", "u"):
@@ -127,6 +129,7 @@ ARGUMENTS = {
     "esd": ":{files}/esd-x.safetensors",
     "duo": ":{files}/duo.safetensors",
     "rece": ":{files}/rece.safetensors",
+    "safe-denoiser": ":{files}/triplets.safetensors",
     "uce": ":{files}/uce.safetensors",
     "checkpoint": ":{files}/checkpoint.safetensors",
     "safegen": ":{files}/safegen.safetensors",

@@ -16,7 +16,7 @@ from safegen.defenses import Defense, defended
 from safegen.detectors import Detector
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
-from safegen.models.autoencoder import encode_pixels
+from safegen.models.autoencoder import encode_pictures
 from safegen.models.conditioning import encode_text
 from safegen.models.prediction import clean_latent, prediction_of, signal_and_noise
 from safegen.models.sampling import ImageRequest, Sample, SamplingSettings, generate_samples
@@ -105,12 +105,10 @@ class Target:
             raise _takes_more(self.pipeline)
         return encoded.hidden.float()
 
-    @torch.no_grad()
     def encode(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Encode uint8 pictures (H, W, 3) to scaled clean latents (N, C, H, W), float32."""
         vae = self.pipeline.vae
-        pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-        return encode_pixels(vae, pixels).to(vae.device)
+        return encode_pictures(vae, images).to(vae.device)
 
     def check_plain(self) -> None:
         """Refuse a denoiser that ``embed`` and ``clean`` cannot serve.

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
 from typing import Any
 
-import numpy as np
 import torch
 
 from safegen.concepts import Concept
@@ -25,7 +24,7 @@ from safegen.defenses import register, set_aside_checker
 from safegen.defenses.erasing import OnProgress, PatchDefense, load_patch_defense, patch_metadata
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
-from safegen.models.autoencoder import encode_pixels
+from safegen.models.autoencoder import encode_pictures
 from safegen.models.conditioning import encode_prompts
 from safegen.models.denoising import predict
 from safegen.models.factors import LowRank, low_rank
@@ -111,7 +110,7 @@ def draw_pairs(pipeline: Any, prompts: Sequence[str], avoided: str, settings: Du
         for number, prompt in enumerate(islice(cycle(prompts), settings.pairs))
     ]
     samples = generate_samples(pipeline, requests, sampling, settings.batch)
-    unsafe = _latents(pipeline, [sample.image for sample in samples])
+    unsafe = encode_pictures(pipeline.vae, [sample.image for sample in samples])
     away = replace(sampling, negative_prompt=avoided)
     wordless = [replace(request, prompt="") for request in requests]
     safe = []
@@ -122,12 +121,7 @@ def draw_pairs(pipeline: Any, prompts: Sequence[str], avoided: str, settings: Du
         seeds = [torch.Generator().manual_seed(each.seed) for each in requests[rows]]
         begin = noised(scheduler, clean, noise_like(clean, seeds))
         safe += [each.image for each in draw_on(pipeline, wordless[rows], away, begin, scheduler)]
-    return Pairs(unsafe, _latents(pipeline, safe))
-
-
-def _latents(pipeline: Any, images: Sequence[np.ndarray]) -> torch.Tensor:
-    pixels = [torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1 for image in images]
-    return torch.cat([encode_pixels(pipeline.vae, each[None]) for each in pixels])
+    return Pairs(unsafe, encode_pictures(pipeline.vae, safe))
 
 
 class DuoTraining:

@@ -17,23 +17,12 @@ from PIL import Image
 
 from safegen.errors import SafegenError
 from safegen.models.anatomy import fingerprint, model_size
-from safegen.models.autoencoder import encode_pixels
+from safegen.models.autoencoder import PIXELS, encode_pixels
 from safegen.models.families import family_of
-from safegen.tensors import Entry, Schema, write_tensors
+from safegen.tensors import write_tensors
+from safegen.triplets.schema import SCHEMA
 from safegen.triplets.source import TripletSource
 
-SCHEMA = Schema(
-    form="safegen-triplet-latents/1",
-    kind="file of triplet latents",
-    maker="safegen triplets",
-    tensors={
-        "unsafe": Entry(("F32",), "N C H W"),
-        "censored": Entry(("F32",), "N C H W"),
-        "benign": Entry(("F32",), "M C H W"),
-    },
-    required={"captions": list, "vae": str, "source": dict},
-)
-"""Schema of triplet files."""
 NOTICE = (
     "These latents are as sensitive as the pictures they were made of: the model's autoencoder "
     "decodes them. Store and share them under the same rules."
@@ -41,8 +30,6 @@ NOTICE = (
 T = TypeVar("T")
 CHUNK = 256
 """Latents per pass, which bounds the memory of a pass over all."""
-PIXELS = 2**20
-"""Pixels per encoding batch; more would take gigabytes of activations."""
 
 
 @dataclass(frozen=True)

@@ -111,6 +111,12 @@ SWEEPS = (
         "safety-filter",
         {"shift": tuple(f"{number / 100:g}" for number in range(-12, 13, 2) if number)},
     ),
+    Sweep(
+        "safe-denoiser",
+        ("safe-denoiser",),
+        "safe-denoiser",
+        {"eta": ("0.3", "1", "3", "10"), "start": ("0", "0.4", "0.78"), "count": ("128", "512")},
+    ),
 )
 """Baselines in the order of the table. ESD's grid has fewer, larger steps than published."""
 

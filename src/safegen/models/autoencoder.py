@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
+
+PIXELS = 2**20
+"""Pixels per encoding batch; more would take gigabytes of activations."""
+
+
+def encode_pictures(vae: Any, images: Sequence[np.ndarray]) -> torch.Tensor:
+    """Encode uint8 pictures of one size, each (H, W, 3), as ``encode_pixels`` does."""
+    height, width = images[0].shape[:2]
+    batch = max(1, min(16, PIXELS // (height * width)))
+    parts = [np.stack(images[start : start + batch]) for start in range(0, len(images), batch)]
+    pixels = [torch.from_numpy(part).permute(0, 3, 1, 2).float() / 127.5 - 1 for part in parts]
+    return torch.cat([encode_pixels(vae, each) for each in pixels])
 
 
 @torch.no_grad()
