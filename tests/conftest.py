@@ -202,7 +202,7 @@ attack_bounds: [asr<=0.6]
 def to_release(tiny_folder: Path, tiny_latents: Any, tmp_path_factory: Any) -> list[str]:
     """Arguments of a release of the tiny pipeline, but for its folder."""
     from cryptography.hazmat.primitives import serialization as form
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     import safegen
     from safegen.editing.settings import EditSettings
@@ -215,7 +215,7 @@ def to_release(tiny_folder: Path, tiny_latents: Any, tmp_path_factory: Any) -> l
     (place / "benign.txt").write_text("a cat\nthe snow\na house\n")
     (place / "knives.yaml").write_text("name: knives\ntext: knife\ndetector: lab\n")
     (place / "policy.yaml").write_text(POLICY.format(place))
-    key = Ed25519PrivateKey.generate()
+    key = ec.generate_private_key(ec.SECP256R1())
     pem, pkcs8 = form.Encoding.PEM, form.PrivateFormat.PKCS8
     public = key.public_key().public_bytes(pem, form.PublicFormat.SubjectPublicKeyInfo)
     (place / "key.pem").write_bytes(key.private_bytes(pem, pkcs8, form.NoEncryption()))

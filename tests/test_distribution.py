@@ -77,7 +77,7 @@ def test_the_metadata_say_what_is_needed(unpacked: Path) -> None:
     supported = {each.split()[-1] for each in classifiers if "Python :: 3." in each}
     assert supported == {"3.11", "3.12", "3.13"}
     needs = told.get_all("Requires-Dist") or []
-    signing = [line for line in needs if line.startswith("securesystemslib")]
+    signing = [line for line in needs if line.startswith("model-signing")]
     assert any('extra == "release"' in line for line in signing)
     extras = set(told.get_all("Provides-Extra") or [])
     assert {"release", "nudenet", "lora", "ray", "play"} <= extras

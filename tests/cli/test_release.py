@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -14,14 +15,14 @@ from typing import Any
 import pytest
 from huggingface_hub import ModelCard
 
-from safegen.release.signing import unseal
-from safegen.release.statement import STATEMENT
+from safegen.files import file_hash
+from safegen.release.signing import SIGNATURE, STATEMENT
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 def statement_of(folder: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads(unseal((folder / STATEMENT).read_bytes(), None))
+    told: dict[str, Any] = json.loads((folder / STATEMENT).read_bytes())
     return told
 
 
@@ -117,7 +118,10 @@ def test_a_model_may_be_released_as_it_is_and_unsigned(
     assert code == 0
     assert "nobody signed this release" in said
     code, said, _ = safegen("verify", out, "--key", public_key)
-    assert (code, said.splitlines()[0]) == (1, f"{STATEMENT}: is not signed")
+    assert (code, said.splitlines()[0]) == (
+        1,
+        f"{STATEMENT}: is not signed: there is no {SIGNATURE}",
+    )
 
 
 def test_a_finished_model_is_decided_on_beside_nothing_else(
@@ -174,6 +178,47 @@ def test_what_does_not_fit_is_one_line_and_exit_code_2(
     assert message in complained
     assert complained.count("\n") == 1
     assert not Path("out").exists()
+
+
+def test_what_signs_is_checked_before_any_work(
+    safegen: Run, to_release: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise socket.gaierror("no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unreachable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    out = tmp_path / "out"
+    order = [*without(to_release, "--key"), "--keyless", "--out", str(out)]
+    code, _, complained = safegen(*order)
+    assert (code, complained.count("\n")) == (2, 1)
+    assert "--keyless: sigstore cannot be reached" in complained
+    assert "or use a key (--key)" in complained
+    code, _, complained = safegen(*to_release, "--keyless", "--out", str(out))
+    assert (code, complained.count("\n")) == (2, 1)
+    assert "a statement has one signature" in complained
+    assert not out.exists()
+
+
+def test_verify_asks_for_a_whole_identity(safegen: Run, copy: Path, public_key: Path) -> None:
+    for options in (
+        ["--identity", "me"],
+        ["--key", public_key, "--identity", "me", "--issuer", "x"],
+    ):
+        code, _, complained = safegen("verify", copy, *options)
+        assert (code, complained.count("\n")) == (2, 1)
+        assert "give --key, or --identity with --issuer" in complained
+
+
+def test_model_signings_own_program_verifies_the_statement(
+    released: Path, public_key: Path
+) -> None:
+    program = [sys.executable, "-m", "model_signing", "verify", "key", str(released / STATEMENT)]
+    options = ["--public_key", str(public_key), "--signature", str(released / SIGNATURE)]
+    done = subprocess.run([*program, *options], capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "Verification succeeded"), done.stderr
+    subjects = statement_of(released)["subject"]
+    assert all(file_hash(released / each["name"]) == each["digest"]["sha256"] for each in subjects)
 
 
 def test_another_patch_is_another_release(

@@ -15,8 +15,8 @@ from safetensors.numpy import load_file, save_file
 import safegen
 from safegen.errors import SafegenError
 from safegen.files import file_hash
-from safegen.release.signing import seal, unseal
-from safegen.release.statement import SEALS, STATEMENT, digests, files_in
+from safegen.release.signing import SIGNATURE, STATEMENT, sign, with_key
+from safegen.release.statement import PIPELINE, digests, files_in
 from safegen.release.verification import verify
 
 FLIPS = 300
@@ -31,12 +31,15 @@ def copy(released: Path, tmp_path: Path) -> Path:
 
 def sign_anew(folder: Path, key: Path, change: Change = lambda _: None) -> None:
     """Sign a changed release with the publisher's own key, its files as they are now."""
-    told = json.loads(unseal((folder / STATEMENT).read_bytes(), None))
+    told = json.loads((folder / STATEMENT).read_bytes())
     found = digests(folder).items()
     told["subject"] = [{"name": name, "digest": {"sha256": each}} for name, each in found]
     change(told["predicate"])
-    for name in SEALS:
-        (folder / name).write_bytes(seal(json.dumps(told).encode(), key))
+    statement = json.dumps(told).encode()
+    signature = sign(statement, with_key(key))
+    for place in (folder, folder / PIPELINE):
+        (place / STATEMENT).write_bytes(statement)
+        (place / SIGNATURE).write_bytes(signature)
 
 
 def problems(folder: Path, key: Path | None = None) -> list[str]:
@@ -52,8 +55,8 @@ def test_a_release_verifies_with_and_without_its_key(released: Path, public_key:
     assert (part.problems, part.decision) == ((), "pass")
 
 
-def test_the_statement_is_in_totos(released: Path, public_key: Path) -> None:
-    told = json.loads(unseal((released / STATEMENT).read_bytes(), public_key))
+def test_the_statement_is_in_totos(released: Path) -> None:
+    told = json.loads((released / STATEMENT).read_bytes())
     assert told["_type"] == "https://in-toto.io/Statement/v1"
     subjects = {each["name"]: each["digest"]["sha256"] for each in told["subject"]}
     weights = "pipeline/unet/diffusion_pytorch_model.safetensors"
@@ -176,7 +179,7 @@ def test_what_is_no_release_is_refused(tmp_path: Path, tiny_folder: Path) -> Non
     with pytest.raises(SafegenError, match="is no release"):
         verify(tiny_folder)
     for payload in (b"[]", b"{}", b'{"_type": "x"}'):
-        (tmp_path / STATEMENT).write_bytes(seal(payload, None))
+        (tmp_path / STATEMENT).write_bytes(payload)
         (line,) = problems(tmp_path)
         assert "is no statement of a release" in line
 

@@ -10,7 +10,7 @@ import json
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from safegen.cli import _runs as runs
 from safegen.cli._console import Console
@@ -20,6 +20,7 @@ from safegen.files import TEMPORARY, file_hash, write_atomically
 from safegen.models.options import LoadOptions
 from safegen.profiles import Profile, profile_of
 from safegen.release.policy import SAFEGEN, Policy
+from safegen.release.signing import SIGNATURE, STATEMENT
 from safegen.release.statement import (
     CARD,
     DECISION,
@@ -28,7 +29,6 @@ from safegen.release.statement import (
     POLICY,
     RUN,
     SEALS,
-    STATEMENT,
     Rows,
     statement,
     sweep,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from safegen.release.decision import Decision
 
-_CONTENTS = {PIPELINE, PATCH, POLICY, DECISION, CARD, RUN, STATEMENT}
+_CONTENTS = {PIPELINE, PATCH, POLICY, DECISION, CARD, RUN, STATEMENT, SIGNATURE}
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,8 @@ class Order:
         policy_file: file of the policy.
         policy: the policy.
         out: release folder.
-        key: file of the private key; None for an unsigned statement.
+        key: file of the private key.
+        keyless: whether an identity signs instead; without both, the statement is unsigned.
         loading: options of loading the model.
         workers: number of workers.
     """
@@ -64,6 +65,7 @@ class Order:
     policy: Policy
     out: Path
     key: Path | None
+    keyless: bool
     loading: LoadOptions
     workers: int | None = None
 
@@ -71,6 +73,17 @@ class Order:
     def released(self) -> str:
         """Name of the released model's row."""
         return SAFEGEN if self.patch else ORIGINAL
+
+    @property
+    def signer(self) -> Any:
+        """What signs the statement; None if nobody does.
+
+        Raises:
+            SafegenError: the key cannot be used, or sigstore cannot be reached.
+        """
+        from safegen.release.signing import keyless, with_key
+
+        return with_key(self.key) if self.key else keyless() if self.keyless else None
 
     def evaluation(self, patch: Path | None) -> EvaluationSettings:
         """Settings of the measurement, with the patch at a path."""
@@ -84,15 +97,14 @@ def check(order: Order) -> None:
         SafegenError: something is unknown or missing, or the folder holds something else.
     """
     from safegen.cli._options import check_out
-    from safegen.release.signing import private_key, require_signing
 
     out = order.out
     check_out(out, order.model, order.patch, order.policy_file)
     if out.is_file() or "+" in str(out):
         raise SafegenError(f"--out {out}: name a folder, without a + in its path")
-    require_signing()
-    if order.key is not None:
-        private_key(order.key)
+    if order.key and order.keyless:
+        raise SafegenError("--key and --keyless: a statement has one signature; leave one out")
+    _ = order.signer  # before hours of work
     there = {path.name for path in out.iterdir()} if out.exists() else set()
     others = [name for name in there - _CONTENTS if not name.startswith(TEMPORARY)]
     if others or (there and RUN not in there):
@@ -114,7 +126,7 @@ def decide_on(order: Order, console: Console) -> Decision:
     from safegen.cli import _showing as showing
     from safegen.evaluation.executors import ExecutorOptions
     from safegen.release.decision import decide
-    from safegen.release.signing import seal
+    from safegen.release.signing import sign
 
     out = order.out
     for name in SEALS:  # it would tell of a measurement that goes on
@@ -133,9 +145,11 @@ def decide_on(order: Order, console: Console) -> Decision:
     _save_pipeline(order, _card(order, decision))
     sweep(out)
     told = statement(out, order.model, order.policy.described(), decision, Rows.of(table))
-    sealed = seal(told, order.key)
+    signer = order.signer
+    seals = {STATEMENT: told} | ({SIGNATURE: sign(told, signer)} if signer else {})
     for name in reversed(SEALS):
-        write_atomically(out / name, sealed)
+        if (content := seals.get(Path(name).name)) is not None:
+            write_atomically(out / name, content)
     _tell(order, decision, console)
     return decision
 
@@ -172,6 +186,6 @@ def _save_pipeline(order: Order, card: ModelCard) -> None:
 def _tell(order: Order, decision: Decision, console: Console) -> None:
     for finding in decision.findings:
         console.print(str(finding))
-    signed = "signed" if order.key else "not signed: give --key to sign it"
+    signed = "signed" if order.key or order.keyless else "not signed: give --key to sign it"
     console.print(f"released pipeline: {order.out / PIPELINE}; statement: {signed}")
     console.print(f"decision: {decision.verdict}")

@@ -31,6 +31,13 @@ def release(
             metavar="FILE.pem", help="Private key that signs the statement (default: unsigned)."
         ),
     ] = None,
+    keyless: Annotated[
+        bool,
+        typer.Option(
+            "--keyless",
+            help="Sign by your identity (sigstore), without a key; this needs a network.",
+        ),
+    ] = False,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -51,7 +58,7 @@ def release(
     from safegen.release.policy import DEFAULT, read_policy
 
     rules = read_policy(policy or DEFAULT)
-    order = Order(model, patch, policy or DEFAULT, rules, out, key, loading, workers)
+    order = Order(model, patch, policy or DEFAULT, rules, out, key, keyless, loading, workers)
     check(order)
     decision = decide_on(order, Console())
     raise typer.Exit(decision.code)

@@ -1,152 +1,177 @@
-"""Signature of a statement: a DSSE envelope, signed with a key pair in PEM files.
+"""Signature of a release's statement: model-signing makes and checks it.
 
-DSSE (https://github.com/secure-systems-lab/dsse) is the envelope of in-toto and sigstore. The keys
-are Ed25519, ECDSA or RSA. An envelope without signatures is one that nobody signed.
+model-signing (https://github.com/sigstore/model-transparency) writes a sigstore bundle. It signs
+with a key on an elliptic curve, or without one for an identity that sigstore vouches for.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 from safegen.errors import MissingExtraError, SafegenError, first_line
 from safegen.files import check_regular
 
-if TYPE_CHECKING:
-    from securesystemslib.dsse import Envelope
-    from securesystemslib.signer import CryptoSigner, SSlibKey
-
-PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PASSWORD = "SAFEGEN_KEY_PASSWORD"
 """Variable of the environment with the password of an encrypted private key."""
+STATEMENT = "statement.json"
+SIGNATURE = f"{STATEMENT}.sig"
+_UNREACHED = "sigstore cannot be reached ({}); go where there is a network, or use a key (--key)"
+
+
+class Identity(NamedTuple):
+    """Publisher who signs without a key.
+
+    Attributes:
+        name: e-mail address, or address of a workflow.
+        issuer: address of the OpenID Connect issuer that knows the name.
+    """
+
+    name: str
+    issuer: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.issuer})"
 
 
 class BrokenSealError(SafegenError):
-    """An envelope is not as it was written, or not signed with the key."""
+    """A statement is not as it was written, or not signed by its publisher."""
+
+    def __init__(self, file: str, what: str) -> None:
+        super().__init__(f"{file}: {what}")
 
 
-def seal(payload: bytes, key: Path | None) -> bytes:
-    """Wrap a payload in an envelope.
+def with_key(path: Path) -> Any:
+    """Prepare signing with a private key (PEM).
 
-    Args:
-        payload: what is signed.
-        key: file of the private key (PEM); None leaves the envelope unsigned.
-
-    Raises:
-        SafegenError: the key cannot be used.
-    """
-    envelope = _envelope_class()(payload, PAYLOAD_TYPE, {})
-    if key is not None:
-        envelope.sign(private_key(key))
-    return _written(envelope)
-
-
-def unseal(data: bytes, key: Path | None) -> bytes:
-    """Return the payload of an envelope.
-
-    Args:
-        data: the envelope's file.
-        key: file of the public key (PEM); None does not check the signature.
-
-    Raises:
-        BrokenSealError: the envelope differs from what ``seal`` writes, or is not signed with the
-            key.
-        SafegenError: the key cannot be used.
-    """
-    envelope_class = _envelope_class()
-    public = None if key is None else public_key(key)
-    try:
-        envelope = envelope_class.from_dict(json.loads(data))
-        same = _written(envelope) == data and envelope.payload_type == PAYLOAD_TYPE
-    except Exception as error:  # a changed byte may break any part of it
-        raise BrokenSealError(f"is no signed statement ({first_line(error)})") from error
-    if not same:
-        raise BrokenSealError("was changed after it was written")
-    if public is not None:
-        _check_signature(envelope, public)
-    payload: bytes = envelope.payload
-    return payload
-
-
-def is_signed(data: bytes) -> bool:
-    """Test whether an envelope that ``unseal`` reads has a signature."""
-    return bool(json.loads(data)["signatures"])
-
-
-def require_signing() -> None:
-    """Refuse to begin what cannot be signed in the end.
-
-    Raises:
-        SafegenError: the optional packages for signatures are missing.
-    """
-    _envelope_class()
-
-
-def private_key(path: Path) -> CryptoSigner:
-    """Read a private key (PEM).
+    Returns:
+        What ``sign`` takes.
 
     Raises:
         SafegenError: the file is no such key, or encrypted with another password than that of the
             environment variable ``PASSWORD``.
     """
-    _envelope_class()
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    from securesystemslib.signer import CryptoSigner
-
+    signing, _ = _model_signing()
     check_regular(path)
     password = os.environ.get(PASSWORD)
+    secret = password.encode() if password else None  # bytes, whatever its annotation says
     try:
-        key = load_pem_private_key(path.read_bytes(), password.encode() if password else None)
-        return CryptoSigner(key)
+        return signing.Config().use_elliptic_key_signer(private_key=path, password=secret)
     except Exception as error:
         raise SafegenError(
-            f"{path}: is no private key ({first_line(error)}); give one of 'openssl genpkey "
-            f"-algorithm ed25519', with its password, if any, in {PASSWORD}"
+            f"{path}: is no private key on the curve P-256, P-384 or P-521 ({first_line(error)}); "
+            "give one of 'openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256', with "
+            f"its password, if any, in {PASSWORD}"
         ) from error
 
 
-def public_key(path: Path) -> SSlibKey:
-    """Read a public key (PEM).
+def keyless() -> Any:
+    """Prepare signing by an identity, that of a workflow or of who logs in.
+
+    Returns:
+        What ``sign`` takes.
 
     Raises:
-        SafegenError: the file is no such key.
+        SafegenError: sigstore cannot be reached.
     """
-    _envelope_class()
-    from cryptography.hazmat.primitives.serialization import load_pem_public_key
-    from securesystemslib.signer import SSlibKey
-
-    check_regular(path)
+    signing, _ = _model_signing()
     try:
-        return SSlibKey.from_crypto(load_pem_public_key(path.read_bytes()))
+        return signing.Config().use_sigstore_signer(use_ambient_credentials=True)
+    except Exception as error:
+        raise SafegenError(f"--keyless: {_UNREACHED.format(first_line(error))}") from error
+
+
+def sign(statement: bytes, signer: Any) -> bytes:
+    """Sign a statement.
+
+    Args:
+        statement: content of its file.
+        signer: what ``with_key`` or ``keyless`` returns.
+
+    Returns:
+        Content of the signature's file.
+
+    Raises:
+        SafegenError: sigstore does not vouch for the identity.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        file, signature = Path(scratch, STATEMENT), Path(scratch, SIGNATURE)
+        file.write_bytes(statement)
+        try:
+            signer.sign(file, signature)
+        except Exception as error:
+            raise SafegenError(
+                f"the statement was not signed ({first_line(error)}); give the command once more"
+            ) from error
+        return signature.read_bytes()
+
+
+def check_signature(statement: bytes, signature: bytes | None, publisher: Path | Identity) -> None:
+    """Check that a publisher signed a statement.
+
+    Args:
+        statement: content of its file.
+        signature: content of the signature's file; None if there is none.
+        publisher: file of the public key (PEM), or the identity.
+
+    Raises:
+        BrokenSealError: the statement was changed, or is not signed by the publisher.
+        SafegenError: the key cannot be used, or sigstore cannot be reached.
+    """
+    verifier = _verifier(publisher)
+    if signature is None:
+        raise BrokenSealError(STATEMENT, f"is not signed: there is no {SIGNATURE}")
+    with tempfile.TemporaryDirectory() as scratch:
+        copies = Path(scratch, STATEMENT), Path(scratch, SIGNATURE)
+        for path, content in zip(copies, (statement, signature), strict=True):
+            path.write_bytes(content)
+        try:
+            verifier.verify(*copies)
+            same = _canonical(signature)
+        except Exception as error:  # a changed byte may break any part of it
+            if str(error).startswith("Signature mismatch"):
+                raise BrokenSealError(STATEMENT, "was changed after it was signed") from error
+            raise BrokenSealError(
+                SIGNATURE, f"was changed, or is not of {publisher} ({first_line(error)})"
+            ) from error
+    if not same:
+        raise BrokenSealError(SIGNATURE, "was changed after it was written")
+
+
+def _verifier(publisher: Path | Identity) -> Any:
+    _, verifying = _model_signing()
+    if isinstance(publisher, Identity):
+        name, issuer = publisher
+        try:
+            return verifying.Config().use_sigstore_verifier(identity=name, oidc_issuer=issuer)
+        except Exception as error:
+            raise SafegenError(f"--identity: {_UNREACHED.format(first_line(error))}") from error
+    check_regular(publisher)
+    try:
+        return verifying.Config().use_elliptic_key_verifier(public_key=publisher)
     except Exception as error:
         raise SafegenError(
-            f"{path}: is no public key ({first_line(error)}); give the publisher's, as of 'openssl "
-            "pkey -pubout'"
+            f"{publisher}: is no public key on the curve P-256, P-384 or P-521 "
+            f"({first_line(error)}); give the publisher's, as of 'openssl pkey -pubout'"
         ) from error
 
 
-def _check_signature(envelope: Envelope, key: SSlibKey) -> None:
-    from securesystemslib.exceptions import VerificationError
+def _canonical(signature: bytes) -> bool:
+    """Test whether a bundle is in the one form that is written.
 
-    if not envelope.signatures:
-        raise BrokenSealError("is not signed")
+    Base64 has spare bits, which may change unseen.
+    """
+    from sigstore_models.bundle.v1 import Bundle
+
+    written: str = Bundle.from_json(signature).to_json()
+    return written.encode() == signature
+
+
+def _model_signing() -> tuple[Any, Any]:
     try:
-        envelope.verify([key], 1)
-    except VerificationError as error:
-        raise BrokenSealError("is not signed with this key, or was changed") from error
-
-
-def _written(envelope: Envelope) -> bytes:
-    """Write an envelope in its one form, so that no changed byte goes unseen."""
-    return (json.dumps(envelope.to_dict(), sort_keys=True) + "\n").encode()
-
-
-def _envelope_class() -> Any:
-    try:
-        import cryptography  # noqa: F401
-        from securesystemslib.dsse import Envelope
+        from model_signing import signing, verifying
     except ImportError as error:
-        raise MissingExtraError("a release", "release") from error
-    return Envelope
+        raise MissingExtraError("a signature", "release") from error
+    return signing, verifying

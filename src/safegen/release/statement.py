@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from safegen.evaluation.scoring import score
 from safegen.files import TEMPORARY, file_hash
 from safegen.release.decision import Decision
+from safegen.release.signing import SIGNATURE, STATEMENT
 from safegen.report.tables import summary_of
 from safegen.results.cells import StoredCells, all_items, picture_hashes, recorded
 from safegen.results.database import IMAGES, STORE_FILE
@@ -30,13 +31,13 @@ from safegen.version import code_revision
 
 TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "urn:safegen:release:v1"
-STATEMENT = "statement.dsse.json"
 PIPELINE, PATCH, POLICY, DECISION, CARD, RUN = (
     "pipeline", "patch.safetensors", "policy.yaml", "decision.json", "README.md", "run",
 )  # fmt: skip
 PICTURES = f"{RUN}/{IMAGES}"
 """Pictures, which the store lists by their hashes; they need not be published."""
-SEALS = (STATEMENT, f"{PIPELINE}/{STATEMENT}")
+SEALS = tuple(f"{place}{name}" for place in ("", f"{PIPELINE}/") for name in (STATEMENT, SIGNATURE))
+"""Statement and signature, and their copies beside the pipeline."""
 
 
 class Rows(NamedTuple):
@@ -89,16 +90,16 @@ def statement(
             "code": code_revision(),
         },
     }
-    return json.dumps(value, sort_keys=True, allow_nan=False).encode()
+    return (json.dumps(value, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a release by its path, without pictures and the statement."""
+    """SHA-256 of every file of a release by its path, without pictures and seals."""
     return {name: file_hash(folder / name) for name in released_files(folder)}
 
 
 def released_files(folder: Path) -> list[str]:
-    """List the files and links of a release, without pictures and the statement, sorted."""
+    """List the files and links of a release, without pictures and seals, sorted."""
     every = files_in(folder)
     return [name for name in every if name not in SEALS and not name.startswith(f"{PICTURES}/")]
 

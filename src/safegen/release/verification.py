@@ -16,7 +16,13 @@ from safegen.errors import SafegenError
 from safegen.files import check_regular, file_hash
 from safegen.release.decision import decide
 from safegen.release.policy import Policy, read_policy
-from safegen.release.signing import BrokenSealError, is_signed, unseal
+from safegen.release.signing import (
+    SIGNATURE,
+    STATEMENT,
+    BrokenSealError,
+    Identity,
+    check_signature,
+)
 from safegen.release.statement import (
     DECISION,
     PATCH,
@@ -25,7 +31,6 @@ from safegen.release.statement import (
     POLICY,
     PREDICATE_TYPE,
     RUN,
-    STATEMENT,
     TYPE,
     Rows,
     copied_store,
@@ -59,12 +64,13 @@ class Verification:
     decision: str = ""
 
 
-def verify(folder: Path, key: Path | None = None) -> Verification:
+def verify(folder: Path, publisher: Path | Identity | None = None) -> Verification:
     """Verify a release folder, or its published pipeline alone.
 
     Args:
         folder: release folder, or the pipeline's folder, which has the statement too.
-        key: file of the publisher's public key (PEM); None leaves the signature unchecked.
+        publisher: file of the publisher's public key (PEM), or the identity that signed without
+            a key; None leaves the signature unchecked.
 
     Raises:
         SafegenError: the folder is no release, or the key cannot be used.
@@ -78,16 +84,18 @@ def verify(folder: Path, key: Path | None = None) -> Verification:
             "release' wrote, or its pipeline"
         )
     check_regular(seal)
-    data = seal.read_bytes()
+    data, signature = seal.read_bytes(), _optional(folder / SIGNATURE)
     try:
-        told = _parsed(unseal(data, key))
+        if publisher is not None:
+            check_signature(data, signature, publisher)
+        told = _parsed(data)
     except BrokenSealError as error:
-        return Verification((f"{STATEMENT}: {error}",))
+        return Verification((str(error),))
     part = (folder / "model_index.json").exists()
     problems = [*_files(folder, told["subject"], part)]
-    checked = [_signature(data, key), f"{len(told['subject'])} files"]
+    checked = [_signature(signature, publisher), f"{len(told['subject'])} files"]
     if not part:
-        problems += _seals(folder, data)
+        problems += _seals(folder)
         problems += _pictures(folder)
         if not problems:  # figures of changed files mean nothing
             problems += _claims(folder, told)
@@ -95,27 +103,35 @@ def verify(folder: Path, key: Path | None = None) -> Verification:
     return Verification(tuple(problems), tuple(checked), told["predicate"]["decision"]["decision"])
 
 
-def _parsed(payload: bytes) -> dict[str, Any]:
+def _optional(path: Path) -> bytes | None:
+    """Read a file; None if it is not there."""
+    if not path.exists():
+        return None
+    check_regular(path)
+    return path.read_bytes()
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
     """Parse a statement, with its subjects as digests by path.
 
     Raises:
-        BrokenSealError: the payload is no statement of a release.
+        BrokenSealError: the file is no statement of a release.
     """
     try:
-        told: dict[str, Any] = json.loads(payload)
+        told: dict[str, Any] = json.loads(data)
         if (told["_type"], told["predicateType"]) != (TYPE, PREDICATE_TYPE):
             raise ValueError(f"it is of the type {told['predicateType']}")
         subjects = {each["name"]: each["digest"]["sha256"] for each in told["subject"]}
         str(told["predicate"]["decision"]["decision"])
     except _ODD as error:
-        raise BrokenSealError(f"is no statement of a release ({error})") from error
+        raise BrokenSealError(STATEMENT, f"is no statement of a release ({error})") from error
     return {**told, "subject": subjects}
 
 
-def _signature(data: bytes, key: Path | None) -> str:
-    if key is not None:
-        return f"signature with {key}"
-    if is_signed(data):
+def _signature(signature: bytes | None, publisher: Path | Identity | None) -> str:
+    if publisher is not None:
+        return f"signature of {publisher}"
+    if signature is not None:
         return "no signature: give the publisher's public key with --key"
     return "no signature: nobody signed this release"
 
@@ -126,7 +142,7 @@ def _files(folder: Path, digests: Mapping[str, str], part: bool) -> Iterator[str
     own = {name: each for name, each in digests.items() if name.startswith(prefix)}
     told = {name.removeprefix(prefix): each for name, each in own.items()}
     there = files_in(folder) if part else released_files(folder)
-    there = [name for name in there if name != STATEMENT]
+    there = [name for name in there if name not in (STATEMENT, SIGNATURE)]
     yield from (f"{name}: is missing" for name in told if name not in there)
     for name in there:
         path = folder / name
@@ -138,13 +154,16 @@ def _files(folder: Path, digests: Mapping[str, str], part: bool) -> Iterator[str
             yield f"{name}: was changed"
 
 
-def _seals(folder: Path, data: bytes) -> Iterator[str]:
-    """Compare the pipeline's copy of the statement."""
-    copy = folder / PIPELINE / STATEMENT
-    if not copy.is_file() or copy.is_symlink():
-        yield f"{PIPELINE}/{STATEMENT}: is missing"
-    elif copy.read_bytes() != data:
-        yield f"{PIPELINE}/{STATEMENT}: differs from {STATEMENT}"
+def _seals(folder: Path) -> Iterator[str]:
+    """Compare the pipeline's copies of statement and signature."""
+    for name in (STATEMENT, SIGNATURE):
+        own, copy = folder / name, folder / PIPELINE / name
+        if copy.is_symlink():
+            yield f"{PIPELINE}/{name}: is a link, no file"
+        elif own.exists() != copy.exists():
+            yield f"{name if copy.exists() else f'{PIPELINE}/{name}'}: is missing"
+        elif own.exists() and copy.read_bytes() != own.read_bytes():
+            yield f"{PIPELINE}/{name}: differs from {name}"
 
 
 def _pictures(folder: Path) -> Iterator[str]:
