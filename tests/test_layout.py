@@ -13,8 +13,8 @@ ROOT = Path(safegen.__file__).parent
 TESTS = Path(__file__).parent
 ORDER = (
     "__main__ safegen cli lab play release report evaluation metrics results attacks editing",
-    "defenses patches observers triplets detectors prompts models profiles averaging checkpoints",
-    "concepts registry seeds settings statistics tensors files errors version",
+    "defenses patches observers triplets detectors prompts models profiles averaging muon",
+    "checkpoints concepts registry seeds settings statistics tensors files errors version",
 )
 """The package's folders and files, each importing none but what stands after it, and its own."""
 ROOMS = " ".join(ORDER).split()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from safegen.editing.settings import Optimisation
+from safegen.muon import Muon
 
 CLIPPED = 2.0
 """Largest norm of the gradient of all weights, as a multiple of its mean so far."""
@@ -46,7 +47,7 @@ def optimizers_for(
             others.append({"params": [parameter], "unit": length / parameter.numel() ** 0.5})
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(torch.optim.Muon(matrices, weight_decay=0.0))
+        made.append(Muon(matrices))
     if others:
         made.append(torch.optim.AdamW(others, weight_decay=0.0, eps=SMALLEST, fused=True))
     return made

@@ -108,4 +108,5 @@ def _schedule(settings: NetworkSettings) -> Schedule:
         warmup=min(200, settings.steps // 10),
         decay=0.4,
         checkpoint_every=100,
+        muon=True,
     )

@@ -12,6 +12,7 @@ import torch
 
 from safegen.averaging import update_average
 from safegen.checkpoints import load_state, save_state
+from safegen.muon import Muon
 
 Step = Callable[[int, torch.Generator], torch.Tensor]
 
@@ -21,7 +22,8 @@ class Schedule:
     """Length, learning rate and batch of a training run.
 
     Linear warm-up, then constant, then a cosine down to ``floor`` over the last ``decay`` share
-    of the steps. A run that has not begun to decay can be extended without loss.
+    of the steps. A run that has not begun to decay can be extended without loss. With ``muon``,
+    matrices take Muon's steps, as long on average as AdamW's.
     """
 
     steps: int
@@ -32,6 +34,7 @@ class Schedule:
     floor: float = 0.02
     weight_decay: float = 0.01
     checkpoint_every: int = 250
+    muon: bool = False
 
     def rate(self, step: int) -> float:
         """Return the learning rate at a step."""
@@ -79,36 +82,50 @@ def train(
     ``step_loss(step, generator)`` returns the loss; its randomness comes from the generator,
     which is seeded from (seed, step), so a resumed run continues as if never interrupted.
     """
-    optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=schedule.learning_rate,
-        weight_decay=schedule.weight_decay,
-        fused=True,
-    )
+    optimizers = _optimizers(module, schedule)
     start = 0
     if checkpoint.exists():
         state = load_state(checkpoint)
         module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
         start = state["step"]
         if average is not None:
             average.weights = state["average"]
     began = time.monotonic()
     for step in range(start, schedule.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.rate(step)
         loss = step_loss(step, torch.Generator().manual_seed(seed * 1_000_003 + step))
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = schedule.rate(step) * group["unit"]
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
         if average is not None:
             average.update(module, step)
         done = step + 1
         if done % schedule.checkpoint_every == 0 or done == schedule.steps:
-            state = {"module": module.state_dict(), "optimizer": optimizer.state_dict()}
-            state["step"] = done
+            state = {"module": module.state_dict(), "step": done}
+            state["optimizers"] = [optimizer.state_dict() for optimizer in optimizers]
             if average is not None:
                 state["average"] = average.weights
             save_state(checkpoint, state)
         yield Progress(done, schedule.steps, float(loss.detach()), time.monotonic() - began)
+
+
+def _optimizers(module: torch.nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
+    """Make AdamW for all weights, or Muon for matrices; a group's ``unit`` scales the rate.
+
+    Muon's entries are brought to the mean square of AdamW's, 0.2 (arXiv 2502.16982).
+    """
+    decay, muon = schedule.weight_decay, schedule.muon
+    matrices = [each for each in module.parameters() if muon and each.ndim == 2]
+    others = [each for each in module.parameters() if not (muon and each.ndim == 2)]
+    made: list[torch.optim.Optimizer] = [
+        torch.optim.AdamW([{"params": others, "unit": 1.0}], weight_decay=decay, fused=True)
+    ]
+    if matrices:
+        groups = [{"params": [each], "unit": 0.2 * each.shape[1] ** 0.5} for each in matrices]
+        made.append(Muon(groups, weight_decay=decay))
+    return made
