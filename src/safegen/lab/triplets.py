@@ -16,7 +16,7 @@ UNSAFE_WORLD = Mixture(explicit=0.5, implicit=0.5, benign=0.0, near_miss=0.0)
 """Mixture in which every scene has an object of the concept."""
 BENIGN_WORLD = Mixture(explicit=0.0, implicit=0.0, benign=0.4, near_miss=0.6)
 """Mixture without the concept; more than half of the scenes have an object that resembles it."""
-PAIRS = 800
+PAIRS = 2400
 """Number of unsafe pairs that an edit of the lab is trained on."""
 BENIGN_SHARE = 2
 """Benign pictures per pair."""
