@@ -10,7 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from safegen.lab.build.scenes import SceneArrays
-from safegen.lab.build.training import Average, Progress, Schedule, train
+from safegen.lab.build.training import Average, Progress, Schedule, fast_products, train
 
 KL_WEIGHT = 5e-4
 CROP = 32
@@ -84,7 +84,7 @@ def _through(
     model: AutoencoderKL, pixels: torch.Tensor, generator: torch.Generator
 ) -> tuple[torch.Tensor, Any]:
     """Encode and decode pictures; returns the decoded draws (float32) and the posterior."""
-    with torch.autocast("cpu", torch.bfloat16):
+    with fast_products():
         posterior = model.encode(pixels).latent_dist
         noise = torch.randn(posterior.mean.shape, generator=generator)
         decoded = model.decode(posterior.mean + posterior.std * noise).sample
@@ -112,7 +112,7 @@ def encode(model: AutoencoderKL, scenes: SceneArrays, count: int, batch: int = 1
     """Compute scaled posterior means of the first scenes, (count, 4, 16, 16) in half precision."""
     parts = []
     for indices in torch.split(torch.arange(count), batch):
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_products():
             mean = model.encode(scenes.pixels(indices)).latent_dist.mean
         parts.append((mean.float() * model.config.scaling_factor).half())
     return torch.cat(parts)

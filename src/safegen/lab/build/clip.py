@@ -15,7 +15,7 @@ from tokenizers.trainers import BpeTrainer
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
 from safegen.lab.build.scenes import SceneArrays
-from safegen.lab.build.training import Progress, Schedule, train
+from safegen.lab.build.training import Progress, Schedule, fast_products, train
 
 CONTEXT_LENGTH = 32
 WIDTH = 128
@@ -93,7 +93,7 @@ def train_clip(
 
     def step_loss(_: int, generator: torch.Generator) -> torch.Tensor:
         indices = torch.randint(len(scenes), (schedule.batch,), generator=generator)
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_products():
             output = model(input_ids=tokens[indices], pixel_values=scenes.pixels(indices))
         logits = output.logits_per_text.float()
         target = torch.arange(schedule.batch)

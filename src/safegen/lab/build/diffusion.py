@@ -11,7 +11,7 @@ from diffusers import DDIMScheduler, UNet2DConditionModel
 from transformers import CLIPModel
 
 from safegen.lab.build.clip import WIDTH
-from safegen.lab.build.training import Average, Progress, Schedule, train
+from safegen.lab.build.training import Average, Progress, Schedule, fast_products, train
 from safegen.models.prediction import prediction_of
 
 CAPTION_DROPOUT = 0.1
@@ -115,7 +115,7 @@ def train_unet(
         condition = embeddings[indices].float()
         dropped = torch.rand(batch, generator=generator) < caption_dropout
         condition[dropped] = empty
-        with torch.autocast("cpu", torch.bfloat16):
+        with fast_products():
             predicted = unet(noised, timesteps, condition).sample
         wanted = noise if kind == "epsilon" else a * noise - s * clean
         loss: torch.Tensor = (predicted.float() - wanted).pow(2).mean()

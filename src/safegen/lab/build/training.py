@@ -114,6 +114,12 @@ def train(
         yield Progress(done, schedule.steps, float(loss.detach()), time.monotonic() - began)
 
 
+def fast_products() -> torch.autocast:
+    """Compute products in bfloat16 where the processor has such; others emulate them slowly."""
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return torch.autocast("cpu", torch.bfloat16, enabled=supported)
+
+
 def _optimizers(module: torch.nn.Module, schedule: Schedule) -> list[torch.optim.Optimizer]:
     """Make AdamW for all weights, or Muon for matrices; a group's ``unit`` scales the rate.
 
