@@ -101,6 +101,7 @@ def test_the_output_is_the_last_block_and_what_follows_but_for_what_sees_the_tex
         "lumina2": {"norm_out"},
         "z-image": set(),
         "hunyuan-image": {"norm_out", "proj_out"},
+        "hunyuan-dit": {"norm_out", "proj_out"},
     }.get(family, {"conv_norm_out", "conv_out"})
     # All weights of their last blocks see image and text tokens alike.
     shared = ("chroma", "lumina2", "flux2", "hunyuan-image")

@@ -25,6 +25,9 @@ THOUSANDTHS = ("flux", "chroma", "aura-flow", "qwen-image", "flux2")
 """Families whose denoisers take a share of the schedule instead of a timestep."""
 REVERSED = ("lumina2", "z-image")
 """Families whose time runs from noise to picture."""
+HUNYUAN_DIT = (
+    "encoder_hidden_states_t5", "text_embedding_mask_t5", "image_meta_size", "style",
+)  # fmt: skip
 
 
 def _watched_call(pipeline: Any, **how: Any) -> tuple[dict[str, Any], Any]:
@@ -60,7 +63,10 @@ def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family
     # The unconditional half comes first; some have none, or pass it on its own.
     prompts = ["a cat", ""] if family == "z-image" else ["", "a cat"][-len(hidden) :]
     condition = encode_prompts(pipeline, prompts)
-    names = ("encoder_attention_mask", "attention_mask", "encoder_hidden_states_mask")
+    names = (
+        "encoder_attention_mask", "attention_mask", "encoder_hidden_states_mask",
+        "text_embedding_mask",
+    )  # fmt: skip
     mask = next((told[name] for name in names if told.get(name) is not None), None)
     assert condition.mask is not None or mask is None
     for row, states in enumerate(hidden):
@@ -72,7 +78,7 @@ def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family
     added = {name: v for name, v in (told.get("added_cond_kwargs") or {}).items() if v is not None}
     if "pooled_projections" in told:
         added["text_embeds"] = told["pooled_projections"]
-    added |= {name: told[name] for name in GLYPHS if name in told}
+    added |= {name: told[name] for name in (*GLYPHS, *HUNYUAN_DIT) if name in told}
     assert condition.added.keys() == added.keys()
     for name, value in added.items():
         torch.testing.assert_close(condition.added[name], value)

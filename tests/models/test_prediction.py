@@ -31,7 +31,13 @@ def _latents(count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, tor
 
 
 def test_what_each_family_predicts(pipeline: Any, family: str) -> None:
-    kinds = {"sd1": "epsilon", "sd2": "v_prediction", "sdxl": "epsilon", "pixart": "epsilon"}
+    kinds = {
+        "sd1": "epsilon",
+        "sd2": "v_prediction",
+        "hunyuan-dit": "v_prediction",
+        "sdxl": "epsilon",
+        "pixart": "epsilon",
+    }
     assert prediction_of(pipeline.scheduler) == kinds.get(family, "flow")
 
 

@@ -30,6 +30,22 @@ SMALL_PIXART = {
     "cross_attention_dim": 24,
     "caption_channels": 16,
 }
+SMALL_BERT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
+SMALL_HUNYUAN_DIT = {
+    "sample_size": 8,
+    "num_layers": 4,
+    "in_channels": 4,
+    "patch_size": 2,
+    "num_attention_heads": 2,
+    "attention_head_dim": 8,
+    "hidden_size": 16,
+    "cross_attention_dim": 16,
+}
 SMALL_SANA = {
     "sample_size": 2,
     "num_layers": 2,
@@ -250,6 +266,40 @@ def _lumina2() -> Any:
     )
 
 
+def _hunyuan_dit() -> Any:
+    import diffusers
+    from transformers import BertConfig, BertModel, BertTokenizer
+
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    letters = [chr(ord("a") + number) for number in range(26)]
+    words = [*special, *letters, *(f"##{letter}" for letter in letters)]
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(words)})
+    tokenizer.model_max_length = 77
+    bert = BertConfig(vocab_size=len(words), max_position_embeddings=77, **SMALL_BERT)
+    tokenizer_2, t5_encoder = t5()
+    width = t5_encoder.config.d_model
+    return diffusers.HunyuanDiTPipeline(
+        tokenizer=tokenizer,
+        text_encoder=BertModel(bert, add_pooling_layer=False).eval(),
+        tokenizer_2=tokenizer_2,
+        text_encoder_2=t5_encoder,
+        vae=autoencoder(),
+        transformer=diffusers.HunyuanDiT2DModel(
+            **SMALL_HUNYUAN_DIT, cross_attention_dim_t5=width, pooled_projection_dim=width
+        ),
+        scheduler=diffusers.DDPMScheduler(
+            beta_start=0.00085,
+            beta_end=0.03,
+            beta_schedule="scaled_linear",
+            prediction_type="v_prediction",
+            steps_offset=1,
+        ),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+
+
 BUILDERS: dict[str, Callable[..., Any]] = {
     "sana": _sana,
     "sd3": _sd3,
@@ -261,6 +311,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "z-image": language_models.z_image,
     "flux2": language_models.flux2,
     "wan": language_models.wan,
+    "hunyuan-dit": _hunyuan_dit,
     "hunyuan-image": language_models.hunyuan_image,
 }
 FAMILIES = [*SHRUNK, "pixart", *BUILDERS]

@@ -110,7 +110,9 @@ def _random_tokens(pipeline: Any, count: int, generator: torch.Generator) -> tor
     """Draw token sequences (N, L): any start token, random ordinary tokens, end, padding."""
     tokenizer = _tokenizer(pipeline)
     length = min(tokenizer.model_max_length, parameter(pipeline, "max_sequence_length") or 2**31)
-    special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    ends = (tokenizer.eos_token_id, tokenizer.sep_token_id)  # BERT's texts end in the latter
+    end = next(token for token in ends if token is not None)
+    special = {tokenizer.bos_token_id, end}
     if not _has_one_clip(pipeline):  # there SD 2.x's padding is an ordinary token too
         special |= set(tokenizer.all_special_ids)
     ordinary = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
@@ -121,7 +123,7 @@ def _random_tokens(pipeline: Any, count: int, generator: torch.Generator) -> tor
         words = int(torch.randint(1, length - 1, (1,), generator=generator))
         chosen = torch.randint(len(ordinary), (words,), generator=generator)
         tokens[row, 1 : words + 1] = ordinary[chosen]
-        tokens[row, words + 1] = tokenizer.eos_token_id
+        tokens[row, words + 1] = end
     return tokens
 
 
