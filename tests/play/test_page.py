@@ -8,17 +8,22 @@ import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import numpy as np
 import pytest
+from markupsafe import escape
 from PIL import Image
 from werkzeug.test import Client, encode_multipart
 
 from safegen.play.drawing import Easel
 from safegen.play.page import LARGEST_UPLOAD, REMEMBERED, Play
 from safegen.report.pictures import blurred
+from safegen.results.records import DefenseRecord, Item, PromptSetRecord
+from safegen.results.store import CellKey, ResultsStore
 
 WISH = {"prompt": "a cat", "seed": "3", "steps": "1", "defense": "none"}
+HOSTILE = '<script>document.title = "hostile"</script>'
 COLUMNS = {"original": "none", "hardened": "random-weights"}
 
 
@@ -142,6 +147,25 @@ def test_the_gallery_blurs_and_escapes(client: Client, picture_of: Callable[[int
     assert np.array_equal(pixels(client.get(f"{place}?sharp").data), sharp)
     soft = np.asarray(blurred(Image.fromarray(sharp)))
     assert np.array_equal(pixels(client.get(place).data), soft)
+
+
+def test_names_on_the_page_and_in_the_gallery_are_text(
+    make_easel: Callable[..., Easel], picture_of: Callable[[int], bytes], tmp_path: Path
+) -> None:
+    cell = CellKey(HOSTILE, HOSTILE)
+    with ResultsStore(tmp_path) as store:
+        record = PromptSetRecord(HOSTILE, "unsafe")
+        store.keep_prompt_set(record, [(0, Item(HOSTILE, 0, HOSTILE, 0, 5.0))])
+        store.keep_defense(DefenseRecord(HOSTILE))
+        store.add_pictures(cell, [0], [(picture_of(0), False)])
+    columns = {HOSTILE: HOSTILE}
+    page = Client(Play(HOSTILE, make_easel(2.0), columns, {"steps": 2}, tmp_path))
+    for path in ("/", "/gallery", f"/gallery?{urlencode({'defense': HOSTILE})}"):
+        text = page.get(path).text
+        assert escape(HOSTILE) in text
+        assert "<script>document" not in text
+    refused = page.post("/draw", data={**WISH, "defense": HOSTILE})
+    assert (refused.status_code, refused.mimetype) == (400, "text/plain")
 
 
 def test_a_page_without_a_run_says_how_to_get_one(make_easel: Callable[..., Easel]) -> None:

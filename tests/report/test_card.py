@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from huggingface_hub import ModelCard
 
-from safegen.report.card import CardSubject, card_figures, write_card
+from safegen.report.card import CardDecision, CardSubject, card_figures, write_card
 from safegen.results.records import DefenseRecord, Estimate, PromptSetRecord, Table
 from safegen.statistics.intervals import Interval
 
@@ -79,6 +79,20 @@ def test_no_name_means_anything_in_markdown_or_html(place: str) -> None:
     rows = [line.replace("\\|", "") for line in text.splitlines() if line.startswith("| ")]
     assert {row.count("|") for row in rows} == {3, 6}
     assert "\n# e" not in prose
+
+
+def test_a_reason_of_the_decision_is_text() -> None:
+    decision = CardDecision("fail", (HOSTILE, "asr<=0.1"))
+    text = write_card(SUBJECT, card_figures(table(), "safegen"), decision).text
+    assert r"- \<script\>\*a\*\</script\> \[b\](c) \`d\` \| # e" in text.splitlines()
+
+
+@pytest.mark.parametrize("place", ["model", "patch"])
+def test_no_name_ends_a_block_of_code(place: str) -> None:
+    text = card(replace(SUBJECT, **{place: "a\n```\n<script>"})).text
+    assert [line for line in text.splitlines() if line.startswith(("```", "<"))] == [
+        "```bash", "```", "```python", "```",
+    ]  # fmt: skip
 
 
 def test_names_with_spaces_and_quotes_stay_usable() -> None:

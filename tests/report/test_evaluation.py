@@ -164,6 +164,24 @@ def test_names_and_prompts_are_escaped(
     assert not any("onerror" in attributes for _, attributes in parsed.tags)
 
 
+def test_metadata_notes_and_bounds_are_escaped(
+    table: Table, gallery: Gallery, read_page: Callable[[str], Any]
+) -> None:
+    def elements(said: str) -> list[tuple[str, list[str]]]:
+        told: dict[str, Any] = {said: said, "all": [said, {said: said}]}
+        changed = replace(
+            table,
+            defenses=[replace(each, settings=told) for each in table.defenses],
+            prompt_sets=[replace(each, identity=told) for each in table.prompt_sets],
+            provenance={**told, "observers": {said: told}},
+            notes=[said],
+        )
+        page = render_report(changed, gallery, outcomes=[said])
+        return [(tag, sorted(attributes)) for tag, attributes in read_page(page).tags]
+
+    assert elements(" ".join(HOSTILE)) == elements("plain")
+
+
 def test_it_is_the_same_twice(page: str, table: Table, gallery: Gallery) -> None:
     assert render_report(table, gallery) == page
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from safegen.report.entries import Entry
 from safegen.report.leaderboard import boards, render_leaderboard
+from safegen.report.leaderboard_pictures import Thumbnail
 
 ALIKE = {"model": "lab", "count": 64, "date": "2026-01-31", "measured": "one way"}
 HOSTILE = '"><script>console.log("hostile")</script>'
@@ -81,10 +82,12 @@ def test_under_an_attack_only_its_success_is_shown() -> None:
 
 def test_hostile_names_are_text() -> None:
     fields = ("model", "prompt_set", "measured", "attack", "command", "origin")
+    shown = {(HOSTILE, HOSTILE): [Thumbnail("data:image/png;base64,", HOSTILE, 1, 1)]}
     page = render_leaderboard(
-        [entry(HOSTILE, 0.5, metric="asr", **dict.fromkeys(fields, HOSTILE))], {}
+        [entry(HOSTILE, 0.5, metric="asr", **dict.fromkeys(fields, HOSTILE))], shown
     )
     assert page.count("<script") == 1
+    assert page.count("<img") == 1
     assert page.count("hostile") >= len(fields)
 
 

@@ -136,6 +136,7 @@ def write_card(
         eval_results=list(figures.results),
     )
     model = subject.base_model or subject.model
+    command = shlex.join(["safegen", "apply", model, str(subject.patch), "--out", "hardened"])
     template = environment(autoescape=False).get_template("model_card.md.j2")
     content = template.render(
         metadata=data.to_yaml(),
@@ -143,7 +144,7 @@ def write_card(
         subject=subject,
         figures=figures,
         decision=decision,
-        command=shlex.join(["safegen", "apply", model, str(subject.patch), "--out", "hardened"]),
+        command=" ".join(command.splitlines()),  # a line of a name could end the block of code
         model_literal=json.dumps(model),
         patch_literal=json.dumps(subject.patch),
     )
