@@ -15,8 +15,15 @@ from typer.main import get_command
 
 import safegen
 from safegen.cli import app
+from safegen.report.entries import entries_of, read_entries
+from safegen.report.evaluation import render_report
+from safegen.report.evaluation_gallery import Gallery
+from safegen.report.leaderboard import render_leaderboard
+from safegen.report.tables import read_summary
 
 ROOT = Path(__file__).parents[1]
+MEASURED = ROOT / "docs" / "measured"
+"""The lab's runs, a summary each, and figures of others."""
 BESIDE = ("LICENSE", "CITATION.cff")
 """Files that the documents link to, beside pages."""
 DOCUMENTS = {
@@ -59,6 +66,17 @@ def _pages() -> Iterator[tuple[str, str]]:
     )
     names = [f"safegen.{name}" for name in EXTENDED]
     yield "extending.md", _reference("Python, to extend", "other packages build on", names)
+    yield from _measured()
+
+
+def _measured() -> Iterator[tuple[str, str]]:
+    """Write the reports of the lab's runs, and their leaderboard."""
+    entries = read_entries(MEASURED / "others.csv")
+    for path in sorted(MEASURED.glob("*.json")):
+        table = read_summary(path)
+        entries += entries_of(table, path.stem)
+        yield f"measured/{path.stem}.html", render_report(table, Gallery())
+    yield "measured/leaderboard.html", render_leaderboard(entries, {})
 
 
 def _reference(title: str, what: str, names: list[str]) -> str:
