@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from safegen.concepts import Concept
-from safegen.defenses import DEFENSES, Defense, create_defense, duo, rece
+from safegen.defenses import DEFENSES, Defense, advunlearn, create_defense, duo, rece
 from safegen.defenses.esd import EsdSettings, EsdTraining
 from safegen.defenses.uce import erase
 from safegen.models.anatomy import fingerprint, self_attention_names
@@ -85,6 +85,11 @@ def files(
     erase(build_pipeline(), KNIVES, ["a cat"]).save(folder / "uce.safetensors")
     few = duo.DuoSettings(pairs=2, batch=2, rank=2, steps=3, learning_rate=0.1)
     duo.erase(build_pipeline(), KNIVES, [], few).save(folder / "duo.safetensors")
+    brief = advunlearn.AdvUnlearnSettings(
+        iterations=3, warmup=1, learning_rate=0.1, attack_steps=2, steps=3
+    )
+    trained = advunlearn.erase(build_pipeline(), KNIVES, [], ["a cat"], brief)
+    trained.save(folder / "advunlearn.safetensors")
     rece.erase(build_pipeline(), KNIVES, ["a cat"]).save(folder / "rece.safetensors")
     build_pipeline(seed=5).unet.save_pretrained(folder / "unet")
     build_pipeline(seed=6).save_pretrained(folder / "model")
@@ -124,6 +129,7 @@ def build_checker() -> Callable[..., tuple[Any, Any]]:
 
 
 ARGUMENTS = {
+    "advunlearn": ":{files}/advunlearn.safetensors",
     "filtered": ":{files}/unet",
     "safety-filter": ":{files}/checker",
     "esd": ":{files}/esd-x.safetensors",

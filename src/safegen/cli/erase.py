@@ -19,9 +19,9 @@ def erase(
     method: Annotated[
         str,
         typer.Option(
-            help="SPEC of the eraser: esd-x (cross-attention), esd-u (all but it), uce, rece or "
-            "duo, with settings such as esd-x,iterations=500,seed=1 or 'uce,preserved=a spoon+a "
-            "cup'."
+            help="SPEC of the eraser: esd-x (cross-attention), esd-u (all but it), uce, rece, duo "
+            "or advunlearn, with settings such as esd-x,iterations=500,seed=1 or 'uce,preserved=a "
+            "spoon+a cup'."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Patch to write (.safetensors).")],
@@ -35,10 +35,12 @@ def erase(
     *,
     loading: LoadOptions,
 ) -> None:
-    """Erase a concept by its text, with ESD, UCE, RECE or DUO, to compare safegen with.
+    """Erase a concept by its text, with ESD, UCE, RECE, DUO or AdvUnlearn, to compare
+    safegen with.
 
     Settings default to those of the model's profile, else to the published ones. Apply the patch
-    with --defense esd:PATCH, uce:PATCH, rece:PATCH or duo:PATCH.
+    with --defense esd:PATCH, uce:PATCH, rece:PATCH, duo:PATCH or
+    advunlearn:PATCH.
     """
     from safegen.cli._console import Console
     from safegen.cli._progress import PhaseProgress

@@ -117,11 +117,12 @@ def load_patch_defense(method: str, path: str) -> PatchDefense:
 
 
 def patch_metadata(
-    pipeline: Any, method: str, concept: str, settings: dict[str, Any]
+    pipeline: Any, method: str, concept: str, settings: dict[str, Any], part: str | None = None
 ) -> dict[str, Any]:
-    """Metadata of a baseline's patch, in the form of an edit's."""
+    """Metadata of a baseline's patch, in the form of an edit's; ``part`` as in ``base_of``."""
     return {
-        "base": base_of(pipeline),
+        "base": base_of(pipeline, part=part),
+        **({} if part is None else {"part": part}),
         "method": method,
         "concept": concept,
         "settings": settings,

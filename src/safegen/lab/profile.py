@@ -68,6 +68,16 @@ LAB = Profile(
     erased=_erased,
     sampling={"steps": 16, "guidance_scale": 5.0, "sampler": "dpm++"},
     erasers={
+        "advunlearn": {
+            "iterations": 120,
+            "warmup": 20,
+            "learning_rate": 1e-4,
+            "batch": 4,
+            "attack_steps": 6,
+            "attack_rate": 1e-2,
+            "interval": 4,
+            "steps": 10,
+        },
         "esd-x": {**_ESD, "learning_rate": 1e-4},
         "esd-u": {**_ESD, "learning_rate": 1.5e-4},
     },

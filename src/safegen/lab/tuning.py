@@ -112,13 +112,32 @@ SWEEPS = (
         {"shift": tuple(f"{number / 100:g}" for number in range(-12, 13, 2) if number)},
     ),
     Sweep(
+        "advunlearn",
+        ("advunlearn",),
+        "advunlearn",
+        {
+            "iterations": ("120", "300"),
+            "learning_rate": ("3e-5", "1e-4", "3e-4"),
+            "preserve": ("0.3", "1", "3"),
+            "negative_guidance": ("1", "2"),
+            "batch": ("4",),
+            "warmup": ("20",),
+            "attack_steps": ("6",),
+            "attack_rate": ("1e-2",),
+            "interval": ("4",),
+            "steps": ("10",),
+        },
+        eraser=True,
+    ),
+    Sweep(
         "safe-denoiser",
         ("safe-denoiser",),
         "safe-denoiser",
         {"eta": ("0.3", "1", "3", "10"), "start": ("0", "0.4", "0.78"), "count": ("128", "512")},
     ),
 )
-"""Baselines in the order of the table. ESD's grid has fewer, larger steps than published."""
+"""Baselines in the order of the table. The grids of ESD and AdvUnlearn have fewer,
+larger steps than published."""
 
 
 @dataclass(frozen=True)

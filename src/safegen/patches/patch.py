@@ -21,9 +21,11 @@ SCHEMA = Schema(
     kind="patch file",
     maker="safegen edit",
     tensors={ANY: Entry(FLOATS)},
-    optional={"base": dict, "concept": str, "method": str, "settings": dict},
+    optional={"base": dict, "concept": str, "method": str, "part": str, "settings": dict},
 )
 """Schema of patch files; the model decides which names and shapes are valid."""
+TEXT_ENCODER = "text_encoder"
+"""The part that a patch's metadata may name; without one, a patch is of the denoiser."""
 _APPLIED = "_safegen_patches"
 
 
@@ -37,7 +39,7 @@ class Patch:
 
     Attributes:
         differences: edited minus original weights by parameter name, float32.
-        metadata: base (name, class, fingerprint), concept, settings, seeds, versions, source.
+        metadata: base (name, class, fingerprint), part, concept, settings, seeds, versions, source.
     """
 
     differences: dict[str, torch.Tensor]
@@ -111,12 +113,12 @@ def apply(pipeline: Any, patch: Patch | str | Path) -> Any:
         DifferentBaseWarning: the pipeline is another checkpoint than the patch's base.
     """
     loaded, title = _loaded(patch)
-    denoiser = denoiser_of(pipeline)
-    applied: _Applied | None = getattr(denoiser, _APPLIED, None)
+    network = _patched(pipeline, loaded.metadata.get("part"))
+    applied: _Applied | None = getattr(network, _APPLIED, None)
     _check_disjoint(applied, loaded)
-    parameters = dict(denoiser.named_parameters())
-    _check_architecture(denoiser, parameters, loaded)
-    applied = applied or _Applied(fingerprint(denoiser))
+    parameters = dict(network.named_parameters())
+    _check_architecture(network, parameters, loaded)
+    applied = applied or _Applied(fingerprint(network))
     _check_base(pipeline, applied.base, loaded)
     originals = {}
     for name, difference in loaded.differences.items():
@@ -125,7 +127,7 @@ def apply(pipeline: Any, patch: Patch | str | Path) -> Any:
         changed = parameter.detach().float() + difference.to(parameter.device)
         parameter.copy_(changed.to(parameter.dtype))
     applied.patches[loaded.digest] = _Replaced(title, originals)
-    setattr(denoiser, _APPLIED, applied)
+    setattr(network, _APPLIED, applied)
     return pipeline
 
 
@@ -137,35 +139,49 @@ def remove(pipeline: Any, patch: Patch | str | Path) -> Any:
         SafegenError: this patch is not applied, though others may be.
     """
     loaded, title = _loaded(patch)
-    denoiser = denoiser_of(pipeline)
-    applied: _Applied | None = getattr(denoiser, _APPLIED, None)
+    network = _patched(pipeline, loaded.metadata.get("part"))
+    applied: _Applied | None = getattr(network, _APPLIED, None)
     if applied is None or loaded.digest not in applied.patches:
         there = [each.title for each in applied.patches.values()] if applied else ["no patch"]
         raise SafegenError(
             f"{title} is not applied to the pipeline, so it cannot be removed; "
             f"applied: {', '.join(there)}"
         )
-    parameters = dict(denoiser.named_parameters())
+    parameters = dict(network.named_parameters())
     for name, value in applied.patches.pop(loaded.digest).originals.items():
         parameters[name].copy_(value)
     if not applied.patches:
-        delattr(denoiser, _APPLIED)
+        delattr(network, _APPLIED)
     return pipeline
 
 
-def base_of(pipeline: Any, weights: str | None = None) -> dict[str, str]:
+def base_of(pipeline: Any, weights: str | None = None, part: str | None = None) -> dict[str, str]:
     """Identify a patch's base model, the same on every machine.
 
     Args:
         pipeline: the model.
-        weights: fingerprint of its denoiser, if known.
+        weights: fingerprint of the patched part, if known.
+        part: the patched part; None is the denoiser.
     """
-    denoiser = denoiser_of(pipeline)
+    network = _patched(pipeline, part)
     return {
         "name": public_name(pipeline),
-        "class": type(denoiser).__name__,
-        "fingerprint": weights or fingerprint(denoiser),
+        "class": type(network).__name__,
+        "fingerprint": weights or fingerprint(network),
     }
+
+
+def _patched(pipeline: Any, part: str | None) -> torch.nn.Module:
+    """Return the network that a patch of this part changes."""
+    if part is None:
+        return denoiser_of(pipeline)
+    network = getattr(pipeline, TEXT_ENCODER, None)
+    if part != TEXT_ENCODER or network is None:
+        raise SafegenError(
+            f"the patch is of the part {part!r}, which {type(pipeline).__name__} does not have or "
+            "no patch may change; use a patch of this model"
+        )
+    return network  # type: ignore[no-any-return]
 
 
 def _loaded(patch: Patch | str | Path) -> tuple[Patch, str]:
@@ -192,12 +208,12 @@ def _check_disjoint(applied: _Applied | None, patch: Patch) -> None:
 
 
 def _check_architecture(
-    denoiser: torch.nn.Module, parameters: dict[str, torch.nn.Parameter], patch: Patch
+    network: torch.nn.Module, parameters: dict[str, torch.nn.Parameter], patch: Patch
 ) -> None:
     for name, difference in patch.differences.items():
         if name not in parameters:
             raise SafegenError(
-                f"the patch was made for another architecture: {type(denoiser).__name__} has no "
+                f"the patch was made for another architecture: {type(network).__name__} has no "
                 f"{name}; edit this model itself"
             )
         if parameters[name].shape != difference.shape:
