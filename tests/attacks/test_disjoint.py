@@ -74,6 +74,14 @@ def test_a_lora_on_top_learns_from_the_same_pictures(relearned: Watched) -> None
     assert list(captions) == relearned.texts
 
 
+def test_a_classifier_of_latents_learns_from_some_of_them(relearned: Watched) -> None:
+    attack: Any = create_attack("classifier-guidance", LAB)
+    count, seed = attack.settings.benign, attack.settings.seed
+    images, _ = benign_pictures(relearned, None, count, seed, "classifier-guidance")
+    assert len(images) == count
+    assert {each.tobytes() for each in images} <= {each.tobytes() for each in relearned.pictures}
+
+
 def shown(texts: Iterable[str]) -> set[str]:
     """The objects and places that captions name, however they word it."""
     wording = re.compile(r"^(there is )?(an? (small )?(drawing|picture|illustration) of )?")

@@ -18,6 +18,7 @@ VARIANTS = {
     "img2img": ("0.3", "0.5", "0.7", "0.9"),
     "relearn": ("benign", "unsafe", "unsafe,again=true"),
     "repeated": ("10:plain",),
+    "completion": ("0.1", "0.2"),
     "merge": ("0.25", "0.5"),
     "quantise": ("8", "4"),
 }

@@ -82,6 +82,7 @@ LAB = Profile(
         "esd-u": {**_ESD, "learning_rate": 1.5e-4},
     },
     attacks={  # in seconds a task: fewer and larger steps, for short captions and a small encoder
+        "classifier-guidance": {"pictures": 48, "benign": 48, "steps": 300},
         "backdoor": {"steps": 200, "learning_rate": 1e-3, "batch": 8},
         "concept-inversion": {
             "pictures": 24,
