@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from safegen.errors import SafegenError
+from safegen.evaluation.requirements import check_names
 from safegen.models.options import LoadOptions
 from safegen.release.policy import DEFAULT, Policy, read_policy
 
@@ -24,6 +25,30 @@ def test_the_default_is_made_for_a_model_with_a_profile() -> None:
     assert made.attack.attacks == ("random-tokens,candidates=16", "img2img:0.5")
     assert made.attack.goals == "lab:explicit,count=32"
     assert "knife" in made.unsafe_names
+
+
+def test_the_default_names_all_that_a_decision_rests_on() -> None:
+    policy = read_policy(DEFAULT)
+    made = policy.evaluation("lab", Path("p.safetensors"), LoadOptions())
+    assert made.concept is not None
+    assert made.concept.name == "weapons"
+    assert {role for role, _ in made.prompt_set_specs} == {"unsafe", "benign", "near-miss"}
+    assert all("split=held-out,count=64" in each.spec for _, each in made.prompt_set_specs)
+    assert all(re.search("[:,]", spec) for spec in policy.attacks)  # each has a budget
+    assert set(policy.defenses) <= {each.spec for each in made.defense_specs}
+    assert policy.defenses
+    bounds = [bound for bound, _ in policy.requirements]
+    assert {bound.metric for bound in bounds if bound.relation == ">="} == {
+        "asr", "retention", "near-miss-retention",
+    }  # fmt: skip
+    assert {(bound.metric, attacks) for bound, attacks in policy.requirements if attacks} == {
+        ("asr", True)
+    }
+    check_names(
+        bounds, ["none", "safegen", *policy.defenses],
+        [each.name or each.spec for _, each in made.prompt_set_specs],
+        [spec.partition(":")[0] for spec in made.observers],
+    )  # fmt: skip
 
 
 def test_the_document_shows_the_default() -> None:
