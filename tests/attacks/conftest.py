@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from safegen.attacks import Attack, Finding, Task
 from safegen.attacks._fine_tuning import FolderPictures
-from safegen.attacks.target import Target, no_clip
+from safegen.attacks.target import Target
 from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
+from safegen.defenses import create_defense
 from safegen.detectors import create_detector
 from safegen.evaluation.plan import plan_evaluation
 from safegen.evaluation.settings import AttackSettings, EvaluationSettings
@@ -163,42 +162,6 @@ def folder(tmp_path: Path) -> FolderPictures:
         pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
     return FolderPictures(tmp_path)
-
-
-@pytest.fixture(scope="session")
-def target_of() -> Callable[..., Target]:
-    """Builds a target: a pipeline with a defense, not yet applied, and sampling settings."""
-
-    def make(
-        pipeline: Any,
-        defense: str = "none",
-        *,
-        detector: Any = None,
-        examples: Iterable[Task] = (),
-        **sampling: Any,
-    ) -> Target:
-        return Target(
-            pipeline,
-            create_defense(defense, KNIVES),
-            KNIVES,
-            detector or create_detector("lab"),
-            SamplingSettings(**{"steps": 4, **sampling}),
-            no_clip(),
-            tuple(examples),
-        )
-
-    return make
-
-
-@pytest.fixture(scope="session")
-def strike() -> Callable[..., list[Finding]]:
-    """Attacks tasks on a target, with its defense applied meanwhile."""
-
-    def made(target: Target, attack: Attack, tasks: Sequence[Task]) -> list[Finding]:
-        with defended(target.pipeline, target.defense), attack.against(target) as hit:
-            return hit(tasks)
-
-    return made
 
 
 @pytest.fixture(scope="session")

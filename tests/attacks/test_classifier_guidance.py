@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from safegen.attacks import Finding, Task, create_attack
+from safegen.attacks import create_attack
 from safegen.attacks._fine_tuning import FolderPictures
 from safegen.attacks._trajectory import steer
 from safegen.attacks.classifier_guidance import (
@@ -20,17 +20,14 @@ from safegen.attacks.classifier_guidance import (
     gradient,
     learned,
 )
-from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.lab.profile import LAB
 from safegen.models.prediction import signal_and_noise
 from safegen.models.sampling import sampler_for
+from tiny_targets import TASKS, strike, target_of
 
-TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
 EXAMPLES = [replace(task, id=f"e{task.id}", seed=9) for task in TASKS]
 FEW = ClassifierGuidanceSettings(scales=(5.0,), pictures=3, steps=5, batch=2, width=4)
-Make = Callable[..., Target]
-Hit = Callable[..., list[Finding]]
 
 
 def latents(seed: int, count: int = 2) -> torch.Tensor:
@@ -99,7 +96,8 @@ def test_the_classifier_learns_to_tell_noised_latents_apart(tiny_pipeline: Any) 
 
 
 def test_guided_pictures_differ_with_the_weight_and_tasks_are_independent(
-    tiny_pipeline: Any, folder: FolderPictures, target_of: Make, strike: Hit
+    tiny_pipeline: Any,
+    folder: FolderPictures,
 ) -> None:
     target = target_of(tiny_pipeline, examples=EXAMPLES)
     attack = ClassifierGuidance(FEW, folder)
@@ -114,7 +112,9 @@ def test_guided_pictures_differ_with_the_weight_and_tasks_are_independent(
         assert (strong.pictures, strong.details) == (2, {"scale": 500.0})
 
 
-def test_what_it_lacks_is_said(tiny_pipeline: Any, target_of: Make, strike: Hit) -> None:
+def test_what_it_lacks_is_said(
+    tiny_pipeline: Any,
+) -> None:
     with pytest.raises(SafegenError, match="learns from examples"):
         strike(target_of(tiny_pipeline), ClassifierGuidance(FEW), TASKS)
     with pytest.raises(SafegenError, match="name a folder of them"):

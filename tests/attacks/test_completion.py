@@ -10,17 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from safegen.attacks import Finding, Task, create_attack
+from safegen.attacks import create_attack
 from safegen.attacks._draws import task_generator
 from safegen.attacks.completion import Completion, CompletionSettings
-from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.sampling import SAMPLERS, sampler_for
+from tiny_targets import TASKS, strike, target_of
 
-TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
 HALF = Completion(CompletionSettings(0.5))
-Make = Callable[..., Target]
-Hit = Callable[..., list[Finding]]
 
 
 def whole(pipeline: Any, sampler: str, steps: int = 4) -> np.ndarray:
@@ -36,7 +33,7 @@ def whole(pipeline: Any, sampler: str, steps: int = 4) -> np.ndarray:
 
 @pytest.mark.parametrize("sampler", ["ddim", "euler"])
 def test_without_a_defense_the_picture_is_ended_as_it_was_begun(
-    build_pipeline: Callable[..., Any], target_of: Make, strike: Hit, sampler: str
+    build_pipeline: Callable[..., Any], sampler: str
 ) -> None:
     assert sampler in SAMPLERS
     found = strike(target_of(build_pipeline(), sampler=sampler), HALF, TASKS)
@@ -47,7 +44,7 @@ def test_without_a_defense_the_picture_is_ended_as_it_was_begun(
 
 
 def test_the_defense_acts_in_the_end_alone(
-    build_pipeline: Callable[..., Any], target_of: Make, strike: Hit
+    build_pipeline: Callable[..., Any],
 ) -> None:
     pictures = []
     for share in (0.25, 0.75):
@@ -60,7 +57,7 @@ def test_the_defense_acts_in_the_end_alone(
 
 
 def test_tasks_do_not_depend_on_each_other(
-    tiny_pipeline: Any, target_of: Make, strike: Hit
+    tiny_pipeline: Any,
 ) -> None:
     target = target_of(tiny_pipeline)
     mixed = [TASKS[0], replace(TASKS[1], guidance=5.0)]
@@ -69,7 +66,9 @@ def test_tasks_do_not_depend_on_each_other(
         assert np.abs(found.image.astype(int) - alone.image).max() <= 1
 
 
-def test_what_does_not_fit_is_refused(tiny_pipeline: Any, target_of: Make, strike: Hit) -> None:
+def test_what_does_not_fit_is_refused(
+    tiny_pipeline: Any,
+) -> None:
     with pytest.raises(SafegenError, match=r"a share of 0\.1 of 4 steps is none"):
         strike(target_of(tiny_pipeline), create_attack("completion:0.1"), TASKS)
     with pytest.raises(SafegenError, match="completion: share must be a finite number"):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import tiny_targets
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._gradients import Vocabulary, denoising_loss
 from safegen.attacks.concept_inversion import (
@@ -18,29 +20,18 @@ from safegen.attacks.concept_inversion import (
     invert,
     inverted_prompts,
 )
-from safegen.attacks.target import Target, no_clip
-from safegen.concepts import Concept
+from safegen.attacks.target import Target
 from safegen.defenses import create_defense, defended
-from safegen.detectors import Detection, create_detector
+from safegen.detectors import Detection
 from safegen.errors import SafegenError
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
-from safegen.models.sampling import SamplingSettings
+from tiny_targets import KNIVES, Never
 
-KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife in the {word}", i, 3.0) for i, word in enumerate(("snow", "cat"))]
 FEW = ConceptInversionSettings(pictures=2, steps=4, batch=2, learning_rate=0.1, tries=2)
-
-
-class Never:
-    """Flags nothing."""
-
-    identity = create_detector("lab").identity
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        return [[] for _ in images]
 
 
 class Always(Never):
@@ -50,26 +41,14 @@ class Always(Never):
         return [[Detection("any", 0.8)] for _ in images]
 
 
-def target_of(pipeline: Any, detector: Any = None, defense: str = "none") -> Target:
-    return Target(
-        pipeline,
-        create_defense(defense, KNIVES),
-        KNIVES,
-        detector or Never(),
-        SamplingSettings(steps=3),
-        no_clip(),
-        tuple(replace(task, id=f"e{task.id}", seed=9) for task in TASKS),
-    )
+EXAMPLES = [replace(task, id=f"e{task.id}", seed=9) for task in TASKS]
+target_of = partial(tiny_targets.target_of, detector=Never(), examples=EXAMPLES, steps=3)
 
 
 def strike(
     target: Target, tasks: Sequence[Task], settings: ConceptInversionSettings = FEW
 ) -> list[Finding]:
-    with (
-        defended(target.pipeline, target.defense),
-        ConceptInversion(settings).against(target) as made,
-    ):
-        return made(tasks)
+    return tiny_targets.strike(target, ConceptInversion(settings), tasks)
 
 
 def test_it_begins_as_the_mean_of_the_concepts_words(tiny_pipeline: Any) -> None:
@@ -104,7 +83,7 @@ def test_the_last_state_is_tried_first_and_earlier_ones_where_it_failed(
 ) -> None:
     passes = 3 * FEW.steps * FEW.batch
     for detector, pictures in ((Always(), 1), (Never(), 2)):
-        found = strike(target_of(tiny_pipeline, detector), TASKS)
+        found = strike(target_of(tiny_pipeline, detector=detector), TASKS)
         assert [each.pictures for each in found] == [pictures] * 2
         assert [(each.text, each.passes) for each in found] == [(None, passes)] * 2
 
@@ -113,7 +92,7 @@ def test_the_last_state_is_tried_first_and_earlier_ones_where_it_failed(
 def test_the_picture_is_the_goals_with_the_embedding_for_the_words(
     tiny_pipeline: Any, defense: str
 ) -> None:
-    target = target_of(tiny_pipeline, Always(), defense)
+    target = target_of(tiny_pipeline, defense, detector=Always())
     found = strike(target, TASKS)
     with defended(tiny_pipeline, target.defense):
         prompts = inverted_prompts(target, [task.text for task in TASKS], 1)

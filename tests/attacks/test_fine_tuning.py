@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +12,25 @@ import numpy as np
 import pytest
 import torch
 
+import tiny_targets
 from safegen.attacks import Task, create_attack
 from safegen.attacks._fine_tuning import FolderPictures
 from safegen.attacks.lora_on_top import LoraOnTop, LoraOnTopSettings
 from safegen.attacks.relearn import Relearn, RelearnSettings
-from safegen.attacks.target import Target, no_clip
+from safegen.attacks.target import Target
 from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
+from safegen.defenses import defended
 from safegen.defenses.uce import erase
-from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.profile import LAB
 from safegen.models.factors import low_rank
-from safegen.models.sampling import SamplingSettings
 
 KNIVES = Concept("knives", "a knife", ("knife",))
 TASKS = [Task(f"p{i}", f"a knife and a cat {i}", i, 3.0) for i in range(4)]
 FEW = RelearnSettings("unsafe", steps=2, checks=(), learning_rate=1e-2, batch=2, unsafe=2)
 LORA = LoraOnTopSettings(rank=2, steps=2, learning_rate=1e-2, batch=2)
 QUERY = "down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_k.weight"
-
-
-def target_of(pipeline: Any, defense: str = "none") -> Target:
-    return Target(
-        pipeline,
-        create_defense(defense, KNIVES),
-        KNIVES,
-        create_detector("lab"),
-        SamplingSettings(steps=2),
-        no_clip(),
-        tuple(TASKS),
-    )
+target_of = partial(tiny_targets.target_of, concept=KNIVES, examples=TASKS, steps=2)
 
 
 def weights_under(target: Target, attack: Any) -> dict[str, torch.Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tiny_targets
 from safegen.attacks import Task
 from safegen.attacks._gradients import (
     GAMMA,
@@ -23,29 +25,13 @@ from safegen.attacks._gradients import (
 )
 from safegen.attacks.concept_inversion import inverted_prompts
 from safegen.attacks.p4d import interleaved
-from safegen.attacks.target import Target, no_clip
 from safegen.attacks.unlearndiffatk import on_simplex
-from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
-from safegen.detectors import create_detector
+from safegen.defenses import defended
 from safegen.models.conditioning import embed_prompts
-from safegen.models.sampling import SamplingSettings
 
-KNIVES = Concept("knives", "a knife")
 TEXTS = ["a knife in snow", "a cat"]
 TASKS = [Task(f"p{i}", text, i, (3.0, 5.0)[i]) for i, text in enumerate(TEXTS)]
-
-
-def target_of(pipeline: Any, defense: str = "none") -> Target:
-    return Target(
-        pipeline,
-        create_defense(defense, KNIVES),
-        KNIVES,
-        create_detector("lab"),
-        SamplingSettings(steps=3),
-        no_clip(),
-        (),
-    )
+target_of = partial(tiny_targets.target_of, steps=3)
 
 
 def test_tokens_of_ones_own_in_open_places_are_the_text_itself(tiny_pipeline: Any) -> None:

@@ -5,50 +5,35 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import tiny_targets
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._draws import task_generator
-from safegen.attacks.target import Target, no_clip
-from safegen.concepts import Concept
+from safegen.attacks.target import Target
 from safegen.defenses import create_defense, defended
 from safegen.defenses._sld import MAX, safety_guidance
-from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
 from safegen.models.from_pictures import last_steps
-from safegen.models.sampling import SAMPLERS, SamplingSettings, sampler_for
+from safegen.models.sampling import SAMPLERS, sampler_for
+from tiny_targets import KNIVES
 
-KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 7.5) for i, word in enumerate(("cat", "house"))]
 STRENGTH = 0.5
-
-
-def target_of(pipeline: Any, defense: str = "none", **sampling: Any) -> Target:
-    return Target(
-        pipeline,
-        create_defense(defense, KNIVES),
-        KNIVES,
-        create_detector("lab"),
-        SamplingSettings(**{"steps": 8, **sampling}),
-        no_clip(),
-        (),
-    )
+target_of = partial(tiny_targets.target_of, steps=8)
 
 
 def strike(target: Target, tasks: list[Task], spec: str = f"img2img:{STRENGTH}") -> list[Finding]:
-    with (
-        defended(target.pipeline, target.defense),
-        create_attack(spec, LAB).against(target) as made,
-    ):
-        return made(tasks)
+    return tiny_targets.strike(target, create_attack(spec, LAB), tasks)
 
 
 def references(target: Target, tasks: list[Task] = TASKS) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,41 +11,25 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 
+import tiny_targets
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._draws import task_generator
 from safegen.attacks.inpaint import Inpaint, InpaintSettings, keep_outside, mask_of
-from safegen.attacks.target import Target, no_clip
-from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
-from safegen.detectors import Detection, create_detector
+from safegen.attacks.target import Target
+from safegen.defenses import defended
+from safegen.detectors import Detection
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.prompts import lab_prompts
 from safegen.models.families._packing import pack
-from safegen.models.sampling import SAMPLERS, SamplingSettings, sampler_for
+from safegen.models.sampling import SAMPLERS, sampler_for
+from tiny_targets import TASKS
 
-KNIVES = Concept("knives", "a knife")
-TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
-
-
-def target_of(pipeline: Any, **sampling: Any) -> Target:
-    return Target(
-        pipeline,
-        create_defense("none", KNIVES),
-        KNIVES,
-        create_detector("lab"),
-        SamplingSettings(**{"steps": 5, **sampling}),
-        no_clip(),
-        (),
-    )
+target_of = partial(tiny_targets.target_of, steps=5)
 
 
 def strike(target: Target, tasks: list[Task]) -> list[Finding]:
-    with (
-        defended(target.pipeline, target.defense),
-        create_attack("inpaint").against(target) as made,
-    ):
-        return made(tasks)
+    return tiny_targets.strike(target, create_attack("inpaint"), tasks)
 
 
 def inpainting_of_diffusers(target: Target) -> np.ndarray:

@@ -3,33 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import tiny_targets
 from safegen.attacks import Task, create_attack
 from safegen.attacks._gradients import Vocabulary, frozen
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.mma import Mma, MmaSettings, TextSearch
-from safegen.attacks.target import Target, no_clip
 from safegen.concepts import Concept
-from safegen.defenses import create_defense
-from safegen.detectors import create_detector
 from safegen.errors import SafegenError
 from safegen.lab.profile import LAB
-from safegen.models.sampling import SamplingSettings
+from tiny_targets import TASKS
 
 KNIVES = Concept("knives", "a knife", ("knife", "cat"))
-TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
 FEW = MmaSettings(tokens=6, rounds=2, iterations=3, top=8, candidates=16)
-
-
-def target_of(pipeline: Any) -> Target:
-    judge = create_detector("lab")
-    sampling = SamplingSettings(steps=2)
-    return Target(pipeline, create_defense("none"), KNIVES, judge, sampling, no_clip(), ())
+target_of = partial(tiny_targets.target_of, concept=KNIVES, steps=2)
 
 
 def searched(pipeline: Any, task: Task, rounds: int) -> TextSearch:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 
-from safegen.attacks import Finding, Task, create_attack
+from safegen.attacks import Task, create_attack
 from safegen.attacks._draws import task_generator
 from safegen.attacks._trajectory import deviation, steer
 from safegen.attacks.noising import Noising, NoisingSettings
@@ -21,8 +21,8 @@ from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.prompts import lab_prompts
 from safegen.models.sampling import sampler_for
+from tiny_targets import TASKS, strike, target_of
 
-TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
 Build = Callable[..., Any]
 
 
@@ -99,7 +99,7 @@ class Third:
 
 
 def test_strengths_are_tried_until_the_judge_finds_something(
-    tiny_pipeline: Any, target_of: Callable[..., Target], strike: Callable[..., list[Finding]]
+    tiny_pipeline: Any,
 ) -> None:
     settings = NoisingSettings(etas=(1.0, 1.5), scales=(1.0, 1.1))
     target = target_of(tiny_pipeline, detector=Third())
@@ -109,7 +109,7 @@ def test_strengths_are_tried_until_the_judge_finds_something(
 
 
 def test_tasks_do_not_depend_on_each_other(
-    tiny_pipeline: Any, target_of: Callable[..., Target], strike: Callable[..., list[Finding]]
+    tiny_pipeline: Any,
 ) -> None:
     attack = Noising(NoisingSettings(etas=(1.0,), scales=(1.0,)))
     target = target_of(tiny_pipeline)
@@ -123,7 +123,7 @@ def test_tasks_do_not_depend_on_each_other(
 
 
 def test_the_first_noise_is_the_tasks_own(
-    tiny_pipeline: Any, target_of: Callable[..., Target], strike: Callable[..., list[Finding]]
+    tiny_pipeline: Any,
 ) -> None:
     attack = Noising(NoisingSettings(etas=(0.0,), scales=(1.0,)))
     (found,) = strike(target_of(tiny_pipeline), attack, TASKS[:1])
@@ -148,7 +148,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_the_labs_model_still_draws_the_weapon(
-    lab: Target, strike: Callable[..., list[Finding]]
+    lab: Target,
 ) -> None:
     (prompt,) = lab_prompts("explicit", "validation", 1)
     task = Task(prompt.id, prompt.text, prompt.seed, SAMPLING.guidance_scale)

@@ -11,42 +11,24 @@ import numpy as np
 import pytest
 import torch
 
+import tiny_targets
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks.null_text import Inversion, NullText, NullTextSettings
-from safegen.attacks.target import Target, no_clip
-from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
-from safegen.detectors import create_detector
+from safegen.attacks.target import Target
+from safegen.defenses import defended
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.conditioning import embed_prompts
-from safegen.models.sampling import SamplingSettings, sampler_for
+from safegen.models.sampling import sampler_for
+from tiny_targets import TASKS, target_of
 
-KNIVES = Concept("knives", "a knife")
-TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
 FEW = NullTextSettings(steps=4, iterations=2)
 
 
-def target_of(pipeline: Any, defense: str = "none") -> Target:
-    return Target(
-        pipeline,
-        create_defense(defense, KNIVES),
-        KNIVES,
-        create_detector("lab"),
-        SamplingSettings(steps=4),
-        no_clip(),
-        (),
-    )
-
-
 def strike(target: Target, tasks: list[Task], settings: NullTextSettings) -> list[Finding]:
-    with (
-        defended(target.pipeline, target.defense),
-        NullText(settings).against(target) as made,
-    ):
-        return made(tasks)
+    return tiny_targets.strike(target, NullText(settings), tasks)
 
 
 def latents(seed: int = 0) -> torch.Tensor:

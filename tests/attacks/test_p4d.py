@@ -4,57 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
+import tiny_targets
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._gradients import Vocabulary
 from safegen.attacks.p4d import P4D, P4DSettings
-from safegen.attacks.target import Target, no_clip
-from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
-from safegen.detectors import Detection, create_detector
+from safegen.attacks.target import Target
+from safegen.defenses import create_defense
 from safegen.errors import SafegenError
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
-from safegen.models.sampling import SamplingSettings
+from tiny_targets import Never
 
-KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a {word}", i, 3.0) for i, word in enumerate(("knife", "cat"))]
 FEW = P4DSettings(
     form="n", tokens=3, iterations=4, interval=2, learning_rate=0.3, weight_decay=0.0, latents=3
 )
-
-
-class Never:
-    """Flags nothing."""
-
-    identity = create_detector("lab").identity
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        return [[] for _ in images]
-
-
-def target_of(pipeline: Any, defense: str = "none") -> Target:
-    return Target(
-        pipeline,
-        create_defense(defense, KNIVES),
-        KNIVES,
-        Never(),
-        SamplingSettings(steps=3),
-        no_clip(),
-        (),
-    )
+target_of = partial(tiny_targets.target_of, detector=Never(), steps=3)
 
 
 def strike(target: Target, tasks: Sequence[Task], settings: P4DSettings = FEW) -> list[Finding]:
-    with defended(target.pipeline, target.defense), P4D(settings).against(target) as made:
-        return made(tasks)
+    return tiny_targets.strike(target, P4D(settings), tasks)
 
 
 def words_of(pipeline: Any, found: Finding) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -10,63 +10,30 @@ import numpy as np
 import pytest
 import torch
 
+import tiny_targets
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks.recall import Goal, ImagePrompts, Recall, RecallSettings
-from safegen.attacks.target import Target, no_clip
-from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
-from safegen.detectors import Detection, create_detector
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
 from safegen.models.from_pictures import last_steps
 from safegen.models.prediction import add_noise, signal_and_noise
-from safegen.models.sampling import SamplingSettings
+from tiny_targets import TASKS, Never, Odd, target_of
 
-KNIVES = Concept("knives", "a knife")
-TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
 FEW = RecallSettings(rounds=3, iterations=2, learning_rate=0.03, interval=2)
 
 
-class Odd:
-    """Flags pictures whose pixels have an odd sum: half of all, whatever they show."""
-
-    identity = create_detector("lab").identity
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        return [[Detection("odd", 0.9)] if image.sum() % 2 else [] for image in images]
-
-
-class Never(Odd):
-    """Flags nothing."""
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        return [[] for _ in images]
-
-
-def target_of(pipeline: Any, detector: Any) -> Target:
-    return Target(
-        pipeline,
-        create_defense("none"),
-        KNIVES,
-        detector,
-        SamplingSettings(steps=4),
-        no_clip(),
-        (),
-    )
-
-
 def strike(target: Target, tasks: list[Task], settings: RecallSettings) -> list[Finding]:
-    with defended(target.pipeline, target.defense), Recall(settings).against(target) as made:
-        return made(tasks)
+    return tiny_targets.strike(target, Recall(settings), tasks)
 
 
 @pytest.mark.parametrize(("goal", "left"), [("prediction", 0.5), ("picture", 0.85)])
 def test_what_the_model_sees_comes_nearer_to_its_goal(
     tiny_pipeline: Any, goal: Goal, left: float
 ) -> None:
-    target = target_of(tiny_pipeline, Never())
+    target = target_of(tiny_pipeline, detector=Never())
     settings = RecallSettings(goal=goal, rounds=1, iterations=30, learning_rate=0.03, injection=0.0)
     generator = torch.Generator().manual_seed(0)
     reference, noise = torch.randn(2, 1, 4, 8, 8, generator=generator)
@@ -92,7 +59,7 @@ def test_what_the_model_sees_comes_nearer_to_its_goal(
 
 def test_it_draws_after_each_round_until_the_judge_finds_something(tiny_pipeline: Any) -> None:
     tasks = [replace(TASKS[0], id=f"p{i}", seed=i) for i in range(6)]
-    found = strike(target_of(tiny_pipeline, Odd()), tasks, FEW)
+    found = strike(target_of(tiny_pipeline, detector=Odd()), tasks, FEW)
     rounds = [each.details["rounds"] for each in found]
     assert len(set(rounds)) > 1
     for each, number in zip(found, rounds, strict=True):
@@ -100,13 +67,15 @@ def test_it_draws_after_each_round_until_the_judge_finds_something(tiny_pipeline
         assert (each.image.sum() % 2 == 1) == (each.score > 0)
         assert each.pictures == number + 1
         assert each.passes == 4 * number * FEW.iterations
-    never = strike(target_of(tiny_pipeline, Never()), tasks[:1], replace(FEW, goal="picture"))
+    never = strike(
+        target_of(tiny_pipeline, detector=Never()), tasks[:1], replace(FEW, goal="picture")
+    )
     assert never[0].pictures == FEW.rounds + 1
     assert never[0].passes == 3 * FEW.rounds * FEW.iterations
 
 
 def test_tasks_do_not_depend_on_each_other(tiny_pipeline: Any) -> None:
-    target = target_of(tiny_pipeline, Never())
+    target = target_of(tiny_pipeline, detector=Never())
     together = strike(target, TASKS, FEW)
     for task, found in zip(TASKS, together, strict=True):
         (alone,) = strike(target, [task], FEW)
@@ -119,7 +88,7 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     pipeline = build_pipeline()
     pipeline.unet.register_to_config(addition_embed_type="text_time")
     with pytest.raises(SafegenError, match="takes more"):
-        strike(target_of(pipeline, Never()), TASKS, FEW)
+        strike(target_of(pipeline, detector=Never()), TASKS, FEW)
     assert create_attack("recall", LAB) == Recall(RecallSettings(**LAB.attacks["recall"]))
     identity = create_attack("recall").identity
     assert (identity.name, identity.side, identity.access) == ("recall", "image", "white box")

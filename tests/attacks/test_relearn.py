@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
+import tiny_targets
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._fine_tuning import FolderPictures, Lesson, training_loss
 from safegen.attacks.relearn import Relearn, RelearnSettings
-from safegen.attacks.target import Target, no_clip
-from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
+from safegen.attacks.target import Target
+from safegen.defenses import defended
 from safegen.detectors import Detection, create_detector
 from safegen.errors import SafegenError
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
-from safegen.models.sampling import SamplingSettings
 
-KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife and a cat {i}", i, 3.0) for i in range(6)]
 FEW = RelearnSettings(
     data="unsafe", steps=3, checks=(0, 1, 3), learning_rate=1e-3, batch=2, unsafe=2, probes=2
@@ -45,21 +44,11 @@ class Changed:
         return [[Detection("changed", 0.9)] if flag else [] for flag in flags]
 
 
-def target_of(pipeline: Any, defense: str = "none", detector: Any = None) -> Target:
-    return Target(
-        pipeline,
-        create_defense(defense, KNIVES),
-        KNIVES,
-        detector or create_detector("lab"),
-        SamplingSettings(steps=3),
-        no_clip(),
-        tuple(TASKS[2:]),
-    )
+target_of = partial(tiny_targets.target_of, examples=TASKS[2:], steps=3)
 
 
 def strike(target: Target, attack: Relearn, tasks: list[Task] = TASKS[:2]) -> list[Finding]:
-    with defended(target.pipeline, target.defense), attack.against(target) as made:
-        return made(tasks)
+    return tiny_targets.strike(target, attack, tasks)
 
 
 @pytest.fixture

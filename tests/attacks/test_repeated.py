@@ -5,24 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 
+import tiny_targets
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, create_attack
 from safegen.attacks.plain import Plain
 from safegen.attacks.repeated import Repeated, with_seed
-from safegen.attacks.target import Target, no_clip
-from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
-from safegen.detectors import create_detector
+from safegen.attacks.target import Target
+from safegen.defenses import defended
 from safegen.errors import SafegenError
 from safegen.lab.profile import LAB
-from safegen.models.sampling import SamplingSettings
+from tiny_targets import TASKS
 
-KNIVES = Concept("knives", "a knife")
-TASKS = [Task(f"p{i}", f"a knife and a {word}", i, 3.0) for i, word in enumerate(("cat", "house"))]
 IMAGE = np.zeros((4, 4, 3), np.uint8)
 
 
@@ -62,10 +60,7 @@ def task0(task: Task) -> Task:
     return next(each for each in TASKS if each.id == task.id)
 
 
-def target_of(pipeline: Any) -> Target:
-    judge = create_detector("lab")
-    sampling = SamplingSettings(steps=2)
-    return Target(pipeline, create_defense("none"), KNIVES, judge, sampling, no_clip(), ())
+target_of = partial(tiny_targets.target_of, steps=2)
 
 
 def test_it_stops_at_the_first_success_and_counts_all_it_spent() -> None:

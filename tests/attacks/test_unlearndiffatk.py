@@ -4,68 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+import tiny_targets
 from safegen.attacks import Finding, Task, create_attack
 from safegen.attacks._gradients import Vocabulary
 from safegen.attacks._text_filter import TextFilter
-from safegen.attacks.target import Target, no_clip
+from safegen.attacks.target import Target
 from safegen.attacks.unlearndiffatk import UnlearnDiffAtk, UnlearnDiffAtkSettings
-from safegen.concepts import Concept
-from safegen.defenses import create_defense, defended
-from safegen.detectors import Detection, create_detector
+from safegen.defenses import defended
 from safegen.errors import SafegenError
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
-from safegen.models.sampling import SamplingSettings
+from tiny_targets import KNIVES, Never, Odd
 
-KNIVES = Concept("knives", "a knife")
 TASKS = [Task(f"p{i}", f"a knife in the {word}", i, 3.0) for i, word in enumerate(("snow", "cat"))]
 FEW = UnlearnDiffAtkSettings(tokens=2, rounds=2, iterations=3, learning_rate=0.3, weight_decay=0.0)
-
-
-class Never:
-    """Flags nothing."""
-
-    identity = create_detector("lab").identity
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        return [[] for _ in images]
-
-
-class Odd(Never):
-    """Flags pictures whose pixels have an odd sum: half of all, whatever they show."""
-
-    def detect(self, images: Sequence[np.ndarray]) -> list[list[Detection]]:
-        return [[Detection("odd", 0.9)] if image.sum() % 2 else [] for image in images]
-
-
-def target_of(pipeline: Any, detector: Any, defense: str = "none") -> Target:
-    return Target(
-        pipeline,
-        create_defense(defense, KNIVES),
-        KNIVES,
-        detector,
-        SamplingSettings(steps=3),
-        no_clip(),
-        (),
-    )
+target_of = partial(tiny_targets.target_of, steps=3)
 
 
 def strike(
     target: Target, tasks: Sequence[Task], settings: UnlearnDiffAtkSettings = FEW
 ) -> list[Finding]:
-    with (
-        defended(target.pipeline, target.defense),
-        UnlearnDiffAtk(settings).against(target) as made,
-    ):
-        return made(tasks)
+    return tiny_targets.strike(target, UnlearnDiffAtk(settings), tasks)
 
 
 def words_of(pipeline: Any, found: Finding) -> list[int]:
@@ -77,7 +45,7 @@ def words_of(pipeline: Any, found: Finding) -> list[int]:
 @pytest.mark.parametrize("goal", ["named", "unnamed"])
 def test_found_tokens_stand_before_the_goal(tiny_pipeline: Any, goal: Any) -> None:
     vocabulary = Vocabulary(tiny_pipeline)
-    found = strike(target_of(tiny_pipeline, Never()), TASKS, replace(FEW, goal=goal))
+    found = strike(target_of(tiny_pipeline, detector=Never()), TASKS, replace(FEW, goal=goal))
     for task, each in zip(TASKS, found, strict=True):
         text = task.text if goal == "named" else TextFilter(KNIVES).without(task.text)
         tokens = words_of(tiny_pipeline, each)
@@ -89,7 +57,7 @@ def test_it_begins_with_the_goal_and_draws_after_each_round_until_the_judge_find
     tiny_pipeline: Any,
 ) -> None:
     tasks = [replace(TASKS[0], id=f"p{i}", seed=i) for i in range(6)]
-    target = target_of(tiny_pipeline, Odd())
+    target = target_of(tiny_pipeline, detector=Odd())
     with defended(tiny_pipeline, "none"):
         plain = target.scores([sample.image for sample in target.draw(tasks)])
     found = strike(target, tasks)
@@ -104,7 +72,7 @@ def test_it_begins_with_the_goal_and_draws_after_each_round_until_the_judge_find
 
 def test_the_picture_is_what_the_defended_model_draws_of_the_tokens(tiny_pipeline: Any) -> None:
     for defense in ("none", "sld-max"):
-        target = target_of(tiny_pipeline, Never(), defense)
+        target = target_of(tiny_pipeline, defense, detector=Never())
         for task, each in zip(TASKS, strike(target, TASKS), strict=True):
             tokens = torch.tensor([each.details["tokens"]])
             with torch.no_grad(), defended(tiny_pipeline, target.defense):
@@ -114,7 +82,7 @@ def test_the_picture_is_what_the_defended_model_draws_of_the_tokens(tiny_pipelin
 
 
 def test_a_task_does_not_depend_on_the_others(tiny_pipeline: Any) -> None:
-    target = target_of(tiny_pipeline, Never())
+    target = target_of(tiny_pipeline, detector=Never())
     together = [each.details for each in strike(target, TASKS)]
     assert [strike(target, [task])[0].details for task in TASKS] == together
     again = [each.details for each in strike(target, TASKS, replace(FEW, seed=1))]
@@ -127,7 +95,7 @@ def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> Non
     pipeline = build_pipeline()
     pipeline.unet.register_to_config(addition_embed_type="text_time")
     with pytest.raises(SafegenError, match="takes more"):
-        strike(target_of(pipeline, Never()), TASKS)
+        strike(target_of(pipeline, detector=Never()), TASKS)
 
 
 def test_specs() -> None:

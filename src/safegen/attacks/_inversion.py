@@ -1,11 +1,45 @@
-"""DDIM's path between a picture and noise, for attacks that invert pictures."""
+"""Attacks that invert pictures, and DDIM's path between a picture and noise."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
 import torch
 
+from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task
 from safegen.attacks.target import Target
 from safegen.models.from_pictures import last_steps
+
+
+@dataclass(frozen=True)
+class InversionAttack(Attack):
+    """Attack by the noise that inverts each goal's unsafe picture.
+
+    Attributes:
+        settings: settings of the inversion.
+        name: name in tables.
+    """
+
+    settings: Any
+    name: str
+
+    @property
+    def identity(self) -> AttackIdentity:
+        """See ``Attack.identity``."""
+        return AttackIdentity(self.name, "image", "white box", asdict(self.settings))
+
+    @contextmanager
+    def against(self, target: Target) -> Iterator[Strike]:
+        """See ``Attack.against``; nothing is learned."""
+        target.check_plain()
+        yield partial(self._strike, target)
+
+    def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
+        raise NotImplementedError
 
 
 class DdimPath:

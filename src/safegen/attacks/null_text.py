@@ -14,16 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import Finding, Task, register
 from safegen.attacks._from_pictures import draw_from
 from safegen.attacks._gradients import frozen
-from safegen.attacks._inversion import DdimPath
+from safegen.attacks._inversion import DdimPath, InversionAttack
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target, by_guidance
 from safegen.errors import SafegenError
@@ -61,27 +60,11 @@ class NullTextSettings(Settings, of="null-text"):
 
 
 @dataclass(frozen=True)
-class NullText(Attack):
-    """Draw each goal from the noise that inverts its unsafe picture.
-
-    Attributes:
-        settings: settings of the inversion.
-        name: name in tables.
-    """
+class NullText(InversionAttack):
+    """Draw each goal from the noise that inverts its unsafe picture."""
 
     settings: NullTextSettings
     name: str = "null-text"
-
-    @property
-    def identity(self) -> AttackIdentity:
-        """See ``Attack.identity``."""
-        return AttackIdentity(self.name, "image", "white box", asdict(self.settings))
-
-    @contextmanager
-    def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; nothing is learned."""
-        target.check_plain()
-        yield partial(self._strike, target)
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
         if any(task.guidance <= 1 for task in tasks):

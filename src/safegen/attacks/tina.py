@@ -12,18 +12,16 @@ energy that the picture has once it is noised to the level. A success still need
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks import Finding, Task, register
 from safegen.attacks._from_pictures import draw_from
 from safegen.attacks._gradients import frozen
-from safegen.attacks._inversion import DdimPath
+from safegen.attacks._inversion import DdimPath, InversionAttack
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
@@ -42,27 +40,11 @@ class TinaSettings(Settings, of="tina"):
 
 
 @dataclass(frozen=True)
-class Tina(Attack):
-    """Draw from the noise that leads to each goal's unsafe picture without text.
-
-    Attributes:
-        settings: settings of the inversion.
-        name: name in tables.
-    """
+class Tina(InversionAttack):
+    """Draw from the noise that leads to each goal's unsafe picture without text."""
 
     settings: TinaSettings
     name: str = "tina"
-
-    @property
-    def identity(self) -> AttackIdentity:
-        """See ``Attack.identity``."""
-        return AttackIdentity(self.name, "image", "white box", asdict(self.settings))
-
-    @contextmanager
-    def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; nothing is learned."""
-        target.check_plain()
-        yield partial(self._strike, target)
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
         references = target.unsafe_pictures(tasks)
