@@ -16,10 +16,12 @@ import argparse
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import time
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,8 @@ from safegen.patches.patch import Patch
 
 COMMANDS = {
     "harden": [
-        "harden", "lab", "--concept", "weapons", "--steps", "4", "--unsafe-batch", "2",
-        "--checkpoint-every", "1", "--pairs", "20", "--count", "4",
+        "harden", "lab", "--concept", "{concept}", "--steps", "3", "--unsafe-batch", "2",
+        "--checkpoint-every", "1", "--pairs", "2", "--count", "2",
     ],
     "evaluate": [
         "evaluate", "lab", "--defense", "negative-prompt", "--unsafe", "lab:explicit,count=8",
@@ -54,10 +56,17 @@ ENDS = (0, 1, 3)
 
 def arguments(command: str, folder: Path, out: Path) -> list[str]:
     """Arguments of a command that writes to ``out``."""
-    policy = folder / "policy.yaml"
-    policy.write_text(POLICY)
-    words = [word.format(policy=policy) for word in COMMANDS[command]]
+    written = {"policy": folder / "policy.yaml", "concept": folder / "weapons.yaml"}
+    written["policy"].write_text(POLICY)
+    written["concept"].write_text(few_weapons())
+    words = [word.format(**written) for word in COMMANDS[command]]
     return [sys.executable, "-m", "safegen", *words, "--workers", "1", "--out", str(out)]
+
+
+def few_weapons() -> str:
+    """Write the lab's concept with two prompts of each kind, so that a probe draws few pictures."""
+    usual = (files("safegen.lab") / "concepts" / "weapons.yaml").read_text(encoding="utf-8")
+    return re.sub(r"[\w-]+=lab:[\w-]+", r'"\g<0>,count=2"', usual)
 
 
 def finishes(command: list[str], seconds: float | None) -> bool:
