@@ -87,12 +87,12 @@ class JointBuild:
 def _embedded(tokens: torch.Tensor, batch: int = 512) -> dict[str, torch.Tensor]:
     """Encode token ids as the pipeline does: the hidden states before the last layer, half."""
     encoder = _text_encoder()
-    starts = range(0, len(tokens), batch)
-    parts = [encoder(tokens[i : i + batch], output_hidden_states=True) for i in starts]
-    return {
-        "hidden": torch.cat([part.hidden_states[-2].half() for part in parts]),
-        "pooled": torch.cat([part.text_embeds.half() for part in parts]),
-    }
+    hidden, pooled = [], []
+    for some in torch.split(tokens, batch):  # all layers' states of all texts would take gigabytes
+        found = encoder(some, output_hidden_states=True)
+        hidden.append(found.hidden_states[-2].half())
+        pooled.append(found.text_embeds.half())
+    return {"hidden": torch.cat(hidden), "pooled": torch.cat(pooled)}
 
 
 def _text_encoder() -> CLIPTextModelWithProjection:
