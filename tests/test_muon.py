@@ -1,4 +1,4 @@
-"""Muon in single precision."""
+"""Muon, whose products are in single precision on a CPU."""
 
 from __future__ import annotations
 

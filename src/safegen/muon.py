@@ -16,8 +16,8 @@ EPSILON = 1e-7
 class Muon(torch.optim.Optimizer):
     """Muon (https://kellerjordan.github.io/posts/muon) with Nesterov momentum.
 
-    ``torch.optim.Muon`` iterates in bfloat16, which most CPUs emulate some fifteen times slower;
-    this one iterates in single precision.
+    ``torch.optim.Muon`` iterates in bfloat16 everywhere, which most CPUs emulate some fifteen times
+    slower than this one, which iterates in single precision there.
 
     Args:
         params: matrices, or groups of them.
@@ -59,9 +59,10 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonalised(matrix: torch.Tensor) -> torch.Tensor:
-    """Bring the singular values of a matrix (M, N) near 1, in [0.5, 1.5], in single precision."""
+    """Bring the singular values of a matrix (M, N) near 1, in [0.5, 1.5]."""
     wide = matrix.T if matrix.shape[0] > matrix.shape[1] else matrix
-    x = wide.float() / wide.float().norm().clamp(min=EPSILON)
+    precision = torch.float32 if matrix.device.type == "cpu" else torch.bfloat16
+    x = (wide.float() / wide.float().norm().clamp(min=EPSILON)).to(precision)
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         gram = x @ x.T
