@@ -16,6 +16,7 @@ import torch
 
 from safegen.concepts import Concept
 from safegen.defenses import Defense, DefenseIdentity, Undo
+from safegen.defenses._steering import check_steerable, with_sample
 from safegen.defenses._text import InactiveGuidanceWarning, on_encode_prompt
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
@@ -119,11 +120,7 @@ class SafeLatentDiffusion(Defense):
     def attach(self, pipeline: Any) -> Undo:
         """See ``Defense.attach``; refuses a pipeline that SLD already guides."""
         denoiser = denoiser_of(pipeline)
-        if not hasattr(type(pipeline), "num_timesteps") or not hasattr(pipeline, "unet"):
-            raise SafegenError(
-                f"{self.name}: works on UNets in batches of both guidance halves, which "
-                f"{type(pipeline).__name__} does not have; use a Stable Diffusion pipeline"
-            )
+        check_steerable(pipeline, self.name)
         hooks = denoiser._forward_pre_hooks.values()
         if any(isinstance(getattr(hook, "__self__", None), _Guide) for hook in hooks):
             raise SafegenError(f"{self.name}: the pipeline has SLD already; use one of its kinds")
@@ -205,10 +202,7 @@ class _Guide:
         call.step += 1
         if call.step >= self.pipeline.num_timesteps:
             self.call = None
-        guided = torch.cat([unconditional, conditional])
-        if isinstance(output, tuple):
-            return (guided, *output[1:])
-        return type(output)(sample=guided)
+        return with_sample(output, torch.cat([unconditional, conditional]))
 
 
 def _with_third(value: Any, rows: int) -> Any:

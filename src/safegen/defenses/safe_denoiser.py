@@ -20,6 +20,7 @@ import torch
 
 from safegen.concepts import Concept
 from safegen.defenses import Defense, DefenseIdentity, Undo, register
+from safegen.defenses._steering import check_steerable, with_sample
 from safegen.defenses._text import on_encode_prompt
 from safegen.errors import SafegenError
 from safegen.files import file_hash
@@ -148,11 +149,7 @@ class SafeDenoiser(Defense):
 
     def attach(self, pipeline: Any) -> Undo:
         """See ``Defense.attach``."""
-        if not hasattr(type(pipeline), "num_timesteps") or not hasattr(pipeline, "unet"):
-            raise SafegenError(
-                "safe-denoiser: works on UNets in batches of both guidance halves, which "
-                f"{type(pipeline).__name__} does not have; use a Stable Diffusion pipeline"
-            )
+        check_steerable(pipeline, "safe-denoiser")
         vae = fingerprint(pipeline.vae)
         if vae not in self._known:
             self._known[vae] = self.pictures.latents(pipeline, self.settings.count)
@@ -202,9 +199,7 @@ class _Guard:
         self.step += 1
         if self.step >= self.pipeline.num_timesteps:
             self.count = 0
-        if isinstance(output, tuple):
-            return (moved, *output[1:])
-        return type(output)(sample=moved)
+        return with_sample(output, moved)
 
     def _moved(
         self, sample: torch.Tensor, timestep: torch.Tensor, output: torch.Tensor
