@@ -8,10 +8,9 @@ from typing import Any
 import torch
 
 from safegen.attacks import Task
-from safegen.attacks._from_pictures import draw_from
-from safegen.attacks.target import Target, by_guidance
-from safegen.models.families import family_if_known
-from safegen.models.from_pictures import last_steps, noise_like
+from safegen.attacks._from_pictures import draw_by, own_noise
+from safegen.attacks.target import Target
+from safegen.models.from_pictures import noise_like
 from safegen.models.prediction import LEAST_SIGNAL, clean_latent, prediction_of, signal_and_noise
 from safegen.models.sampling import Sample
 
@@ -94,14 +93,8 @@ def draw_steered(
     guide: Guide | None = None,
 ) -> list[Sample]:
     """Draw tasks with the defended model by the steps of ``steer``; noise is the generators'."""
-    pipeline = target.pipeline
-    shape = family_if_known(pipeline).latent_shape(pipeline)
 
-    def alike(rows: list[int]) -> list[Sample]:
-        own = [generators[i] for i in rows]
-        scheduler = last_steps(pipeline, "ddim", target.sampling.steps, 1.0)
-        noise = noise_like(torch.empty((len(rows), *shape), device=pipeline.device), own)
-        steer(scheduler, own, eta, scale, guide)
-        return draw_from(target, [tasks[i] for i in rows], noise, scheduler)
+    def change(scheduler: Any, rows: list[int]) -> None:
+        steer(scheduler, [generators[i] for i in rows], eta, scale, guide)
 
-    return by_guidance(tasks, alike)
+    return draw_by(target, tasks, own_noise(target, generators), "ddim", change)

@@ -17,12 +17,12 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
-from safegen.attacks._from_pictures import draw_from
+from safegen.attacks._from_pictures import draw_by, draw_from, own_noise
 from safegen.attacks.search import Drawn, search
-from safegen.attacks.target import Target, by_guidance
+from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.families import family_if_known
-from safegen.models.from_pictures import last_steps, noise_like
+from safegen.models.from_pictures import last_steps
 from safegen.models.sampling import Sample
 from safegen.registry import takes
 from safegen.settings import MAX_SEED, Settings, setting
@@ -97,15 +97,10 @@ def begin(
     Returns:
         The latents (N, C, H, W) after ``first`` steps, and the finished pictures.
     """
-    pipeline, sampling = target.pipeline, target.sampling
-    family = family_if_known(pipeline)
-    shape = family.latent_shape(pipeline)
+    family, noise = family_if_known(target.pipeline), own_noise(target, generators)
     found: dict[int, torch.Tensor] = {}
 
-    def alike(rows: list[int]) -> list[Sample]:
-        scheduler = last_steps(pipeline, sampling.sampler, sampling.steps, 1.0)
-        like = torch.empty((len(rows), *shape), device=pipeline.device)
-        noise = noise_like(like, [generators[i] for i in rows])
+    def keep(scheduler: Any, rows: list[int]) -> None:
         step, done = scheduler.step, 0
 
         def kept(*args: Any, **kwargs: Any) -> Any:
@@ -114,14 +109,13 @@ def begin(
             done += 1
             if done == first:
                 latents = result[0] if isinstance(result, tuple) else result.prev_sample
-                found.update(zip(rows, family.unpacked(latents, like).float(), strict=True))
+                unpacked = family.unpacked(latents, noise[rows]).float()
+                found.update(zip(rows, unpacked, strict=True))
             return result
 
         scheduler.step = kept
-        begun = noise * scheduler.init_noise_sigma
-        return draw_from(target, [tasks[i] for i in rows], begun, scheduler)
 
-    samples = by_guidance(tasks, alike)
+    samples = draw_by(target, tasks, noise, target.sampling.sampler, keep)
     return torch.stack([found[i] for i in range(len(tasks))]), samples
 
 

@@ -20,13 +20,12 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_generator
-from safegen.attacks._from_pictures import draw_from
+from safegen.attacks._from_pictures import draw_by
 from safegen.attacks.search import Drawn, search
-from safegen.attacks.target import Target, by_guidance
+from safegen.attacks.target import Target
 from safegen.detectors import Box, Detection
 from safegen.models.families import family_if_known
-from safegen.models.from_pictures import last_steps, noise_like, noised_at
-from safegen.models.sampling import Sample
+from safegen.models.from_pictures import noise_like, noised_at
 from safegen.registry import takes
 from safegen.settings import MAX_SEED, Settings, setting
 
@@ -72,16 +71,14 @@ class Inpaint(Attack):
         ).to(clean)
         noise = noise_like(clean, [task_generator(task, self.settings.seed) for task in tasks])
 
-        def alike(rows: list[int]) -> list[Sample]:
-            sampling = target.sampling
-            scheduler = last_steps(target.pipeline, sampling.sampler, sampling.steps, 1.0)
-            begin = noise[rows] * scheduler.init_noise_sigma
-            packed = family_if_known(target.pipeline).packed
+        packed = family_if_known(target.pipeline).packed
+
+        def keep(scheduler: Any, rows: list[int]) -> None:
             keep_outside(scheduler, clean[rows], noise[rows], masks[rows], packed)
-            return draw_from(target, [tasks[i] for i in rows], begin, scheduler)
 
         def draw(_rows: list[int], _number: int) -> list[Drawn]:
-            facts = zip(by_guidance(tasks, alike), masks, strict=True)
+            samples = draw_by(target, tasks, noise, target.sampling.sampler, keep)
+            facts = zip(samples, masks, strict=True)
             return [Drawn(sample, details={"masked": float(mask.mean())}) for sample, mask in facts]
 
         return search(target, tasks, draw)
