@@ -20,7 +20,7 @@ import torch
 from safegen.concepts import Concept
 from safegen.defenses import register
 from safegen.defenses.erasing import OnProgress, PatchDefense, load_patch_defense, patch_metadata
-from safegen.defenses.esd import esd_target
+from safegen.defenses.esd import esd_target, timestep_within
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.conditioning import embed_prompts
@@ -226,10 +226,9 @@ class AdvUnlearnTraining:
         """Latents of some texts before one random step, and a random timestep within it."""
         steps = self.settings.steps
         done = int(torch.randint(steps, (1,), generator=self._generator))
-        count = self.pipeline.scheduler.config.num_train_timesteps
-        low, high = (round((steps - 1 - done + each) / steps * count) for each in (0, 1))
-        time = torch.randint(low, high, (1,), generator=self._generator)
-        return texts.latents[done, rows], time.repeat(len(rows))
+        scheduler, left = self.pipeline.scheduler, steps - 1 - done
+        time = timestep_within(scheduler, left, steps, self._generator)
+        return texts.latents[done, rows], torch.full((len(rows),), time)
 
     def _encoded(self, ids: torch.Tensor, prefix: torch.Tensor | None = None) -> torch.Tensor:
         """Hidden states (B, L, D) of the trained encoder, with a graph."""

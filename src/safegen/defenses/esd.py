@@ -81,6 +81,13 @@ def esd_target(
     return unconditional - negative_guidance * (conditional - unconditional)
 
 
+def timestep_within(scheduler: Any, left: int, steps: int, generator: torch.Generator) -> int:
+    """Draw a timestep within the step of a sampler of ``steps`` after which ``left`` are left."""
+    count = scheduler.config.num_train_timesteps
+    low, high = round(left / steps * count), round((left + 1) / steps * count)
+    return int(torch.randint(low, high, (1,), generator=generator))
+
+
 def trained_names(denoiser: torch.nn.Module, variant: Variant) -> list[str]:
     """Names of a variant's trained parameters, sorted."""
     text = {name for names in text_parameters(denoiser).values() for name in names}
@@ -198,9 +205,7 @@ class EsdTraining:
             unconditional, conditional = outputs.chunk(2)
             guided = unconditional + self.settings.start_guidance * (conditional - unconditional)
             z_t = scheduler.step(guided, timestep, z_t).prev_sample
-        count = scheduler.config.num_train_timesteps
-        low, high = round(left / steps * count), round((left + 1) / steps * count)
-        return z_t, int(torch.randint(low, high, (1,), generator=self._generator))
+        return z_t, timestep_within(scheduler, left, steps, self._generator)
 
     def _current(self, z_t: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
         output: torch.Tensor = self.denoiser(z_t, timestep, condition).sample
