@@ -74,9 +74,8 @@ class Order:
         """Name of the released model's row."""
         return SAFEGEN if self.patch else ORIGINAL
 
-    @property
     def signer(self) -> Any:
-        """What signs the statement; None if nobody does.
+        """Prepare what signs the statement; None if nobody does.
 
         Raises:
             SafegenError: the key cannot be used, or sigstore cannot be reached.
@@ -104,7 +103,7 @@ def check(order: Order) -> None:
         raise SafegenError(f"--out {out}: name a folder, without a + in its path")
     if order.key and order.keyless:
         raise SafegenError("--key and --keyless: a statement has one signature; leave one out")
-    _ = order.signer  # before hours of work
+    order.signer()  # a key that cannot be used is told before hours of work
     there = {path.name for path in out.iterdir()} if out.exists() else set()
     others = [name for name in there - _CONTENTS if not name.startswith(TEMPORARY)]
     if others or (there and RUN not in there):
@@ -145,7 +144,7 @@ def decide_on(order: Order, console: Console) -> Decision:
     _save_pipeline(order, _card(order, decision))
     sweep(out)
     told = statement(out, order.model, order.policy.described(), decision, Rows.of(table))
-    signer = order.signer
+    signer = order.signer()
     seals = {STATEMENT: told} | ({SIGNATURE: sign(told, signer)} if signer else {})
     for name in reversed(SEALS):
         if (content := seals.get(Path(name).name)) is not None:
