@@ -15,7 +15,7 @@ from safegen.defenses import Defense, defended
 from safegen.detectors import Detector
 from safegen.errors import SafegenError
 from safegen.models.anatomy import model_size
-from safegen.models.autoencoder import encode_pixels
+from safegen.models.autoencoder import encode_pictures
 from safegen.models.from_pictures import draw_on, last_steps, noise_like, noised
 from safegen.models.options import ImageRequest
 from safegen.models.sampling import Sample, SamplingSettings, generate_samples
@@ -148,11 +148,9 @@ class Easel:
         (sample,) = draw_on(self._pipeline, [request], settings, latents, sampler)
         return sample
 
-    @torch.no_grad()
     def _encoded(self, picture: np.ndarray) -> torch.Tensor:
         """Encode a picture, cut and scaled to the drawn size, to latents (1, C, h, w)."""
         pipeline, own = self._pipeline, model_size(self._pipeline)
         size = (self._sampling.width or own, self._sampling.height or own)
         fitted = np.array(ImageOps.fit(Image.fromarray(picture), size, Image.Resampling.BICUBIC))
-        pixels = torch.from_numpy(fitted).permute(2, 0, 1)[None].float() / 127.5 - 1
-        return encode_pixels(pipeline.vae, pixels).to(pipeline.vae.device)
+        return encode_pictures(pipeline.vae, [fitted]).to(pipeline.vae.device)
