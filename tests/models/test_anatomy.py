@@ -89,7 +89,10 @@ def test_the_output_is_the_last_block_and_what_follows_but_for_what_sees_the_tex
     own, wide = self_attention_names(denoiser), scope_names(denoiser, "self-attention+output")
     assert scope_names(denoiser, "self-attention") == own
     added = set(wide) - set(own)
-    names = ("up_blocks", "single_transformer_blocks", "transformer_blocks", "layers", "blocks")
+    names = (
+        "up_blocks", "single_transformer_blocks", "transformer_blocks", "layers", "blocks",
+        "single_stream_blocks",
+    )  # fmt: skip
     blocks = next(name for name in names if hasattr(denoiser, name))
     last = f"{blocks}.{len(getattr(denoiser, blocks)) - 1}."
     assert set(own) < set(wide)
@@ -102,6 +105,7 @@ def test_the_output_is_the_last_block_and_what_follows_but_for_what_sees_the_tex
         "z-image": set(),
         "hunyuan-image": {"norm_out", "proj_out"},
         "hunyuan-dit": {"norm_out", "proj_out"},
+        "hidream": {"final_layer"},
     }.get(family, {"conv_norm_out", "conv_out"})
     # All weights of their last blocks see image and text tokens alike.
     shared = ("chroma", "lumina2", "flux2", "hunyuan-image")

@@ -18,6 +18,7 @@ from safegen.models.conditioning import (
     encode_random_tokens,
 )
 from safegen.models.denoising import predict
+from safegen.models.families.hidream import LLAMA
 from safegen.models.families.hunyuan_image import GLYPHS
 from safegen.models.sampling import ImageRequest, SamplingSettings, generate
 
@@ -25,6 +26,8 @@ THOUSANDTHS = ("flux", "chroma", "aura-flow", "qwen-image", "flux2")
 """Families whose denoisers take a share of the schedule instead of a timestep."""
 REVERSED = ("lumina2", "z-image")
 """Families whose time runs from noise to picture."""
+NEGATED = (*REVERSED, "hidream")
+"""Families whose denoisers predict z_0 - n."""
 HUNYUAN_DIT = (
     "encoder_hidden_states_t5", "text_embedding_mask_t5", "image_meta_size", "style",
 )  # fmt: skip
@@ -59,7 +62,8 @@ def _latents(pipeline: Any, family: str, given: Any) -> torch.Tensor:
 
 def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family: str) -> None:
     told, output = _watched_call(pipeline, guidance_scale=3.5)  # FLUX's, as in an edit
-    hidden = told.get("encoder_hidden_states", told.get("cap_feats"))
+    names = ("encoder_hidden_states", "encoder_hidden_states_t5", "cap_feats")
+    hidden = next(told[name] for name in names if name in told)
     # The unconditional half comes first; some have none, or pass it on its own.
     prompts = ["a cat", ""] if family == "z-image" else ["", "a cat"][-len(hidden) :]
     condition = encode_prompts(pipeline, prompts)
@@ -76,19 +80,25 @@ def test_a_text_is_what_the_pipelines_own_call_makes_of_it(pipeline: Any, family
             valid[: len(states)] = 1 if mask is None else mask[row, : len(states)]
             assert torch.equal(condition.mask[row].float(), valid)
     added = {name: v for name, v in (told.get("added_cond_kwargs") or {}).items() if v is not None}
-    if "pooled_projections" in told:
-        added["text_embeds"] = told["pooled_projections"]
-    added |= {name: told[name] for name in (*GLYPHS, *HUNYUAN_DIT) if name in told}
+    for name in ("pooled_projections", "pooled_embeds"):
+        if name in told:
+            added["text_embeds"] = told[name]
+    if family == "hidream":
+        added[LLAMA] = told[LLAMA].transpose(0, 1)
+    else:
+        added |= {name: told[name] for name in (*GLYPHS, *HUNYUAN_DIT) if name in told}
     assert condition.added.keys() == added.keys()
     for name, value in added.items():
         torch.testing.assert_close(condition.added[name], value)
-    timestep = told.get("timestep", told.get("t"))
+    timestep = next(told[name] for name in ("timestep", "timesteps", "t") if name in told)
     if family in THOUSANDTHS:
         timestep = timestep * 1000
     z_t = next(told[name] for name in ("sample", "hidden_states", "x") if name in told)
     z_t, expected = (_latents(pipeline, family, each) for each in (z_t, output))
     if family in REVERSED:
-        timestep, expected = (1 - timestep) * 1000, -expected
+        timestep = (1 - timestep) * 1000
+    if family in NEGATED:
+        expected = -expected
     with torch.no_grad():
         seen = predict(denoiser_of(pipeline), z_t, timestep.expand(len(z_t)), condition)
     torch.testing.assert_close(seen, expected[:, : z_t.shape[1]])

@@ -311,6 +311,7 @@ BUILDERS: dict[str, Callable[..., Any]] = {
     "z-image": language_models.z_image,
     "flux2": language_models.flux2,
     "wan": language_models.wan,
+    "hidream": language_models.hidream,
     "hunyuan-dit": _hunyuan_dit,
     "hunyuan-image": language_models.hunyuan_image,
 }

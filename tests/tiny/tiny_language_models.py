@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tiny_parts import ENCODER, FLUX, autoencoder, qwen3, qwen_tokenizer, t5
+from tiny_parts import ENCODER, FLUX, autoencoder, clip, qwen3, qwen_tokenizer, t5
 
 AXES = {"axes_dims_rope": [4, 4, 8]}
 # These configurations are published as the classes' defaults.
@@ -80,6 +80,21 @@ SMALL_HUNYUAN_AUTOENCODER = {
     "spatial_compression_ratio": 8,
     "sample_size": 64,
     "scaling_factor": 0.75,
+}
+
+
+SMALL_HIDREAM = {
+    "patch_size": 2,
+    "in_channels": 4,
+    "num_layers": 2,
+    "num_single_layers": 1,
+    "num_attention_heads": 2,
+    "attention_head_dim": 16,
+    "caption_channels": [16, 16],
+    "text_emb_dim": 16 + 24,
+    "axes_dims_rope": [4, 4, 8],
+    "max_resolution": [32, 32],
+    "llama_layers": [0, 1, 1],
 }
 
 
@@ -205,3 +220,27 @@ def hunyuan_image(distilled: bool = False) -> Any:
     )
     pipeline.tokenizer_max_length, pipeline.tokenizer_2_max_length = 64, 16
     return _instructed(pipeline)
+
+
+def hidream() -> Any:
+    import diffusers
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from safegen.models.shipped import shipped_tokenizers
+
+    tokenizer, encoder = t5()
+    llama_tokenizer = qwen_tokenizer()
+    llama = LlamaConfig(**ENCODER, vocab_size=len(llama_tokenizer))
+    pipeline = diffusers.HiDreamImagePipeline(
+        **shipped_tokenizers("sdxl"),
+        text_encoder=clip("text_encoder", projection_dim=16, max_position_embeddings=128),
+        text_encoder_2=clip("text_encoder_2", max_position_embeddings=128),
+        tokenizer_3=tokenizer,
+        text_encoder_3=encoder,
+        tokenizer_4=llama_tokenizer,
+        text_encoder_4=LlamaForCausalLM(llama).eval(),
+        vae=autoencoder(**FLUX["vae"] | {"latent_channels": 4}),
+        transformer=diffusers.HiDreamImageTransformer2DModel(**SMALL_HIDREAM),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(**FLUX["scheduler"]),
+    )
+    return _with_size(pipeline)

@@ -113,8 +113,9 @@ def _refusing_values(denoiser: Any) -> Iterator[None]:
         yield
     except (DataDependentOutputException, DynamicOutputShapeException) as error:
         raise SafegenError(
-            f"{type(denoiser).__name__}: its memory cannot be predicted, since it reads values "
-            "of the texts' mask; --plain-kernels tries the edit without a prediction"
+            f"{type(denoiser).__name__}: its memory cannot be predicted, since it reads values, "
+            "of a mask or of which experts to ask; --plain-kernels tries the edit without a "
+            "prediction"
         ) from error
 
 
