@@ -21,7 +21,7 @@ from safegen.defenses.duo import (
     preference_loss,
 )
 from safegen.errors import SafegenError
-from safegen.models.anatomy import fingerprint
+from safegen.models.anatomy import fingerprint, self_attention_names
 from safegen.models.autoencoder import encode_pixels
 from safegen.models.factors import low_rank
 from safegen.models.moving import none_trained
@@ -74,7 +74,10 @@ def expected_loss(pipeline: Any, merged: Any, settings: DuoSettings) -> float:
 def test_the_loss_is_the_papers(build_pipeline: Callable[..., Any], prediction: str) -> None:
     pipeline = build_pipeline(prediction_type=prediction)
     merged = deepcopy(pipeline.unet)
-    with low_rank(pipeline.unet, 2, 0, "attn1") as factors, torch.no_grad():
+    with (
+        low_rank(pipeline.unet, 2, 0, self_attention_names(pipeline.unet)) as factors,
+        torch.no_grad(),
+    ):
         for _, b in factors.pairs.values():
             b += 0.2 * torch.randn(b.shape, generator=torch.Generator().manual_seed(3))
         for name, change in factors.changes().items():
@@ -97,7 +100,7 @@ def test_the_preference_is_for_lower_errors_on_the_safe_picture() -> None:
 def test_training_moves_the_model_towards_the_safe_pictures(tiny_pipeline: Any) -> None:
     settings = replace(FEW, preserve=0.0)
     unet = tiny_pipeline.unet
-    with none_trained(unet), low_rank(unet, 2, 0, "attn1") as factors:
+    with none_trained(unet), low_rank(unet, 2, 0, self_attention_names(unet)) as factors:
         training = DuoTraining(tiny_pipeline, factors, PAIRS, settings)
         for number in range(12):
             training.step(number)

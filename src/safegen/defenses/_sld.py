@@ -2,7 +2,8 @@
 
 Works inside the pipeline's own call: the batch [unconditional, conditional] is widened by the
 safety concept, and the conditional output is moved by gamma, so that the pipeline's formula
-u + g (c - u) gives the paper's u + g (c - u - gamma) (equation 3).
+u + g (c - u) gives the paper's u + g (c - u - gamma) (equation 3). Outputs are taken as they are,
+noises or velocities.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from safegen.defenses._text import InactiveGuidanceWarning, on_encode_prompt
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.conditioning import TextCondition, encode_text
+
+TRANSFORMERS = ("SD3Transformer2DModel",)
+"""Denoisers beside UNets that take a text as hidden states and pooled features, in one batch."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,18 @@ class SafeLatentDiffusion(Defense):
     def attach(self, pipeline: Any) -> Undo:
         """See ``Defense.attach``; refuses a pipeline that SLD already guides."""
         denoiser = denoiser_of(pipeline)
-        check_steerable(pipeline, self.name)
+        check_steerable(pipeline, self.name, TRANSFORMERS)
         hooks = denoiser._forward_pre_hooks.values()
         if any(isinstance(getattr(hook, "__self__", None), _Guide) for hook in hooks):
             raise SafegenError(f"{self.name}: the pipeline has SLD already; use one of its kinds")
         guide = _Guide(self, pipeline)
         with ExitStack() as undo:
             undo.callback(on_encode_prompt(pipeline, guide.begin))
-            undo.callback(denoiser.register_forward_pre_hook(guide.widen, with_kwargs=True).remove)
+            # First of all hooks: others may change what a text looks like.
+            widening = denoiser.register_forward_pre_hook(
+                guide.widen, prepend=True, with_kwargs=True
+            )
+            undo.callback(widening.remove)
             undo.callback(denoiser.register_forward_hook(guide.steer).remove)
             return undo.pop_all().close
 
@@ -183,7 +191,9 @@ class _Guide:
         concept = self.call.concept
         _set_third(wide["encoder_hidden_states"], concept.hidden, rows)
         if concept.pooled is not None:
-            _set_third(wide["added_cond_kwargs"]["text_embeds"], concept.pooled, rows)
+            own = wide.get("added_cond_kwargs") or {}
+            place = own["text_embeds"] if "text_embeds" in own else wide["pooled_projections"]
+            _set_third(place, concept.pooled, rows)
         return tuple(_with_third(value, rows) for value in args), wide
 
     def steer(self, _module: Any, _args: tuple[Any, ...], output: Any) -> Any:

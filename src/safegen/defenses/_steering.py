@@ -1,23 +1,32 @@
-"""Steering of a UNet's predictions by hooks, in batches of both guidance halves."""
+"""Steering of a denoiser's predictions by hooks, in batches of both guidance halves."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from safegen.errors import SafegenError
+from safegen.models.anatomy import denoiser_of
 
 
-def check_steerable(pipeline: Any, defense: str) -> None:
-    """Refuse a pipeline that does not run a UNet on both guidance halves at once.
+def check_steerable(pipeline: Any, defense: str, transformers: Sequence[str] = ()) -> None:
+    """Refuse a pipeline that does not run a known denoiser on both guidance halves at once.
+
+    Args:
+        pipeline: the pipeline.
+        defense: name of the defense.
+        transformers: class names of denoisers that the defense knows beside UNets.
 
     Raises:
         SafegenError: it is another kind.
     """
-    if not hasattr(type(pipeline), "num_timesteps") or not hasattr(pipeline, "unet"):
+    known = hasattr(pipeline, "unet") or type(denoiser_of(pipeline)).__name__ in transformers
+    if not known or not hasattr(type(pipeline), "num_timesteps"):
+        kinds = " and ".join(["UNets", *transformers])
         raise SafegenError(
-            f"{defense}: works on UNets in batches of both guidance halves, which "
+            f"{defense}: works on {kinds} in batches of both guidance halves, which "
             f"{type(pipeline).__name__} does not have; use a Stable Diffusion pipeline"
         )
 

@@ -23,7 +23,7 @@ from safegen.concepts import Concept
 from safegen.defenses import register, set_aside_checker
 from safegen.defenses.erasing import OnProgress, PatchDefense, load_patch_defense, patch_metadata
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of
+from safegen.models.anatomy import denoiser_of, self_attention_names
 from safegen.models.autoencoder import encode_pictures
 from safegen.models.conditioning import encode_prompts
 from safegen.models.denoising import predict
@@ -221,7 +221,7 @@ def erase(
             pipeline.safety_checker = checker
     with (
         none_trained(denoiser),
-        low_rank(denoiser, chosen.rank, chosen.seed, "attn1") as factors,
+        low_rank(denoiser, chosen.rank, chosen.seed, self_attention_names(denoiser)) as factors,
     ):
         training = DuoTraining(pipeline, factors, pairs, chosen)
         for number in range(1, chosen.steps + 1):

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
-from torch.func import functional_call
 
 from safegen.concepts import Concept
 from safegen.defenses import register
@@ -21,13 +20,21 @@ from safegen.defenses.erasing import (
     text_parameters,
 )
 from safegen.errors import SafegenError
-from safegen.models.anatomy import denoiser_of
-from safegen.models.conditioning import encode_text
+from safegen.models.anatomy import attention_layers, denoiser_of
+from safegen.models.conditioning import TextCondition, encode_prompts
+from safegen.models.denoising import predict
+from safegen.models.families import family_of
+from safegen.models.moving import exchanged
+from safegen.models.prediction import prediction_of, timesteps_at
+from safegen.models.sampling import sampler_for
 from safegen.patches.patch import Patch
 from safegen.profiles import Profile, profile_for
 from safegen.settings import MAX_SEED, Settings, setting
 
 Variant = Literal["x", "u"]
+JOINT_TEXT = ("add_q_proj", "add_k_proj")
+"""Layers of joint attention that multiply text tokens alone, and tell what a token attends to and
+what attends to it: the counterpart of cross-attention there."""
 _NOT_IN_U = ("time_embedding.", "conv_norm_out.", "conv_out.")
 
 
@@ -37,8 +44,9 @@ class EsdSettings(Settings, of="ESD"):
 
     variant: Variant = setting(
         "x",
-        "`x` trains cross-attention; `u` all but cross-attention, the time embedding and the "
-        "output layers, as the released code does.",
+        "`x` trains cross-attention, or the text's queries and keys of joint attention; `u` all "
+        "of a UNet but cross-attention, the time embedding and the output layers, as the released "
+        "code does.",
     )
     iterations: int = setting(1000, "Optimizer steps.", minimum=1)
     learning_rate: float = setting(1e-5, "Learning rate of Adam.", above=0)
@@ -85,16 +93,31 @@ def timestep_within(scheduler: Any, left: int, steps: int, generator: torch.Gene
     """Draw a timestep within the step of a sampler of ``steps`` after which ``left`` are left."""
     count = scheduler.config.num_train_timesteps
     low, high = round(left / steps * count), round((left + 1) / steps * count)
-    return int(torch.randint(low, high, (1,), generator=generator))
+    drawn = torch.randint(low, high, (1,), generator=generator)
+    return int(timesteps_at(scheduler, (drawn + 0.5) / count))
 
 
 def trained_names(denoiser: torch.nn.Module, variant: Variant) -> list[str]:
-    """Names of a variant's trained parameters, sorted."""
+    """Names of a variant's trained parameters, sorted.
+
+    Raises:
+        SafegenError: the architecture has no such part.
+    """
+    if variant == "x" and (joint := _joint_text_names(denoiser)):
+        return joint
     text = {name for names in text_parameters(denoiser).values() for name in names}
     if variant == "x":
         return sorted(text)
     others = (name for name, _ in denoiser.named_parameters() if name not in text)
     return sorted(name for name in others if not name.startswith(_NOT_IN_U))
+
+
+def _joint_text_names(denoiser: torch.nn.Module) -> list[str]:
+    """Names of the parameters of ``JOINT_TEXT`` in all joint attentions; none in a UNet."""
+    if not any(name.endswith(JOINT_TEXT) for name, _ in denoiser.named_modules()):
+        return []
+    layers = attention_layers(denoiser)
+    return sorted(name for each in layers if each.name in JOINT_TEXT for name in each.parameters)
 
 
 class EsdTraining:
@@ -125,9 +148,8 @@ class EsdTraining:
         texts = [*concept.words, *prompts]
         recorded = {**asdict(self.settings), "words": texts}
         self._metadata = patch_metadata(pipeline, method, concept.name, recorded)
-        self._empty = encode_text(pipeline, "").hidden
-        words = [encode_text(pipeline, text).hidden for text in texts]
-        self._words = torch.cat(words)  # (W, L, D)
+        self._empty = encode_prompts(pipeline, [""])
+        self._words = encode_prompts(pipeline, texts)
         self._scheduler = self._new_scheduler()
         self._generator = torch.Generator().manual_seed(self.settings.seed)
         self._differences: dict[str, torch.Tensor] | None = None
@@ -169,11 +191,11 @@ class EsdTraining:
     def _iterate(self, optimizer: torch.optim.Optimizer, iteration: int) -> float:
         condition = self._draw_words()
         z_t, timestep = self._draw_latents(condition)
-        with torch.no_grad():
-            unconditional = self._original(z_t, timestep, self._empty.expand_as(condition))
-            conditional = self._original(z_t, timestep, condition)
+        with torch.no_grad(), exchanged(self._parameters, self._originals):
+            unconditional = self._predict(z_t, timestep, self._nothing)
+            conditional = self._predict(z_t, timestep, condition)
         target = esd_target(unconditional, conditional, self.settings.negative_guidance)
-        output = self._current(z_t, timestep, condition)
+        output = self._predict(z_t, timestep, condition)
         loss = torch.nn.functional.mse_loss(output, target)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -185,45 +207,45 @@ class EsdTraining:
         optimizer.step()
         return value
 
-    def _draw_words(self) -> torch.Tensor:
-        """Draw embeddings (B, L, D) of random words."""
+    def _draw_words(self) -> TextCondition:
+        """Draw the conditions (B) of random words."""
         rows = torch.randint(len(self._words), (self.settings.batch,), generator=self._generator)
         return self._words[rows]
 
+    @property
+    def _nothing(self) -> TextCondition:
+        """The empty prompt's condition (B)."""
+        return self._empty[torch.zeros(self.settings.batch, dtype=torch.long)]
+
     @torch.no_grad()
-    def _draw_latents(self, condition: torch.Tensor) -> tuple[torch.Tensor, int]:
+    def _draw_latents(self, condition: TextCondition) -> tuple[torch.Tensor, torch.Tensor]:
         """Sample x_t (B, C, H, W) towards the concept with the current model, down to a random
-        step; also returns a random timestep within that step."""
+        step; also returns a random timestep (1,) within that step."""
         steps, scheduler = self.settings.steps, self._scheduler
+        device = next(self.denoiser.parameters()).device
+        scheduler.set_timesteps(steps, device=device)  # a flow's sampler counts its steps
         left = int(torch.randint(steps, (1,), generator=self._generator))
-        config: Any = self.denoiser.config
-        shape = (len(condition), config.in_channels, config.sample_size, config.sample_size)
-        z_t = torch.randn(shape, generator=self._generator).to(condition.device)
-        both = torch.cat([self._empty.expand_as(condition), condition])
+        shape = family_of(self.pipeline).latent_shape(self.pipeline)
+        z_t = torch.randn((len(condition), *shape), generator=self._generator).to(device)
+        both = TextCondition.cat([self._nothing, condition])
         for timestep in scheduler.timesteps[: steps - 1 - left]:
-            outputs = self._current(torch.cat([z_t, z_t]), int(timestep), both)
+            outputs = self._predict(torch.cat([z_t, z_t]), timestep, both)
             unconditional, conditional = outputs.chunk(2)
             guided = unconditional + self.settings.start_guidance * (conditional - unconditional)
             z_t = scheduler.step(guided, timestep, z_t).prev_sample
-        return z_t, timestep_within(scheduler, left, steps, self._generator)
+        return z_t, torch.tensor(timestep_within(scheduler, left, steps, self._generator))
 
-    def _current(self, z_t: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
-        output: torch.Tensor = self.denoiser(z_t, timestep, condition).sample
-        return output
-
-    def _original(self, z_t: torch.Tensor, timestep: int, condition: torch.Tensor) -> torch.Tensor:
-        """Output of the untrained model: the same modules with the original weights."""
-        output: torch.Tensor = functional_call(
-            self.denoiser, self._originals, (z_t, timestep, condition)
-        ).sample
-        return output
+    def _predict(
+        self, z_t: torch.Tensor, timestep: torch.Tensor, condition: TextCondition
+    ) -> torch.Tensor:
+        return predict(self.denoiser, z_t, timestep.expand(len(z_t)), condition)
 
     def _new_scheduler(self) -> Any:
-        from diffusers import DDIMScheduler
-
-        scheduler = DDIMScheduler.from_config(self.pipeline.scheduler.config)
-        scheduler.set_timesteps(self.settings.steps, device=self.pipeline.device)
-        return scheduler
+        scheduler = sampler_for(self.pipeline.scheduler, "ddim")
+        if prediction_of(scheduler) != "flow":
+            return scheduler
+        # The shift is that of the model's own size, which needs no telling.
+        return type(scheduler).from_config(scheduler.config, use_dynamic_shifting=False)
 
     @torch.no_grad()
     def _restore(self, wanted: dict[str, bool]) -> None:
@@ -235,19 +257,13 @@ class EsdTraining:
 
 
 def _check(denoiser: torch.nn.Module) -> None:
-    config: Any = denoiser.config
-    if config.get("addition_embed_type") is not None:
-        raise SafegenError(
-            "ESD is implemented for Stable Diffusion 1.x and 2.x; this UNet takes further "
-            "conditions (SDXL), for which use uce"
-        )
     if next(denoiser.parameters()).dtype != torch.float32:
         raise SafegenError("ESD trains in float32; load the pipeline with dtype=torch.float32")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EsdX(EsdSettings):
-    """Eraser ``esd-x``, which trains cross-attention."""
+    """Eraser ``esd-x``, which trains cross-attention or the text's side of joint attention."""
 
     variant: Variant = field(default="x", init=False)
 
@@ -265,7 +281,7 @@ class EsdX(EsdSettings):
 
 @dataclass(frozen=True, kw_only=True)
 class EsdU(EsdX):
-    """Eraser ``esd-u``, which trains all but cross-attention."""
+    """Eraser ``esd-u``, which trains all of a UNet but cross-attention."""
 
     variant: Variant = field(default="u", init=False)
 

@@ -13,7 +13,7 @@ from safegen.defenses import Defense, DefenseIdentity, Undo, own_checker, regist
 from safegen.defenses._exchange import exchange
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
-from safegen.models.safety_checker import checker_folders, load_checker
+from safegen.models.safety_checker import CheckedImages, checker_folders, load_checker
 from safegen.models.weights import content_hash, model_folder
 from safegen.profiles import Profile
 
@@ -94,15 +94,20 @@ def _shifted(checker: Any, shift: float) -> Any:
 def put_checker(pipeline: Any, checker: Any, processor: Any) -> Undo:
     """Run a checker on every picture of a pipeline; returns the function that removes it.
 
+    Where the pipeline's call has no place for a checker, its image processor runs it.
+
     Raises:
-        SafegenError: the pipeline class takes no checker.
+        SafegenError: the pipeline has neither.
     """
-    if not hasattr(pipeline, "safety_checker"):
+    if hasattr(pipeline, "safety_checker"):
+        return exchange(pipeline, {"safety_checker": checker, "feature_extractor": processor})
+    if not hasattr(pipeline, "image_processor"):
         raise SafegenError(
-            f"safety-filter: {type(pipeline).__name__} has no safety checker of its own call; "
-            "use a Stable Diffusion 1.x or 2.x pipeline"
+            f"safety-filter: {type(pipeline).__name__} has no place for a safety checker; "
+            "use a Stable Diffusion pipeline"
         )
-    return exchange(pipeline, {"safety_checker": checker, "feature_extractor": processor})
+    images = CheckedImages(pipeline.image_processor, checker, processor)
+    return exchange(pipeline, {"image_processor": images})
 
 
 @register("safety-filter")

@@ -138,7 +138,6 @@ LAB_SD3 = replace(
     source=sd3_weights_folder(),
     built_by="safegen lab build --model sd3",
     sampling={"steps": 16, "guidance_scale": 4.0, "sampler": "dpm++"},
-    erasers={},
+    erasers={"esd-x": {**_ESD, "learning_rate": 1e-4}},
     filtered=None,
-    safety_checker=None,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -27,12 +28,16 @@ def encode_text(
         options: options of ``encode_prompt``, such as ``clip_skip``.
     """
     check_takes_text(pipeline)
+    own = inspect.signature(type(pipeline).encode_prompt).parameters
+    # Texts of further encoders, which are the same unless they are given.
+    others = [name for name, each in own.items() if name.startswith("prompt_")]
     encoded = type(pipeline).encode_prompt(
         pipeline,
         prompt=text,
         device=device or pipeline.device,
         num_images_per_prompt=1,
         do_classifier_free_guidance=False,
+        **{name: None for name in others if own[name].default is inspect.Parameter.empty},
         **options,
     )
     pooled = encoded[2] if len(encoded) > 2 else None

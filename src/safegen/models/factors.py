@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,7 +56,7 @@ class LowRank:
 
 @contextmanager
 def low_rank(
-    network: torch.nn.Module, rank: int, seed: int, attention: str = ""
+    network: torch.nn.Module, rank: int, seed: int, among: Collection[str] | None = None
 ) -> Iterator[LowRank]:
     """Put factors beside the projections of a network's attentions in the block.
 
@@ -64,16 +64,18 @@ def low_rank(
         network: the network; its own weights stay.
         rank: rank of the factors.
         seed: seed of A.
-        attention: name of the attentions, such as ``attn1``; all of them if empty.
+        among: names of the weights that may get some (default: all of the network).
 
     Raises:
         SafegenError: the network has no such projection.
     """
     generator = torch.Generator().manual_seed(sample_seed("lora", base=seed))
-    ends = tuple(f"{attention}.{each}" for each in PROJECTIONS)
+    ends = tuple(f".{each}" for each in PROJECTIONS)
     factors, handles = LowRank(), []
     for name, layer in network.named_modules():
         if not (isinstance(layer, torch.nn.Linear) and name.endswith(ends)):
+            continue
+        if among is not None and f"{name}.weight" not in among:
             continue
         a = torch.randn(rank, layer.in_features, generator=generator) / rank
         b = torch.zeros(layer.out_features, rank)
@@ -81,8 +83,7 @@ def low_rank(
         factors.pairs[f"{name}.weight"] = (pair[0], pair[1])
         handles.append(layer.register_forward_hook(factors.beside(f"{name}.weight")))
     if not handles:
-        kind = attention or "attention"
-        raise SafegenError(f"{type(network).__name__}: has no {kind} that a LoRA changes")
+        raise SafegenError(f"{type(network).__name__}: has no attention that a LoRA changes")
     try:
         yield factors
     finally:

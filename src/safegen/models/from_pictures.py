@@ -77,8 +77,11 @@ def draw_on(
 ) -> list[Sample]:
     """Draw one batch from latents (B, C, H, W) at the first noise level of ``last_steps``."""
     before, pipeline.scheduler = pipeline.scheduler, scheduler
-    # The pipeline takes noise of variance 1 and scales it to the sampler's first level.
-    started = (latents / scheduler.init_noise_sigma).to(denoiser_of(pipeline).dtype)
+    # The pipeline takes noise of variance 1 and scales it to the sampler's first level; that of
+    # flow matching has no scale.
+    scale = getattr(scheduler, "init_noise_sigma", 1.0)
+    dtype = next(denoiser_of(pipeline).parameters()).dtype
+    started = (latents / scale).to(dtype)
     settings = replace(settings, steps=scheduler.num_inference_steps)
     try:
         return list(draw_batch(pipeline, requests, settings, started))

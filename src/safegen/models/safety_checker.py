@@ -61,6 +61,37 @@ def image_processor(clip_config: Any, normalisation: ImageNormalisation) -> Any:
     )
 
 
+class CheckedImages:
+    """Image processor of a pipeline whose call has no place for a checker.
+
+    Attributes:
+        flags: whether each picture of the last call was flagged, and so is black.
+
+    Args:
+        own: the pipeline's own image processor.
+        checker: a ``StableDiffusionSafetyChecker``.
+        processor: the checker's image processor.
+    """
+
+    def __init__(self, own: Any, checker: Any, processor: Any) -> None:
+        self.flags: list[bool] = []
+        self._own, self._checker, self._processor = own, checker, processor
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
+    def postprocess(self, image: torch.Tensor, output_type: str = "pil", **options: Any) -> Any:
+        """Decode pictures as the pipeline's own processor does, and black out flagged ones."""
+        pictures = self._own.postprocess(image, output_type="np", **options)
+        shown = [Image.fromarray((each * 255).round().astype(np.uint8)) for each in pictures]
+        inputs = self._processor(shown, return_tensors="pt").pixel_values
+        weight = self._checker.visual_projection.weight
+        checked, self.flags = self._checker(
+            images=pictures, clip_input=inputs.to(weight.device, weight.dtype)
+        )
+        return checked if output_type == "np" else self._own.numpy_to_pil(checked)
+
+
 def checker_folders(folder: Path) -> tuple[Path, Path]:
     """Locate a folder's checker and image processor: itself, or two parts of a pipeline."""
     if (folder / "safety_checker").is_dir():

@@ -187,8 +187,9 @@ def draw_batch(
             "it; load it with another, such as --precision float32"
         )
     pixels = (np.clip(images, 0, 1) * 255).round().astype(np.uint8)
+    checked = getattr(getattr(pipeline, "image_processor", None), "flags", None)
     # Pipelines whose call has no safety checker have no such flags.
-    flags = getattr(output, "nsfw_content_detected", None) or [False] * len(batch)
+    flags = getattr(output, "nsfw_content_detected", checked) or [False] * len(batch)
     for request, image, flag in zip(batch, pixels, flags, strict=True):
         yield Sample(request, image, bool(flag))
 
