@@ -27,7 +27,7 @@ def _follow(*probes: tuple[int, int], left: Sequence[float] = ()) -> Course:
 
 def test_it_stops_when_all_targets_are_reached() -> None:
     assert not _follow((5, 20), (1, 20)).finished
-    assert not _follow((0, 19)).reached
+    assert not _follow((0, 18)).reached
     course = _follow((5, 20), (0, 20))
     assert course.reached
     assert course.finished
@@ -55,7 +55,8 @@ def test_it_goes_on_while_the_redirect_left_falls() -> None:
     assert not _follow((0, 20), left=(0.5,)).finished
     assert not _follow((0, 20), (0, 20), left=(0.5, 0.4)).finished
     assert _follow((0, 20), (0, 20), left=(0.5, 0.49)).finished
-    assert not _follow((0, 20), (1, 20), left=(0.5, 0.49)).finished
+    assert _follow((0, 20), (1, 20), left=(0.5, 0.3)).finished  # the second does not hold
+    assert not _follow((1, 20), (0, 20), left=(0.5, 0.4)).finished
 
 
 def test_a_target_holds_within_a_standard_error() -> None:

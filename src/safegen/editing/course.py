@@ -12,7 +12,8 @@ import torch
 from safegen.editing.probes import Measure, Probed, Target, read_probe
 
 PATIENCE = 3
-"""Probes without a better point after which an edit gives up its targets."""
+"""Probes without a better point after which an edit gives up its targets; one is enough for a point
+that holds them."""
 GAIN = 0.05
 """Share of the redirect left that a probe has to gain on the one before it, for an edit to go on
 with its targets reached."""
@@ -52,20 +53,24 @@ class Course:
 
     def _rank(self, found: Probed) -> tuple[float, float]:
         """Rank a point; less is better."""
-        held = all(found.holds(target) for target in self.targets)
-        return (0.0 if held else self.missed(found), found.redirect_left)
+        return (0.0 if self._holds_all(found) else self.missed(found), found.redirect_left)
+
+    def _holds_all(self, found: Probed) -> bool:
+        return all(found.holds(target) for target in self.targets)
 
     @property
     def reached(self) -> bool:
-        """Whether the last probe reached all targets."""
-        return bool(self.probes) and self.missed(self.probes[-1]) == 0
+        """Whether the best point holds all targets."""
+        return bool(self.probes) and self._holds_all(self.probes[self._best_at])
 
     @property
     def finished(self) -> bool:
-        """Whether to stop: the targets are reached and the redirect left no longer falls, or no
-        better point was found for a while."""
-        stuck = len(self.probes) - 1 - self._best_at >= PATIENCE
-        return stuck or (self.reached and not self._gaining)
+        """Whether to stop: the best point holds the targets and the redirect left no longer falls,
+        or no better point was found for a while."""
+        since = len(self.probes) - 1 - self._best_at
+        if self.reached:
+            return since > 0 or not self._gaining
+        return since >= PATIENCE
 
     @property
     def _gaining(self) -> bool:
@@ -75,9 +80,9 @@ class Course:
         return last > 0 and last < (1 - GAIN) * before
 
     def falls_short(self, *measures: Measure) -> bool:
-        """Tell whether the last probe fell short of a target of these measures."""
+        """Tell whether the last probe does not hold a target of these measures."""
         found = self.probes[-1]
-        return any(found.missing(each) > 0 for each in self.targets if each.measure in measures)
+        return not all(found.holds(each) for each in self.targets if each.measure in measures)
 
     def state_dict(self) -> dict[str, Any]:
         """State for ``load_state_dict``."""
