@@ -62,7 +62,7 @@ def walk(inversion: Inversion, unsafe: torch.Tensor, censored: torch.Tensor) -> 
     z, levels = inversion.invert(unsafe)[-1], []
     for level, timestep in enumerate(inversion.times.tolist()):
         a, s = inversion.a[level], inversion.s[level]
-        noise = inversion.noise(z, level, inversion.null)
+        noise = inversion.heading(z, level, inversion.null)
         seen = share((z - s * noise) / a, unsafe, censored)
         latent = share(z / a, unsafe, censored)
         levels.append(Level(timestep, s, latent, seen, a * (latent - seen) / s))

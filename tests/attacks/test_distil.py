@@ -37,7 +37,7 @@ def student_of(target: Target) -> Student:
     lesson = lesson_of(target, images, ["a cat", "a house"], 2)
     weights = target.pipeline.unet.named_parameters()
     teacher = {name: weight.detach().clone() for name, weight in weights}
-    return Student(target, teacher, lesson, target.embed([""]), FEW)
+    return Student(target, teacher, lesson, target.unconditional(), FEW)
 
 
 @torch.no_grad()
@@ -50,8 +50,8 @@ def test_the_teachers_step_is_diffusers_guided_ddim_step(target: Target) -> None
     for time in (999, 499, 39):
         times = torch.full((2,), time)
         plain, seen = (
-            target.pipeline.unet(z_t, times, each).sample
-            for each in (student.nothing.expand_as(texts), texts)
+            target.pipeline.unet(z_t, times, each.hidden).sample
+            for each in (student.nothing.expand(2), texts)
         )
         expected = scheduler.step(plain + 3.0 * (seen - plain), time, z_t).prev_sample
         found = student.step(z_t, times, times - 20, texts)

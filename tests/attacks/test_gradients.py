@@ -27,7 +27,7 @@ from safegen.attacks.concept_inversion import inverted_prompts
 from safegen.attacks.p4d import interleaved
 from safegen.attacks.unlearndiffatk import on_simplex
 from safegen.defenses import defended
-from safegen.models.conditioning import embed_prompts
+from safegen.models.conditioning import TextCondition, embed_prompts
 
 TEXTS = ["a knife in snow", "a cat"]
 TASKS = [Task(f"p{i}", text, i, (3.0, 5.0)[i]) for i, text in enumerate(TEXTS)]
@@ -42,11 +42,11 @@ def test_tokens_of_ones_own_in_open_places_are_the_text_itself(tiny_pipeline: An
     weight = tiny_pipeline.text_encoder.get_input_embeddings().weight.detach()
     chosen = torch.tensor([tokens[:2], [tokens[-1], tokens[-2]]])
     expected = embed_prompts(tiny_pipeline, TEXTS[:1])
-    for hidden in prompts.hidden(weight[chosen]).detach():
+    for hidden in prompts.condition(weight[chosen]).hidden.detach():
         assert torch.equal(hidden, expected[0])
     for sequence in prompts.filled(chosen):
         assert vocabulary.text(sequence) == TEXTS[0]
-    other = prompts.hidden(weight[chosen.flip(1)]).detach()
+    other = prompts.condition(weight[chosen.flip(1)]).hidden.detach()
     assert not torch.allclose(other[0], expected[0])
 
 
@@ -56,7 +56,7 @@ def test_what_does_not_fit_falls_away(tiny_pipeline: Any) -> None:
     prompts = open_prompts(tiny_pipeline, [vocabulary.tokens(text)])
     assert prompts.sequences.shape == (1, 16)
     none = torch.zeros(1, 1, 16)
-    assert torch.equal(prompts.hidden(none).detach(), embed_prompts(tiny_pipeline, [text]))
+    assert torch.equal(prompts.condition(none).hidden, embed_prompts(tiny_pipeline, [text]))
 
 
 def test_a_sequence_that_no_text_has(tiny_pipeline: Any) -> None:
@@ -117,7 +117,7 @@ def test_the_loss_is_the_papers_where_noise_is_high(tiny_pipeline: Any) -> None:
     times = torch.tensor([30, 500, 900])
     text = embed_prompts(tiny_pipeline, ["a knife", "a cat", ""])
     with torch.no_grad():
-        losses = denoising_loss(target_of(tiny_pipeline), z, noise, times, text)
+        losses = denoising_loss(target_of(tiny_pipeline), z, noise, times, TextCondition(text))
     for row, time in enumerate(times.tolist()):
         one = slice(row, row + 1)
         expected = loss_by_hand(tiny_pipeline, z[one], noise[one], time, text[one])
@@ -133,7 +133,7 @@ def test_gradients_reach_the_embeddings(tiny_pipeline: Any) -> None:
     embeddings = torch.randn(2, 2, 16, generator=generator)
 
     def loss(at: torch.Tensor) -> torch.Tensor:
-        return denoising_loss(target, z, noise, times, prompts.hidden(at)).sum()
+        return denoising_loss(target, z, noise, times, prompts.condition(at)).sum()
 
     tiny_pipeline.unet.double()
     tiny_pipeline.text_encoder.double()
@@ -218,7 +218,7 @@ def test_a_batch_of_texts_is_open_as_each_alone(build_pipeline: Callable[..., An
     pipeline = build_pipeline(seed=3)
     prompts = open_prompts(pipeline, [[~0, 4], [5, ~0, ~1], [7]])
     embeddings = torch.randn(3, 2, 16, generator=torch.Generator().manual_seed(1))
-    together = prompts.hidden(embeddings).detach()
+    together = prompts.condition(embeddings).hidden.detach()
     for row in range(3):
-        alone = prompts[[row]].hidden(embeddings[[row]]).detach()
+        alone = prompts[[row]].condition(embeddings[[row]]).hidden.detach()
         assert torch.allclose(together[row], alone[0], atol=1e-5)

@@ -60,7 +60,7 @@ def test_gradients_rank_replacements_by_what_they_gain(tiny_pipeline: Any) -> No
         mixed = table[chosen].clone()
         mixed[0] += step * (table[row] - table[chosen[0]])
         with torch.no_grad():
-            state = found.prompt.hidden(mixed[None])[:, FEW.tokens + 1]
+            state = found._features(found.prompt.sequences, found.prompt.mixed(mixed[None]))
             gains.append(float(torch.cosine_similarity(state, found.wanted)) - found.cosine)
     assert gains[0] > gains[1]
 

@@ -80,7 +80,7 @@ def test_the_objective_is_the_models_own(
     z_t = pipeline.scheduler.add_noise(many, noise, times)
     velocity = pipeline.scheduler.get_velocity(many, noise, times)
     wanted = noise if prediction == "epsilon" else velocity
-    output = pipeline.unet(z_t, times, text.expand(3, -1, -1)).sample
+    output = pipeline.unet(z_t, times, text.expand(3).hidden).sample
     expected = torch.nn.functional.mse_loss(output, wanted)
     assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-4)
 

@@ -46,6 +46,11 @@ def lab(lab: Target) -> Target:
     return replace(lab, examples=tuple(tasks_of("explicit", "train", 24)))
 
 
+def embedded(target: Target, texts: list[str]) -> torch.Tensor:
+    """Hidden states of texts as rows."""
+    return target.embed(texts).hidden.flatten(1)
+
+
 def attack(target: Target, tasks: list[Task], settings: RingABellSettings) -> list[Finding]:
     with RingABell(settings).against(target) as strike:
         return strike(tasks)
@@ -76,13 +81,13 @@ def test_the_direction_leads_from_prompts_without_the_concept_to_those_with_it(
 ) -> None:
     concept = concept_vector(lab, FILTER)
     texts = [task.text for task in lab.examples]
-    by_hand = sum(lab.embed([text])[0] - lab.embed([FILTER.without(text)])[0] for text in texts)
-    assert torch.allclose(concept, by_hand / len(texts), atol=1e-4)
+    by_hand = sum(embedded(lab, [text]) - embedded(lab, [FILTER.without(text)]) for text in texts)
+    assert torch.allclose(concept, by_hand[0] / len(texts), atol=1e-4)
     texts = [task.text for task in tasks_of("explicit", "validation", 12)]
-    clean = lab.embed([FILTER.without(text) for text in texts])
-    explicit = lab.embed(texts)
-    before = (explicit - clean).square().sum(dim=(1, 2)).mean()
-    after = (explicit - clean - 0.5 * concept).square().sum(dim=(1, 2)).mean()
+    clean = embedded(lab, [FILTER.without(text) for text in texts])
+    explicit = embedded(lab, texts)
+    before = (explicit - clean).square().sum(dim=1).mean()
+    after = (explicit - clean - 0.5 * concept).square().sum(dim=1).mean()
     assert after < before
 
 
@@ -91,7 +96,7 @@ def test_examples_that_do_not_name_the_concept_get_its_words(lab: Target) -> Non
     direction = concept_vector(replace(lab, examples=(task,)), FILTER)
     word = LAB_WEAPONS.words[0]
     named = f"{task.text} {word}"
-    wanted = lab.embed([named])[0] - lab.embed([FILTER.without(named)])[0]
+    wanted = (embedded(lab, [named]) - embedded(lab, [FILTER.without(named)]))[0]
     assert torch.allclose(direction, wanted, atol=1e-5)
 
 
@@ -100,8 +105,9 @@ def test_the_distance_is_that_of_the_prompts_own_embedding(lab: Target) -> None:
     (finding,) = attack(lab, [task], FEW)
     assert finding.text is not None
     assert len(finding.text.split()) == FEW.length
-    wanted = lab.embed([FILTER.without(task.text)])[0] + FEW.strength * concept_vector(lab, FILTER)
-    distance = float((lab.embed([finding.text])[0] - wanted).square().sum())
+    clean = embedded(lab, [FILTER.without(task.text)])
+    wanted = clean + FEW.strength * concept_vector(lab, FILTER)
+    distance = float((embedded(lab, [finding.text]) - wanted).square().sum())
     assert finding.details["distance"] == pytest.approx(distance, rel=1e-3)
 
 

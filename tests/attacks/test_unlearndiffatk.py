@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -18,11 +18,11 @@ from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.target import Target
 from safegen.attacks.unlearndiffatk import UnlearnDiffAtk, UnlearnDiffAtkSettings
 from safegen.defenses import defended
-from safegen.errors import SafegenError
 from safegen.lab.concept import LAB_WEAPONS
 from safegen.lab.pictures import SAMPLING
 from safegen.lab.profile import LAB
 from safegen.lab.prompts import lab_prompts
+from safegen.models.conditioning import TextCondition
 from tiny_targets import KNIVES, Never, Odd
 
 TASKS = [Task(f"p{i}", f"a knife in the {word}", i, 3.0) for i, word in enumerate(("snow", "cat"))]
@@ -76,8 +76,8 @@ def test_the_picture_is_what_the_defended_model_draws_of_the_tokens(tiny_pipelin
         for task, each in zip(TASKS, strike(target, TASKS), strict=True):
             tokens = torch.tensor([each.details["tokens"]])
             with torch.no_grad(), defended(tiny_pipeline, target.defense):
-                hidden = tiny_pipeline.text_encoder(tokens)[0]
-                (sample,) = target.draw([task], hidden=hidden)
+                condition = TextCondition(tiny_pipeline.text_encoder(tokens)[0])
+                (sample,) = target.draw([task], condition=condition)
             assert np.abs(each.image.astype(int) - sample.image).max() <= 1
 
 
@@ -89,13 +89,6 @@ def test_a_task_does_not_depend_on_the_others(tiny_pipeline: Any) -> None:
     assert again != together
     assert not any(parameter.grad is not None for parameter in tiny_pipeline.unet.parameters())
     assert all(parameter.requires_grad for parameter in tiny_pipeline.text_encoder.parameters())
-
-
-def test_what_it_cannot_do_is_refused(build_pipeline: Callable[..., Any]) -> None:
-    pipeline = build_pipeline()
-    pipeline.unet.register_to_config(addition_embed_type="text_time")
-    with pytest.raises(SafegenError, match="takes more"):
-        strike(target_of(pipeline, detector=Never()), TASKS)
 
 
 def test_specs() -> None:

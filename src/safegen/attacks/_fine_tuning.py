@@ -19,7 +19,9 @@ from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.files import file_hash
 from safegen.models.anatomy import denoiser_of, model_size
+from safegen.models.conditioning import TextCondition
 from safegen.models.factors import low_rank
+from safegen.models.families import family_of
 from safegen.models.moving import all_trained, denoiser_put_back
 from safegen.models.prediction import (
     add_noise,
@@ -78,10 +80,10 @@ def recorded(settings: Any, folder: FolderPictures | None) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Training data: clean latents (N, C, H, W) and hidden states of captions (N, L, D)."""
+    """Training data: clean latents (N, C, H, W) and conditions of N captions."""
 
     latents: torch.Tensor
-    texts: torch.Tensor
+    texts: TextCondition
 
 
 def benign_pictures(
@@ -107,20 +109,19 @@ def lesson_of(
     target: Target, images: Sequence[np.ndarray], captions: Sequence[str], batch: int
 ) -> Lesson:
     """Encode pictures and captions, a batch at a time."""
-    parts = [
-        (target.encode(images[rows]), target.embed(captions[rows]))
-        for rows in batches(len(images), batch)
-    ]
-    return Lesson(*(torch.cat(each) for each in zip(*parts, strict=True)))
+    split = batches(len(images), batch)
+    latents = [target.encode(images[rows]) for rows in split]
+    texts = [target.embed(captions[rows]) for rows in split]
+    return Lesson(torch.cat(latents), TextCondition.cat(texts))
 
 
 def check_trainable(target: Target, attack: str) -> None:
     """Refuse a denoiser that cannot be trained.
 
     Raises:
-        SafegenError: it needs more than latent and hidden states, or is not in fp32.
+        SafegenError: the pipeline is of no known family, or not in fp32.
     """
-    target.check_plain()
+    family_of(target.pipeline)
     if next(denoiser_of(target.pipeline).parameters()).dtype != torch.float32:
         raise SafegenError(f"{attack} trains in fp32; load the model with --precision fp32")
 

@@ -14,13 +14,18 @@ import torch
 
 from safegen.attacks import Task
 from safegen.attacks.target import Target, by_guidance
+from safegen.models.conditioning import TextCondition
 from safegen.models.families import family_if_known
-from safegen.models.from_pictures import draw_on, last_steps, noise_like
+from safegen.models.from_pictures import draw_on, first_scale, last_steps, noise_like
 from safegen.models.sampling import ImageRequest, Sample
 
 
 def draw_from(
-    target: Target, tasks: Sequence[Task], latents: torch.Tensor, scheduler: Any
+    target: Target,
+    tasks: Sequence[Task],
+    latents: torch.Tensor,
+    scheduler: Any,
+    condition: TextCondition | None = None,
 ) -> list[Sample]:
     """Draw the tasks' texts with the defended model, from latents (N, C, H, W).
 
@@ -29,12 +34,14 @@ def draw_from(
         tasks: tasks, each with its own guidance scale.
         latents: latents at the sampler's first noise level.
         scheduler: sampler from ``last_steps``.
+        condition: conditions of N texts in place of the tasks' texts.
     """
 
     def alike(rows: list[int]) -> list[Sample]:
         requests = [ImageRequest(tasks[i].text, tasks[i].seed) for i in rows]
         settings = replace(target.sampling, guidance_scale=tasks[rows[0]].guidance)
-        return draw_on(target.pipeline, requests, settings, latents[rows], scheduler)
+        own = None if condition is None else condition[rows]
+        return draw_on(target.pipeline, requests, settings, latents[rows], scheduler, own)
 
     return by_guidance(tasks, alike)
 
@@ -59,7 +66,7 @@ def draw_by(
     def alike(rows: list[int]) -> list[Sample]:
         scheduler = last_steps(target.pipeline, sampler, target.sampling.steps, 1.0)
         change(scheduler, rows)
-        begin = noise[rows] * scheduler.init_noise_sigma
+        begin = noise[rows] * first_scale(scheduler)
         return draw_from(target, [tasks[i] for i in rows], begin, scheduler)
 
     return by_guidance(tasks, alike)

@@ -1,7 +1,7 @@
 """White-box text attacks: prompts with open slots, and gradients through the denoiser.
 
 Gradients reach a text through its token embeddings: other embeddings replace the tokens' own, and
-the text encoder runs as for any prompt. They come from the plain denoiser, so weight edits act,
+the text encoders run as for any prompt. They come from the plain denoiser, so weight edits act,
 while defenses that guide sampling or filter pictures act only when the defended pipeline's own
 call draws the prompt found.
 """
@@ -20,8 +20,16 @@ from safegen.attacks import Finding, Task
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.models.anatomy import denoiser_of
+from safegen.models.conditioning import TextCondition
 from safegen.models.prediction import add_noise, signal_and_noise
 from safegen.models.sampling import Sample
+from safegen.models.tokens import (
+    clip_encoders,
+    embed_tokens,
+    encode_tokens,
+    text_encoders,
+    token_table,
+)
 
 GAMMA = 5.0
 """Signal-to-noise bound of min-SNR (arXiv 2303.09556), as in its paper."""
@@ -31,30 +39,31 @@ class Vocabulary:
     """Tokens of a pipeline as text, numbers and embeddings.
 
     Attributes:
-        pipeline: pipeline with a CLIP text encoder.
+        pipeline: pipeline with CLIP text encoders.
+        tokenizer: tokenizer of the first of them.
         allowed: numbers (V,) of the tokens that an attack may use: all but the special ones.
-        table: embeddings (V, D) of these tokens, float32.
+        table: embeddings (V, D) of these tokens, of all encoders side by side, float32.
     """
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
-        tokenizer = pipeline.tokenizer
-        special = {tokenizer.bos_token_id, tokenizer.eos_token_id}
-        self.allowed = torch.tensor([i for i in range(len(tokenizer)) if i not in special])
-        weight = pipeline.text_encoder.get_input_embeddings().weight.detach()
-        self.table: torch.Tensor = weight[self.allowed.to(weight.device)].float()
+        self.tokenizer: Any = clip_encoders(pipeline)[0].tokenizer
+        special = {self.tokenizer.bos_token_id, self.tokenizer.eos_token_id}
+        self.allowed = torch.tensor([i for i in range(len(self.tokenizer)) if i not in special])
+        table = token_table(pipeline)
+        self.table = table[self.allowed.to(table.device)]
 
     def tokens(self, text: str) -> list[int]:
         """Tokenize a text, without start and end tokens."""
-        found: list[int] = self.pipeline.tokenizer(text, add_special_tokens=False).input_ids
+        found: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
         return found
 
     def text(self, sequence: torch.Tensor) -> str | None:
         """Return the text with exactly these tokens (L,); None without one."""
-        tokenizer = self.pipeline.tokenizer
         inner = sequence[1:].tolist()
-        text: str = tokenizer.decode(inner[: inner.index(tokenizer.eos_token_id)]).strip()
-        again = tokenizer(text, padding="max_length", truncation=True).input_ids
+        end = inner.index(self.tokenizer.eos_token_id)
+        text: str = self.tokenizer.decode(inner[:end]).strip()
+        again = self.tokenizer(text, padding="max_length", truncation=True).input_ids
         return text if again == sequence.tolist() else None
 
     def nearest(self, embeddings: torch.Tensor) -> torch.Tensor:
@@ -68,7 +77,7 @@ class OpenPrompts:
     """N prompts with open slots, which an attack fills.
 
     Attributes:
-        pipeline: pipeline with a CLIP text encoder.
+        pipeline: pipeline with CLIP text encoders.
         sequences: tokens (N, L) with start, end and padding; those in open slots are ignored.
         slots: index of the filling (of K) at each position (N, L); -1 where none is open.
     """
@@ -86,19 +95,15 @@ class OpenPrompts:
         chosen = tokens.gather(1, self._slots)
         return torch.where(self.slots >= 0, chosen, self.sequences)
 
-    def hidden(self, embeddings: torch.Tensor) -> torch.Tensor:
-        """Hidden states (N, L, D), float32, with embeddings (N, K, D) in the open slots."""
+    def condition(self, embeddings: torch.Tensor) -> TextCondition:
+        """Conditions of the N texts, float32, with embeddings (N, K, D) in the open slots."""
+        return encode_tokens(self.pipeline, self.sequences, self.mixed(embeddings))
+
+    def mixed(self, embeddings: torch.Tensor) -> torch.Tensor:
+        """Embeddings (N, L, D) of all tokens, with embeddings (N, K, D) in the open slots."""
         width = embeddings.shape[2]
         chosen = embeddings.gather(1, self._slots[..., None].expand(-1, -1, width))
-        mixed = torch.where((self.slots >= 0)[..., None], chosen, self._embedded)
-        encoder = self.pipeline.text_encoder
-        table = encoder.get_input_embeddings()
-        handle = table.register_forward_hook(lambda *_: mixed.to(table.weight.dtype))
-        try:
-            states: torch.Tensor = encoder(self.sequences).last_hidden_state
-        finally:
-            handle.remove()
-        return states.float()
+        return torch.where((self.slots >= 0)[..., None], chosen, self._embedded)
 
     @cached_property
     def _slots(self) -> torch.Tensor:
@@ -106,17 +111,13 @@ class OpenPrompts:
 
     @cached_property
     def _embedded(self) -> torch.Tensor:
-        with torch.no_grad():
-            embedded: torch.Tensor = self.pipeline.text_encoder.get_input_embeddings()(
-                self.sequences
-            )
-        return embedded.float()
+        return embed_tokens(self.pipeline, self.sequences)
 
 
 def open_prompts(pipeline: Any, layouts: Sequence[Sequence[int]]) -> OpenPrompts:
     """Make prompts from layouts: between start and end, token numbers or ``~k`` for open slot k.
     Tokens beyond the tokenizer's length are cut, as from any text."""
-    tokenizer = pipeline.tokenizer
+    tokenizer, encoder = clip_encoders(pipeline)[0]
     length = tokenizer.model_max_length
     sequences = torch.full((len(layouts), length), tokenizer.pad_token_id)
     slots = torch.full_like(sequences, -1)
@@ -127,8 +128,7 @@ def open_prompts(pipeline: Any, layouts: Sequence[Sequence[int]]) -> OpenPrompts
         sequences[row, 1:end] = inner.clamp(min=0)
         slots[row, 1:end] = torch.where(inner < 0, -1 - inner, -1)
         sequences[row, end] = tokenizer.eos_token_id
-    device = pipeline.text_encoder.device
-    return OpenPrompts(pipeline, sequences.to(device), slots.to(device))
+    return OpenPrompts(pipeline, sequences.to(encoder.device), slots.to(encoder.device))
 
 
 def weighted_error(
@@ -148,7 +148,7 @@ def denoising_loss(
     pictures: torch.Tensor,
     noise: torch.Tensor,
     times: torch.Tensor,
-    hidden: torch.Tensor,
+    condition: TextCondition,
 ) -> torch.Tensor:
     """Denoising loss of pictures under texts (B,), with a graph.
 
@@ -157,17 +157,17 @@ def denoising_loss(
         pictures: clean latents (B, C, H, W).
         noise: noise of the same shape.
         times: timesteps (B,).
-        hidden: hidden states of the texts (B, L, D).
+        condition: conditions of B texts.
     """
     a, s = signal_and_noise(target.pipeline.scheduler, times)
-    seen = target.clean(add_noise(pictures, noise, a, s), times, hidden)
+    seen = target.clean(add_noise(pictures, noise, a, s), times, condition)
     return weighted_error(seen, pictures, a, s)
 
 
 @contextmanager
 def frozen(pipeline: Any) -> Iterator[None]:
-    """Freeze the weights of denoiser and text encoder in the block."""
-    modules = (denoiser_of(pipeline), pipeline.text_encoder)
+    """Freeze the weights of denoiser and text encoders in the block."""
+    modules = (denoiser_of(pipeline), *text_encoders(pipeline).values())
     wanted = {
         parameter: parameter.requires_grad
         for module in modules
@@ -228,7 +228,7 @@ def draw_sequences(
         samples.update(zip(spelled, target.draw([tasks[i] for i in spelled], known), strict=True))
     if others:
         with torch.no_grad():
-            hidden = target.pipeline.text_encoder(sequences[others])[0].float()
-        drawn = target.draw([tasks[i] for i in others], hidden=hidden)
+            condition = encode_tokens(target.pipeline, sequences[others])
+        drawn = target.draw([tasks[i] for i in others], condition=condition)
         samples.update(zip(others, drawn, strict=True))
     return [samples[i] for i in range(len(tasks))]

@@ -1,4 +1,7 @@
-"""Attacks that invert pictures, and DDIM's path between a picture and noise."""
+"""Attacks that invert pictures, and DDIM's path between a picture and noise.
+
+On flow matching's straight path, DDIM's step is Euler's, either way.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,12 @@ from typing import Any
 import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task
+from safegen.attacks._trajectory import levels
 from safegen.attacks.target import Target
+from safegen.models.conditioning import TextCondition
+from safegen.models.families import family_of
 from safegen.models.from_pictures import last_steps
+from safegen.models.prediction import prediction_of
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,12 @@ class InversionAttack(Attack):
 
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; nothing is learned."""
-        target.check_plain()
+        """See ``Attack.against``; nothing is learned.
+
+        Raises:
+            SafegenError: the pipeline is of no known family.
+        """
+        family_of(target.pipeline)
         yield partial(self._strike, target)
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
@@ -49,7 +60,7 @@ class DdimPath:
     clean latent. a and s are the signal and noise of each level.
 
     Args:
-        target: the defended model, which ``Target.check_plain`` accepts.
+        target: the defended model.
         steps: number of steps.
     """
 
@@ -57,19 +68,22 @@ class DdimPath:
         self.target = target
         self.scheduler = last_steps(target.pipeline, "ddim", steps, 1.0)
         self.times = self.scheduler.timesteps  # (S,)
-        clean = self.scheduler.final_alpha_cumprod.reshape(1)
-        alpha_bar = torch.cat([self.scheduler.alphas_cumprod[self.times.cpu()], clean])
-        self.a, self.s = alpha_bar.sqrt().tolist(), (1 - alpha_bar).sqrt().tolist()  # (S + 1,)
+        a, s = levels(self.scheduler)
+        self.a: list[float] = a.tolist()  # (S + 1,)
+        self.s: list[float] = s.tolist()
+        self.straight = prediction_of(target.pipeline.scheduler) == "flow"
 
-    def noise(self, z: torch.Tensor, level: int, condition: torch.Tensor) -> torch.Tensor:
-        """Predict the noise in z: (z - a x0_hat) / s, for any parameterisation."""
+    def heading(self, z: torch.Tensor, level: int, condition: TextCondition) -> torch.Tensor:
+        """Predict where the path leads from z: the noise (z - a x0_hat) / s, for any
+        parameterisation; on a straight path the velocity (z - x0_hat) / s."""
         times = self.times[level].repeat(len(z))
         clean = self.target.clean(z, times, condition)
-        noise: torch.Tensor = (z - self.a[level] * clean) / self.s[level]
-        return noise
+        share = 1.0 if self.straight else self.a[level]
+        return (z - share * clean) / self.s[level]
 
-    def move(self, z: torch.Tensor, noise: torch.Tensor, start: int, end: int) -> torch.Tensor:
-        """Take DDIM's step (equation 12) between two levels, either way."""
-        clean = (z - self.s[start] * noise) / self.a[start]
-        moved: torch.Tensor = self.a[end] * clean + self.s[end] * noise
-        return moved
+    def move(self, z: torch.Tensor, heading: torch.Tensor, start: int, end: int) -> torch.Tensor:
+        """Take DDIM's step (equation 12) between two levels, either way, or Euler's."""
+        if self.straight:
+            return z + (self.s[end] - self.s[start]) * heading
+        clean = (z - self.s[start] * heading) / self.a[start]
+        return self.a[end] * clean + self.s[end] * heading

@@ -72,7 +72,7 @@ def steer(
         z = sample.float()
         clean = clean_latent(output.float(), z, a_t, s_t, kind)
         noise = (z - a_t * clean) / s_t
-        if guide is not None:
+        if guide is not None and float(a_t) > LEAST_SIGNAL:  # pure noise shows no concept
             times = torch.as_tensor(timestep, device=z.device).reshape(-1)[:1].expand(len(z))
             noise = noise - s_t * guide(z, times)
             clean = (z - s_t * noise) / a_t.clamp(min=LEAST_SIGNAL)

@@ -155,7 +155,6 @@ class ClassifierGuidance(Attack):
         Raises:
             SafegenError: there are no examples or benign pictures.
         """
-        target.check_plain()
         settings = self.settings
         if not target.examples:
             raise SafegenError("classifier-guidance learns from examples; give some: --examples")

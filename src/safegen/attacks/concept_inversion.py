@@ -30,6 +30,7 @@ from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
 from safegen.models.prediction import timesteps_at
+from safegen.models.tokens import check_clip_alone, token_table
 from safegen.registry import takes
 from safegen.settings import MAX_SEED, Settings, setting
 
@@ -77,9 +78,9 @@ class ConceptInversion(Attack):
         """See ``Attack.against``; learns the embedding from the target's examples.
 
         Raises:
-            SafegenError: there are no examples.
+            SafegenError: there are no examples, or the model has text encoders other than CLIP's.
         """
-        target.check_plain()
+        check_clip_alone(target.pipeline)
         if not target.examples:
             raise SafegenError(
                 "concept-inversion learns the concept from pictures of examples, and there are "
@@ -96,8 +97,8 @@ class ConceptInversion(Attack):
         def draw(rows: list[int], number: int) -> list[Drawn]:
             embedding = learned[-1 - number].expand(len(rows), -1, -1)
             with torch.no_grad():
-                hidden = prompts[rows].hidden(embedding)
-            samples = target.draw([tasks[i] for i in rows], hidden=hidden)
+                condition = prompts[rows].condition(embedding)
+            samples = target.draw([tasks[i] for i in rows], condition=condition)
             return [Drawn(sample, passes=passes, shared=passes) for sample in samples]
 
         return search(target, tasks, draw, len(learned))
@@ -121,7 +122,8 @@ def inverted_prompts(target: Target, texts: Sequence[str], vectors: int) -> Open
 def invert(target: Target, settings: ConceptInversionSettings) -> list[torch.Tensor]:
     """Learn embeddings (vectors, D) of the concept; returns those of ``tries`` steps, in order.
 
-    They start as the mean embedding of the concept's words.
+    D is the width of all text encoders' embeddings, side by side. They start as the mean embedding
+    of the concept's words.
     """
     examples = target.examples[: settings.pictures]
     pictures = target.encode(target.unsafe_pictures(examples))
@@ -156,16 +158,16 @@ def _loss(
     places = (torch.arange(batch) + torch.rand(batch, generator=generator)) / batch
     times = timesteps_at(target.pipeline.scheduler, places).to(pictures.device)
     noise = torch.randn((batch, *pictures.shape[1:]), generator=generator).to(pictures.device)
-    hidden = prompts[rows].hidden(embedding.expand(batch, -1, -1))
-    return denoising_loss(target, pictures[rows], noise, times, hidden).mean()
+    condition = prompts[rows].condition(embedding.expand(batch, -1, -1))
+    return denoising_loss(target, pictures[rows], noise, times, condition).mean()
 
 
 def _beginning(target: Target, vectors: int) -> torch.Tensor:
     """Mean embedding (vectors, D) of the tokens of the concept's words."""
     vocabulary = Vocabulary(target.pipeline)
     tokens = [token for word in target.concept.words for token in vocabulary.tokens(word)]
-    weight = target.pipeline.text_encoder.get_input_embeddings().weight.detach()
-    mean: torch.Tensor = weight[torch.tensor(tokens, device=weight.device)].float().mean(dim=0)
+    table = token_table(target.pipeline)
+    mean = table[torch.tensor(tokens, device=table.device)].mean(dim=0)
     return mean.repeat(vectors, 1)
 
 

@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
+from safegen.attacks._draws import task_generator
 from safegen.attacks._fine_tuning import (
     FolderPictures,
     Lesson,
@@ -33,8 +34,15 @@ from safegen.attacks._fine_tuning import (
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.conditioning import TextCondition
 from safegen.models.moving import all_trained, denoiser_put_back, exchanged
-from safegen.models.prediction import add_noise, signal_and_noise
+from safegen.models.prediction import (
+    add_noise,
+    flow_shift,
+    prediction_of,
+    signal_and_noise,
+    timesteps_at,
+)
 from safegen.models.sampling import ImageRequest, Sample, draw_batch
 from safegen.registry import takes
 from safegen.seeds import sample_seed
@@ -76,10 +84,15 @@ def boundary(times: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def path_of(scheduler: Any, steps: int) -> torch.Tensor:
-    """List the timesteps of the path, from least noise to most: k - 1, 2 k - 1, …"""
+    """List the timesteps of the path, from least noise to most: k - 1, 2 k - 1, …
+
+    Those of flow matching are evenly spaced before the sampler's shift.
+    """
     count = int(scheduler.config.num_train_timesteps)
     if steps > count:
         raise SafegenError(f"distil: path must be at most the model's {count} timesteps")
+    if prediction_of(scheduler) == "flow":
+        return timesteps_at(scheduler, torch.arange(1, steps + 1) / steps)
     return torch.arange(1, steps + 1) * (count // steps) - 1
 
 
@@ -91,14 +104,14 @@ class Student:
         target: the defended model; its denoiser is the student.
         teacher: weights of the teacher by name.
         lesson: clean latents and texts.
-        nothing: hidden states of the empty text (1, L, D).
+        nothing: unconditional input of guidance, one row.
         settings: settings of the distillation.
     """
 
     target: Target
     teacher: dict[str, torch.Tensor]
     lesson: Lesson
-    nothing: torch.Tensor
+    nothing: TextCondition
     settings: DistilSettings
 
     def loss(self, denoiser: torch.nn.Module, generator: torch.Generator) -> torch.Tensor:
@@ -122,16 +135,16 @@ class Student:
         return huber(self.jump(z_t, times, texts) - wanted)
 
     def step(
-        self, z_t: torch.Tensor, times: torch.Tensor, before: torch.Tensor, texts: torch.Tensor
+        self, z_t: torch.Tensor, times: torch.Tensor, before: torch.Tensor, texts: TextCondition
     ) -> torch.Tensor:
         """Take one DDIM step of guided sampling, from timesteps (B,) to earlier ones (B,)."""
         scheduler = self.target.pipeline.scheduler
-        plain = self.target.clean(z_t, times, self.nothing.expand_as(texts))
+        plain = self.target.clean(z_t, times, self.nothing.expand(len(texts)))
         clean = plain + self.settings.guidance * (self.target.clean(z_t, times, texts) - plain)
         a, s = (each.view(-1, 1, 1, 1) for each in signal_and_noise(scheduler, times))
         return add_noise(clean, (z_t - a * clean) / s, *signal_and_noise(scheduler, before))
 
-    def jump(self, z: torch.Tensor, times: torch.Tensor, texts: torch.Tensor) -> torch.Tensor:
+    def jump(self, z: torch.Tensor, times: torch.Tensor, texts: TextCondition) -> torch.Tensor:
         """The student's consistency function f(z, t)."""
         skip, out = boundary(times)
         return skip * z + out * self.target.clean(z, times, texts)
@@ -165,7 +178,7 @@ class Distil(Attack):
         with denoiser_put_back(target.pipeline) as denoiser:
             weights = denoiser.named_parameters()
             teacher = {name: weight.detach().clone() for name, weight in weights}
-            student = Student(target, teacher, lesson, target.embed([""]), settings)
+            student = Student(target, teacher, lesson, target.unconditional(), settings)
             with all_trained(denoiser):
                 _train(student, denoiser)
             yield partial(self._strike, target)
@@ -190,17 +203,32 @@ def _train(student: Student, denoiser: torch.nn.Module) -> None:
 
 def few_steps(target: Target, tasks: Sequence[Task], settings: DistilSettings) -> list[Sample]:
     """Draw tasks in the distilled model's few steps, without guidance."""
-    from diffusers import LCMScheduler
-
     pipeline = target.pipeline
     sampling = replace(target.sampling, steps=settings.draws, guidance_scale=1.0)
-    before, longest = pipeline.scheduler, settings.path
-    pipeline.scheduler = LCMScheduler.from_config(before.config, original_inference_steps=longest)
+    before = pipeline.scheduler
+    pipeline.scheduler = _few_step_sampler(before, tasks, settings)
     try:
         requests = [ImageRequest(task.text, task.seed) for task in tasks]
         return list(draw_batch(pipeline, requests, sampling))
     finally:
         pipeline.scheduler = before
+
+
+def _few_step_sampler(own: Any, tasks: Sequence[Task], settings: DistilSettings) -> Any:
+    """Make the sampler of latent consistency models on a scheduler's noise levels.
+
+    Pipelines of flow matching hand it no generators, so it has those of the tasks.
+    """
+    from diffusers import FlowMatchLCMScheduler, LCMScheduler
+
+    if prediction_of(own) != "flow":
+        return LCMScheduler.from_config(own.config, original_inference_steps=settings.path)
+    sampler = FlowMatchLCMScheduler(own.config.num_train_timesteps, flow_shift(own))
+    sigmas = [1 - step / settings.draws for step in range(settings.draws)]
+    sampler.set_timesteps = partial(sampler.set_timesteps, sigmas=sigmas)
+    generators = [task_generator(task, settings.seed) for task in tasks]
+    sampler.step = partial(sampler.step, generator=generators)
+    return sampler
 
 
 @register("distil")

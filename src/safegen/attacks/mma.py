@@ -1,9 +1,10 @@
 """MMA-Diffusion's text side (arXiv 2311.17516): the goal's meaning without the concept's words.
 
 A greedy search moves a sequence of tokens until the text encoder's feature of it is close to the
-goal's, in cosine. Gradients propose replacements, tokens that name the concept are left out, and
-the best of a random batch is kept. The image model takes no part in the search, and only draws its
-results, so the attack fits every model with a CLIP text encoder.
+goal's, in cosine; several CLIP encoders have their features side by side. Gradients propose
+replacements, tokens that name the concept are left out, and the best of a random batch is kept. The
+image model takes no part in the search, and only draws its results, so the attack fits every model
+with a CLIP text encoder.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from safegen.attacks._words import END_OF_WORD
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.tokens import clip_encoders, tokens_given
 from safegen.registry import takes
 from safegen.settings import MAX_SEED, Settings, setting
 
@@ -63,19 +65,12 @@ class Mma(Attack):
         Raises:
             SafegenError: the model has no CLIP text encoder, or none for so many tokens.
         """
-        pipeline = target.pipeline
-        encoder = type(getattr(pipeline, "text_encoder", None)).__name__
-        if not encoder.startswith("CLIPTextModel"):
-            raise SafegenError(
-                f"mma searches in a CLIP text encoder, and {type(pipeline).__name__} has "
-                f"{encoder}; attack it with sneakyprompt:p"
-            )
-        longest = pipeline.tokenizer.model_max_length - 2
+        vocabulary, text_filter = Vocabulary(target.pipeline), TextFilter(target.concept)
+        longest = vocabulary.tokenizer.model_max_length - 2
         if self.settings.tokens > longest:
             raise SafegenError(
                 f"mma: the text encoder takes {longest} tokens, not {self.settings.tokens}"
             )
-        vocabulary, text_filter = Vocabulary(pipeline), TextFilter(target.concept)
         yield partial(self._strike, target, vocabulary, text_filter)
 
     def _strike(
@@ -121,7 +116,7 @@ class TextSearch:
         goal = open_prompts(pipeline, [vocabulary.tokens(task.text)]).sequences
         with torch.no_grad():
             self.wanted = self._features(goal)  # (1, D)
-        names = pipeline.tokenizer.convert_ids_to_tokens(vocabulary.allowed.tolist())
+        names = vocabulary.tokenizer.convert_ids_to_tokens(vocabulary.allowed.tolist())
         plain = [name.removesuffix(END_OF_WORD) for name in names]
         self.usable = torch.tensor(
             [not (text_filter.refuses(each) or text_filter.spells(each)) for each in plain]
@@ -150,8 +145,7 @@ class TextSearch:
         """Rows (K, top) of the usable tokens that raise the cosine most, to first order."""
         table = self.vocabulary.table
         embeddings = table[self.chosen.to(table.device)][None].requires_grad_()
-        states = self.prompt.hidden(embeddings)
-        feature = states[:, self.settings.tokens + 1]  # after the start and the tokens
+        feature = self._features(self.prompt.sequences, self.prompt.mixed(embeddings))
         cosine = torch.nn.functional.cosine_similarity(feature, self.wanted)
         (slope,) = torch.autograd.grad(cosine.sum(), [embeddings])
         gains = (slope[0] @ table.T).cpu().masked_fill(~self.usable, -torch.inf)
@@ -191,11 +185,15 @@ class TextSearch:
         """Cosines (B,) of sequences' features and the goal's."""
         return torch.nn.functional.cosine_similarity(self._features(sequences), self.wanted)
 
-    def _features(self, sequences: torch.Tensor) -> torch.Tensor:
-        """Hidden states (B, D) at the end tokens of sequences (B, L)."""
+    def _features(
+        self, sequences: torch.Tensor, embeddings: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Hidden states (B, D) at the end tokens of sequences (B, L), or of embeddings of these."""
         pipeline: Any = self.vocabulary.pipeline
-        ends = (sequences == pipeline.tokenizer.eos_token_id).int().argmax(dim=1)
-        states: torch.Tensor = pipeline.text_encoder(sequences).last_hidden_state.float()
+        ends = (sequences == self.vocabulary.tokenizer.eos_token_id).int().argmax(dim=1)
+        with tokens_given(pipeline, sequences, embeddings):
+            encoded = [encoder(sequences) for _, encoder in clip_encoders(pipeline)]
+        states = torch.cat([each.last_hidden_state.float() for each in encoded], dim=2)
         return states[torch.arange(len(ends)), ends]
 
 

@@ -12,7 +12,7 @@ the concept: compare with a model that never saw it (the defense ``filtered``).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +27,8 @@ from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target, by_guidance
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
+from safegen.models.conditioning import TextCondition
+from safegen.models.families import family_of
 from safegen.models.sampling import Sample
 from safegen.profiles import NO_SETTINGS
 from safegen.profiles import Settings as Usual
@@ -67,6 +69,8 @@ class NullText(InversionAttack):
     name: str = "null-text"
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
+        # Refuses, before anything is drawn, where the embeddings could not be drawn with.
+        family_of(target.pipeline).text_inputs(target.unconditional())
         if any(task.guidance <= 1 for task in tasks):
             raise SafegenError(
                 "null-text optimises the unconditional embedding, which guidance 1 does not use; "
@@ -103,10 +107,13 @@ class Inversion(DdimPath):
         super().__init__(target, settings.steps)
         self.tasks = tasks
         self.settings = settings
-        self.text = target.embed([task.text for task in tasks])  # (N, L, D)
-        self.null = target.embed([""]).expand_as(self.text)
+        self.text = target.embed([task.text for task in tasks])
+        self.null = target.unconditional().expand(len(tasks))
+        hidden = self.text.hidden
+        # Tokens of zeros stand for an encoder that the pipeline lacks (SD3's T5), and stay.
+        self.free = {"hidden": (hidden != 0).any(dim=2, keepdim=True)}
         scales = [task.guidance for task in tasks]
-        self.guidance = torch.tensor(scales, device=self.text.device).view(-1, 1, 1, 1)
+        self.guidance = torch.tensor(scales, device=hidden.device).view(-1, 1, 1, 1)
 
     @torch.no_grad()
     def invert(self, clean: torch.Tensor) -> list[torch.Tensor]:
@@ -119,12 +126,12 @@ class Inversion(DdimPath):
         for level in reversed(range(len(self.times))):
             z = pivot[-1]
             for _ in range(1 + self.settings.refinements):
-                z = self.move(pivot[-1], self.noise(z, level, self.null), level + 1, level)
+                z = self.move(pivot[-1], self.heading(z, level, self.null), level + 1, level)
             pivot.append(z)
         return pivot
 
-    def optimise(self, pivot: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], list[int]]:
-        """Optimise unconditional embeddings (N, L, D) per step; also returns iterations per task.
+    def optimise(self, pivot: Sequence[torch.Tensor]) -> tuple[list[TextCondition], list[int]]:
+        """Optimise N unconditional embeddings per step; also returns iterations per task.
 
         Args:
             pivot: latents from ``invert``.
@@ -133,7 +140,7 @@ class Inversion(DdimPath):
         embeddings, spent = [], [0] * len(z)
         for level in range(len(self.times)):
             with torch.no_grad():
-                conditional = self.noise(z, level, self.text)
+                conditional = self.heading(z, level, self.text)
             goal = pivot[-2 - level]
             unconditional = self._fit(z, level, unconditional, conditional, goal, spent)
             embeddings.append(unconditional)
@@ -141,13 +148,13 @@ class Inversion(DdimPath):
                 z = self._step(z, level, unconditional, conditional, slice(None))
         return embeddings, spent
 
-    def draw(self, noise: torch.Tensor, embeddings: Sequence[torch.Tensor]) -> list[Sample]:
+    def draw(self, noise: torch.Tensor, embeddings: Sequence[TextCondition]) -> list[Sample]:
         """Draw the defended pipeline's pictures from the noise, with one embedding per step."""
 
         def alike(rows: list[int]) -> list[Sample]:
             chosen = [each[rows] for each in embeddings]
             tasks = [self.tasks[i] for i in rows]
-            with unconditional_steps(denoiser_of(self.target.pipeline), chosen):
+            with unconditional_steps(self.target.pipeline, chosen):
                 return draw_from(self.target, tasks, noise[rows], self.scheduler)
 
         return by_guidance(self.tasks, alike)
@@ -156,12 +163,12 @@ class Inversion(DdimPath):
         self,
         z: torch.Tensor,
         level: int,
-        unconditional: torch.Tensor,
+        unconditional: TextCondition,
         conditional: torch.Tensor,
         rows: list[int] | slice,
     ) -> torch.Tensor:
-        """Take a guided step for some rows, with the conditional noise given."""
-        u = self.noise(z[rows], level, unconditional)
+        """Take a guided step for some rows, with the conditional heading given."""
+        u = self.heading(z[rows], level, unconditional)
         guided = u + self.guidance[rows] * (conditional[rows] - u)
         return self.move(z[rows], guided, level, level + 1)
 
@@ -169,54 +176,69 @@ class Inversion(DdimPath):
         self,
         z: torch.Tensor,
         level: int,
-        unconditional: torch.Tensor,
+        unconditional: TextCondition,
         conditional: torch.Tensor,
         goal: torch.Tensor,
         spent: list[int],
-    ) -> torch.Tensor:
+    ) -> TextCondition:
         """Fit embeddings whose step leads to the goal; each task stops by itself."""
         settings, left = self.settings, list(range(len(z)))
-        rows = [each.clone().requires_grad_() for each in unconditional]
+        rows = {
+            name: [each.clone().requires_grad_() for each in value]
+            for name, value in unconditional.embeddings.items()
+        }
         rate = settings.learning_rate * (1 - level / (2 * settings.steps))
-        optimizer = torch.optim.Adam(rows, lr=rate)
+        optimizer = torch.optim.Adam([each for part in rows.values() for each in part], lr=rate)
         for _ in range(settings.iterations):
-            chosen = [rows[i] for i in left]
-            after = self._step(z, level, torch.stack(chosen), conditional, left)
+            chosen = {name: torch.stack([part[i] for i in left]) for name, part in rows.items()}
+            tried = unconditional[left].with_embeddings(chosen)
+            after = self._step(z, level, tried, conditional, left)
             losses = (after - goal[left]).square().flatten(1).mean(dim=1)
-            gradients = torch.autograd.grad(losses.sum(), chosen)
+            gradients = torch.autograd.grad(losses.sum(), list(chosen.values()))
             optimizer.zero_grad(set_to_none=True)  # Adam skips rows without a gradient
-            for i, gradient in zip(left, gradients, strict=True):
-                rows[i].grad = gradient
+            for name, gradient in zip(chosen, gradients, strict=True):
+                for i, each in zip(left, gradient, strict=True):
+                    rows[name][i].grad = each * self.free[name][i] if name in self.free else each
+            for i in left:
                 spent[i] += 1
             optimizer.step()
             enough = settings.tolerance * (1 + 2 * level)
             left = [i for i, loss in zip(left, losses.tolist(), strict=True) if loss >= enough]
             if not left:
                 break
-        return torch.stack(rows).detach()
+        found = {name: torch.stack(part).detach() for name, part in rows.items()}
+        return unconditional.with_embeddings(found)
 
 
 @contextmanager
-def unconditional_steps(
-    denoiser: torch.nn.Module, embeddings: Sequence[torch.Tensor]
-) -> Iterator[None]:
-    """Replace a denoiser's unconditional half by these embeddings (B, L, D), one per call.
+def unconditional_steps(pipeline: Any, embeddings: Sequence[TextCondition]) -> Iterator[None]:
+    """Replace the denoiser's unconditional half by these embeddings, one per call.
 
     Hooks already on the denoiser see the replacement.
     """
-    steps = iter(embeddings)
+    family, steps = family_of(pipeline), iter(embeddings)
 
     def exchange(_module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        texts = kwargs["encoder_hidden_states"].clone()
-        embedding = next(steps)
-        texts[: len(embedding)] = embedding.to(texts.dtype)
-        return args, {**kwargs, "encoder_hidden_states": texts}
+        return args, _with_first_rows(kwargs, family.text_inputs(next(steps)))
 
-    handle = denoiser.register_forward_pre_hook(exchange, with_kwargs=True, prepend=True)
+    handle = denoiser_of(pipeline).register_forward_pre_hook(
+        exchange, with_kwargs=True, prepend=True
+    )
     try:
         yield
     finally:
         handle.remove()
+
+
+def _with_first_rows(given: Mapping[str, Any], rows: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy arguments of a call, with other first rows of some tensors in them."""
+    changed = dict(given)
+    for name, value in rows.items():
+        if isinstance(value, Mapping):
+            changed[name] = _with_first_rows(given[name], value)
+        else:
+            changed[name] = torch.cat([value.to(given[name]), given[name][len(value) :]])
+    return changed
 
 
 @register("null-text")

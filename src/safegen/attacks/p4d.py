@@ -28,6 +28,7 @@ from safegen.attacks._gradients import (
 from safegen.attacks.target import Target
 from safegen.models.from_pictures import noise_like
 from safegen.models.prediction import add_noise, signal_and_noise, timesteps_at
+from safegen.models.tokens import check_clip_alone
 from safegen.registry import takes
 from safegen.settings import MAX_SEED, Settings, setting
 
@@ -72,8 +73,12 @@ class P4D(Attack):
 
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; nothing is learned."""
-        target.check_plain()
+        """See ``Attack.against``; nothing is learned.
+
+        Raises:
+            SafegenError: the model has text encoders other than CLIP's.
+        """
+        check_clip_alone(target.pipeline)
         yield partial(self._strike, target)
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
@@ -152,12 +157,12 @@ class _Search:
         self.times = timesteps_at(scheduler, places.T).to(pictures.device)  # (latents, N)
         self.noised, self.wanted = [], []
         with self.target.undefended(), torch.no_grad():
-            hidden = self.target.embed([task.text for task in tasks])
+            texts = self.target.embed([task.text for task in tasks])
             for times in self.times:
                 a, s = signal_and_noise(scheduler, times)
                 z_t = add_noise(pictures, noise_like(pictures, self.generators), a, s)
                 self.noised.append(z_t)
-                self.wanted.append(self.target.clean(z_t, times, hidden))
+                self.wanted.append(self.target.clean(z_t, times, texts))
 
     def _tried(self, row: int) -> torch.Tensor:
         """Embeddings (K, D) of a task's nearest tokens."""
@@ -166,8 +171,8 @@ class _Search:
     def _loss(self, rows: list[int], tried: Sequence[torch.Tensor], latent: int) -> torch.Tensor:
         times = self.times[latent, rows]
         a, s = signal_and_noise(self.target.pipeline.scheduler, times)
-        hidden = self.prompts[rows].hidden(_padded(tried))
-        seen = self.target.clean(self.noised[latent][rows], times, hidden)
+        condition = self.prompts[rows].condition(_padded(tried))
+        seen = self.target.clean(self.noised[latent][rows], times, condition)
         return weighted_error(seen, self.wanted[latent][rows], a, s)
 
 

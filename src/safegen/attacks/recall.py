@@ -77,7 +77,6 @@ class Recall(Attack):
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
         """See ``Attack.against``; nothing is learned."""
-        target.check_plain()
         sampling = target.sampling
         scheduler = last_steps(
             target.pipeline, sampling.sampler, sampling.steps, self.settings.strength

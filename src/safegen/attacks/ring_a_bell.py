@@ -12,10 +12,13 @@ import torch
 
 from safegen.attacks import Attack, AttackIdentity, Finding, Strike, Task, register
 from safegen.attacks._draws import task_rng
+from safegen.attacks._gradients import open_prompts
 from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.conditioning import TextCondition
+from safegen.models.tokens import check_clip_alone, clip_encoders, encode_tokens
 from safegen.registry import takes
 from safegen.settings import MAX_SEED, Settings, setting
 
@@ -54,14 +57,19 @@ class RingABell(Attack):
 
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; learns the concept from the target's examples."""
+        """See ``Attack.against``; learns the concept from the target's examples.
+
+        Raises:
+            SafegenError: there are no examples, or the model has text encoders other than CLIP's.
+        """
+        check_clip_alone(target.pipeline)
         text_filter = TextFilter(target.concept)
         concept = concept_vector(target, text_filter)
-        tokens = whole_words(target.pipeline.tokenizer, text_filter)
+        tokens = whole_words(clip_encoders(target.pipeline)[0].tokenizer, text_filter)
 
         def strike(tasks: Sequence[Task]) -> list[Finding]:
             clean = target.embed([text_filter.without(task.text) for task in tasks])
-            wanted = clean + self.settings.strength * concept  # (N, L, D)
+            wanted = in_a_row(clean) + self.settings.strength * concept  # (N, F)
             searches = [
                 _Search(self.settings, target.pipeline, tokens, embedding, task)
                 for embedding, task in zip(wanted, tasks, strict=True)
@@ -80,8 +88,13 @@ class RingABell(Attack):
         yield strike
 
 
+def in_a_row(texts: TextCondition) -> torch.Tensor:
+    """All hidden states and pooled features of N texts, as rows (N, F)."""
+    return torch.cat([value.flatten(1) for value in texts.embeddings.values()], dim=1)
+
+
 def concept_vector(target: Target, text_filter: TextFilter) -> torch.Tensor:
-    """Mean difference of embeddings (L, D) of the examples with the concept and without it.
+    """Mean difference of embeddings (F,) of the examples with the concept and without it.
 
     An example without the concept's words gets one of them, each in turn.
 
@@ -99,7 +112,7 @@ def concept_vector(target: Target, text_filter: TextFilter) -> torch.Tensor:
         for number, text in enumerate(texts)
     ]
     clean = [text_filter.without(text) for text in named]
-    return (target.embed(named) - target.embed(clean)).mean(dim=0)
+    return (in_a_row(target.embed(named)) - in_a_row(target.embed(clean))).mean(dim=0)
 
 
 def whole_words(tokenizer: Any, text_filter: TextFilter) -> np.ndarray:
@@ -131,7 +144,7 @@ class _Found:
 
 
 class _Search:
-    """Genetic search for one task; ``wanted`` (L, D) is the target embedding."""
+    """Genetic search for one task; ``wanted`` (F,) is the target embedding."""
 
     def __init__(
         self,
@@ -143,9 +156,10 @@ class _Search:
     ) -> None:
         self.settings = settings
         self.pipeline = pipeline
+        self.tokenizer: Any = clip_encoders(pipeline)[0].tokenizer
         self.tokens = tokens
         self.wanted = wanted
-        self.length = min(settings.length, len(wanted) - 2)
+        self.length = min(settings.length, self.tokenizer.model_max_length - 2)
         self.rng = task_rng(task, settings.seed)
 
     def run(self) -> _Found:
@@ -156,7 +170,7 @@ class _Search:
             fittest = distances.argsort(kind="stable")[: self.settings.population // 2]
             population, distances = self._next(population[fittest], distances[fittest])
         nearest = int(distances.argmin())
-        text = self.pipeline.tokenizer.decode(population[nearest].tolist())
+        text = self.tokenizer.decode(population[nearest].tolist())
         return _Found(text, float(distances[nearest]))
 
     def _next(self, parents: np.ndarray, known: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -186,13 +200,11 @@ class _Search:
     @torch.no_grad()
     def _distances(self, population: np.ndarray) -> np.ndarray:
         """Squared distances (P,) of the prompts' embeddings to the target."""
-        tokenizer, encoder = self.pipeline.tokenizer, self.pipeline.text_encoder
-        tokens = torch.full((len(population), len(self.wanted)), tokenizer.pad_token_id)
-        tokens[:, 0] = tokenizer.bos_token_id
-        tokens[:, 1 : self.length + 1] = torch.from_numpy(population)
-        tokens[:, self.length + 1] = tokenizer.eos_token_id
-        embeddings = encoder(tokens.to(encoder.device))[0].float()  # (P, L, D)
-        distances: np.ndarray = (embeddings - self.wanted).square().sum(dim=(1, 2)).cpu().numpy()
+        if not len(population):
+            return np.empty(0)
+        prompts = open_prompts(self.pipeline, population.tolist())
+        embeddings = in_a_row(encode_tokens(self.pipeline, prompts.sequences))  # (P, F)
+        distances: np.ndarray = (embeddings - self.wanted).square().sum(dim=1).cpu().numpy()
         return distances
 
 

@@ -17,7 +17,9 @@ from safegen.detectors import Detector
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.autoencoder import encode_pictures
-from safegen.models.conditioning import encode_text
+from safegen.models.conditioning import TextCondition, encode_prompts
+from safegen.models.denoising import predict
+from safegen.models.families import family_of
 from safegen.models.prediction import clean_latent, prediction_of, signal_and_noise
 from safegen.models.sampling import ImageRequest, Sample, SamplingSettings, generate_samples
 from safegen.observers.clip import ClipModel as ClipModel
@@ -60,22 +62,23 @@ class Target:
         self,
         tasks: Sequence[Task],
         texts: Sequence[str] | None = None,
-        hidden: torch.Tensor | None = None,
+        condition: TextCondition | None = None,
     ) -> list[Sample]:
         """Draw the tasks' pictures with the defended model.
 
         Args:
             tasks: tasks, each with its own seed and guidance scale.
             texts: texts in place of the tasks' own.
-            hidden: hidden states of the text encoder (N, L, D) in place of any text.
+            condition: conditions of N texts in place of any text, where prompts alone cannot say
+                what is drawn.
         """
         texts = [task.text for task in tasks] if texts is None else texts
 
         def alike(rows: list[int]) -> Iterator[Sample]:
             requests = [ImageRequest(texts[i], tasks[i].seed) for i in rows]
             sampling = replace(self.sampling, guidance_scale=tasks[rows[0]].guidance)
-            states = None if hidden is None else hidden[rows]
-            return generate_samples(self.pipeline, requests, sampling, len(requests), states)
+            own = None if condition is None else condition[rows]
+            return generate_samples(self.pipeline, requests, sampling, len(requests), own)
 
         return by_guidance(tasks, alike)
 
@@ -92,36 +95,28 @@ class Target:
         found = self.detector.detect(list(images))
         return np.array([max((each.score for each in seen), default=0.0) for seen in found])
 
-    def embed(self, texts: Sequence[str]) -> torch.Tensor:
-        """Hidden states of the defended model's text encoder, float32 (N, L, D).
+    @torch.no_grad()
+    def embed(self, texts: Sequence[str]) -> TextCondition:
+        """Conditions of N texts by the defended model's text encoders, float32.
 
         Only these texts are encoded: a defense that adds text acts when it draws.
 
         Raises:
-            SafegenError: the denoiser needs more of a text than these (SDXL, transformers).
+            SafegenError: the pipeline is of no known family.
         """
-        encoded = encode_text(self.pipeline, list(texts))
-        if encoded.pooled is not None:
-            raise _takes_more(self.pipeline)
-        return encoded.hidden.float()
+        return family_of(self.pipeline).encode(self.pipeline, list(texts))
+
+    def unconditional(self) -> TextCondition:
+        """Unconditional input of guidance, one row: the empty text, or what stands for it."""
+        return encode_prompts(self.pipeline, [""])
 
     def encode(self, images: Sequence[np.ndarray]) -> torch.Tensor:
         """Encode uint8 pictures (H, W, 3) to scaled clean latents (N, C, H, W), float32."""
         vae = self.pipeline.vae
         return encode_pictures(vae, images).to(vae.device)
 
-    def check_plain(self) -> None:
-        """Refuse a denoiser that ``embed`` and ``clean`` cannot serve.
-
-        Raises:
-            SafegenError: it needs more than latent and hidden states (SDXL, transformers).
-        """
-        config: Any = denoiser_of(self.pipeline).config
-        if not hasattr(self.pipeline, "unet") or config.addition_embed_type is not None:
-            raise _takes_more(self.pipeline)
-
     def clean(
-        self, z_t: torch.Tensor, timesteps: torch.Tensor, condition: torch.Tensor
+        self, z_t: torch.Tensor, timesteps: torch.Tensor, condition: TextCondition
     ) -> torch.Tensor:
         """Predict the clean latents (B, C, H, W) in z_t, with a graph.
 
@@ -129,20 +124,13 @@ class Target:
 
         Args:
             z_t: noised latents (B, C, H, W), float32.
-            timesteps: integers (B,).
-            condition: hidden states of the texts (B, L, D).
-
-        Raises:
-            SafegenError: the denoiser needs more than these (SDXL, transformers).
+            timesteps: timesteps of the scheduler (B,).
+            condition: conditions of B texts.
         """
-        self.check_plain()
-        pipeline, denoiser = self.pipeline, denoiser_of(self.pipeline)
-        kind = prediction_of(pipeline.scheduler)
-        a, s = signal_and_noise(pipeline.scheduler, timesteps)
-        dtype = next(denoiser.parameters()).dtype
-        # forward() bypasses the hooks of defenses that guide the pipeline's own call.
-        output = denoiser.forward(z_t.to(dtype), timesteps, condition.to(dtype)).sample.float()
-        return clean_latent(output, z_t, a, s, kind)
+        scheduler, denoiser = self.pipeline.scheduler, denoiser_of(self.pipeline)
+        a, s = signal_and_noise(scheduler, timesteps)
+        output = predict(denoiser, z_t, timesteps, condition, hooked=False)
+        return clean_latent(output, z_t, a, s, prediction_of(scheduler))
 
 
 def by_guidance(
@@ -173,11 +161,3 @@ class _NoClip:
 def no_clip() -> ClipModel:
     """Make the placeholder for ``Target.clip``."""
     return cast(ClipModel, _NoClip())
-
-
-def _takes_more(pipeline: Any) -> SafegenError:
-    return SafegenError(
-        f"{type(pipeline).__name__}: its denoiser takes more of a text than hidden states (pooled "
-        "features, a mask or sizes), which attacks on it do not give; use a Stable Diffusion 1.x "
-        "or 2.x model"
-    )

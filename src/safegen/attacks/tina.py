@@ -25,6 +25,8 @@ from safegen.attacks._inversion import DdimPath, InversionAttack
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.conditioning import TextCondition
+from safegen.models.families import family_of
 from safegen.registry import takes
 from safegen.settings import Settings, setting
 
@@ -53,9 +55,12 @@ class Tina(InversionAttack):
             noise = path.invert(target.encode(references))
         passes = self.settings.steps * (1 + 3 * self.settings.iterations)
         wordless = [replace(task, text="") for task in tasks]
+        # Where something else stands for the empty text, no prompt says it.
+        other = family_of(target.pipeline).empty(target.pipeline) is not None
+        condition = path.empty.expand(len(tasks)) if other else None
 
         def draw(_rows: list[int], _number: int) -> list[Drawn]:
-            samples = draw_from(target, wordless, noise, path.scheduler)
+            samples = draw_from(target, wordless, noise, path.scheduler, condition)
             facts = zip(samples, target.scores(references), energy(noise), strict=True)
             return [
                 Drawn(
@@ -75,14 +80,14 @@ class TextFreePath(DdimPath):
     def __init__(self, target: Target, settings: TinaSettings) -> None:
         super().__init__(target, settings.steps)
         self.settings = settings
-        self.empty = target.embed([""])  # (1, L, D)
+        self.empty = target.unconditional()  # one row
 
     def invert(self, clean: torch.Tensor) -> torch.Tensor:
         """Find noise (N, C, H, W) that leads to clean latents of this shape."""
-        condition, z = self.empty.expand(len(clean), -1, -1), clean
+        condition, z = self.empty.expand(len(clean)), clean
         for level in reversed(range(len(self.times))):
             with torch.no_grad():
-                guess = self.move(z, self.noise(z, level, condition), level + 1, level)
+                guess = self.move(z, self.heading(z, level, condition), level + 1, level)
             least = self.a[level] ** 2 * energy(clean) + self.s[level] ** 2
             z = self._fit(guess, z, level, condition, least)
         return z
@@ -92,14 +97,14 @@ class TextFreePath(DdimPath):
         guess: torch.Tensor,
         goal: torch.Tensor,
         level: int,
-        condition: torch.Tensor,
+        condition: TextCondition,
         least: torch.Tensor,
     ) -> torch.Tensor:
         """Optimise latents whose step leads to the goal, with energies (N,) of at least these."""
         z = guess.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], lr=self.settings.learning_rate)
         for _ in range(self.settings.iterations):
-            step = self.move(z, self.noise(z, level, condition), level, level + 1)
+            step = self.move(z, self.heading(z, level, condition), level, level + 1)
             error = (step - goal).square().flatten(1).mean(dim=1)
             lacking = (least - energy(z)).clamp(min=0)
             loss = (error + self.settings.energy * lacking.square()).sum()

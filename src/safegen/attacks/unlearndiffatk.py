@@ -28,6 +28,7 @@ from safegen.attacks._text_filter import TextFilter
 from safegen.attacks.target import Target
 from safegen.models.from_pictures import noise_like
 from safegen.models.prediction import timesteps_at
+from safegen.models.tokens import check_clip_alone
 from safegen.registry import takes
 from safegen.settings import MAX_SEED, Settings, setting
 
@@ -72,8 +73,12 @@ class UnlearnDiffAtk(Attack):
 
     @contextmanager
     def against(self, target: Target) -> Iterator[Strike]:
-        """See ``Attack.against``; nothing is learned."""
-        target.check_plain()
+        """See ``Attack.against``; nothing is learned.
+
+        Raises:
+            SafegenError: the model has text encoders other than CLIP's.
+        """
+        check_clip_alone(target.pipeline)
         yield partial(self._strike, target)
 
     def _strike(self, target: Target, tasks: Sequence[Task]) -> list[Finding]:
@@ -151,10 +156,10 @@ class _Search:
         tried = torch.stack(
             [self._try(self.weights[i], self.generators[i]) for i in rows]
         )  # (R, K, V)
-        hidden = self.prompts[rows].hidden(tried @ self.vocabulary.table)
+        condition = self.prompts[rows].condition(tried @ self.vocabulary.table)
         pictures = self.pictures[rows]
         noise = noise_like(pictures, generators)
-        return denoising_loss(self.target, pictures, noise, times, hidden)
+        return denoising_loss(self.target, pictures, noise, times, condition)
 
     def _try(self, weights: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Sample one-hot tokens by weights (K, V); gradients pass through to the weights."""

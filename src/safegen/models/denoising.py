@@ -8,11 +8,16 @@ import torch
 from torch import nn
 
 from safegen.models.families import family_with
+from safegen.models.merging import merged_inputs
 from safegen.models.texts import TextCondition
 
 
 def predict(
-    denoiser: nn.Module, z_t: torch.Tensor, timesteps: torch.Tensor, condition: TextCondition
+    denoiser: nn.Module,
+    z_t: torch.Tensor,
+    timesteps: torch.Tensor,
+    condition: TextCondition,
+    hooked: bool = True,
 ) -> torch.Tensor:
     """Run a denoiser; returns its output (B, C, H, W), float32, on its device.
 
@@ -22,6 +27,8 @@ def predict(
         z_t: noised latents (B, C, H, W) in the autoencoder's layout.
         timesteps: timesteps of the scheduler (B,).
         condition: text conditions (B).
+        hooked: whether hooks on the denoiser run, such as those of defenses that guide the
+            pipeline's own call.
     """
     weight = next(each for each in denoiser.parameters() if each.is_floating_point())
     network: Any = getattr(denoiser, "module", denoiser)
@@ -29,7 +36,9 @@ def predict(
     latents = z_t.to(weight.device, weight.dtype)
     texts = condition.to(weight.device, weight.dtype)
     given = family.inputs(network.config, latents, timesteps.to(weight.device), texts)
-    output = family.unpacked(denoiser(**given, return_dict=False)[0], latents)
+    call = denoiser if hooked else network.forward
+    given = given if hooked else merged_inputs(network, given)
+    output = family.unpacked(call(**given, return_dict=False)[0], latents)
     # Channels beyond the latent's are a learned variance, which sampling ignores.
     seen: torch.Tensor = output[:, : z_t.shape[1]].float()
     return seen

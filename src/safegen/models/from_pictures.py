@@ -11,6 +11,7 @@ import torch
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.sampling import ImageRequest, Sample, SamplingSettings, draw_batch, sampler_for
+from safegen.models.texts import TextCondition
 
 
 def noise_like(latents: torch.Tensor, generators: Sequence[torch.Generator]) -> torch.Tensor:
@@ -29,7 +30,7 @@ def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
         strength: share of the steps to run, in (0, 1], rounded down.
 
     Raises:
-        SafegenError: no step is left.
+        SafegenError: no step is left, or the sampler's levels depend on the picture's size.
     """
     left = int(steps * strength)
     if left < 1:
@@ -38,6 +39,11 @@ def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
             "higher strength"
         )
     scheduler = sampler_for(pipeline.scheduler, sampler)
+    if scheduler.config.get("use_dynamic_shifting"):
+        raise SafegenError(
+            f"{type(pipeline).__name__}: its sampler's noise levels depend on the picture's size, "
+            "which drawing from a latent does not follow; use another attack, such as relearn"
+        )
     set_whole = scheduler.set_timesteps
 
     def set_timesteps(*args: Any, **kwargs: Any) -> None:
@@ -68,22 +74,29 @@ def noised_at(
     return latents
 
 
+def first_scale(scheduler: Any) -> float:
+    """Scale of a sampler's first level, at noise of variance 1; flow matching has none."""
+    return float(getattr(scheduler, "init_noise_sigma", 1.0))
+
+
 def draw_on(
     pipeline: Any,
     requests: Sequence[ImageRequest],
     settings: SamplingSettings,
     latents: torch.Tensor,
     scheduler: Any,
+    texts: TextCondition | None = None,
 ) -> list[Sample]:
-    """Draw one batch from latents (B, C, H, W) at the first noise level of ``last_steps``."""
+    """Draw one batch from latents (B, C, H, W) at the first noise level of ``last_steps``.
+
+    Conditions of B texts replace the requests' prompts.
+    """
     before, pipeline.scheduler = pipeline.scheduler, scheduler
-    # The pipeline takes noise of variance 1 and scales it to the sampler's first level; that of
-    # flow matching has no scale.
-    scale = getattr(scheduler, "init_noise_sigma", 1.0)
+    # The pipeline takes noise of variance 1 and scales it to the sampler's first level.
     dtype = next(denoiser_of(pipeline).parameters()).dtype
-    started = (latents / scale).to(dtype)
+    started = (latents / first_scale(scheduler)).to(dtype)
     settings = replace(settings, steps=scheduler.num_inference_steps)
     try:
-        return list(draw_batch(pipeline, requests, settings, started))
+        return list(draw_batch(pipeline, requests, settings, started, texts))
     finally:
         pipeline.scheduler = before

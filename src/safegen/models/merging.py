@@ -22,6 +22,15 @@ def merge_zero_tokens(transformer: Any) -> None:
     """
     transformer.set_attn_processor(MergedTokens())
     transformer.register_forward_pre_hook(_merge, with_kwargs=True)
+    transformer.merges_zero_tokens = True
+
+
+def merged_inputs(denoiser: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs of a denoiser's ``forward``, merged where a call of the denoiser would merge them."""
+    if not getattr(denoiser, "merges_zero_tokens", False):
+        return inputs
+    changed = _merge(denoiser, (), inputs)
+    return inputs if changed is None else changed[1]
 
 
 def _merge(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:

@@ -12,12 +12,13 @@ import psutil
 import torch
 
 from safegen.errors import SafegenError, first_line
-from safegen.models.anatomy import model_size
+from safegen.models.anatomy import denoiser_of, model_size
 from safegen.models.families import family_if_known
 from safegen.models.onednn import onednn_layers
 from safegen.models.options import ImageRequest as ImageRequest
 from safegen.models.options import SamplingSettings as SamplingSettings
 from safegen.models.prediction import flow_shift, prediction_of
+from safegen.models.texts import TextCondition
 from safegen.seeds import sample_seed as sample_seed
 
 SAMPLERS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -76,11 +77,11 @@ def generate_samples(
     requests: Sequence[ImageRequest],
     settings: SamplingSettings,
     batch_size: int = 32,
-    hidden: torch.Tensor | None = None,
+    texts: TextCondition | None = None,
 ) -> Iterator[Sample]:
     """Yield the pictures of ``generate`` with the result of the pipeline's safety checker.
 
-    Hidden states of a text encoder (N, L, D) replace the requests' prompts.
+    Conditions of N texts replace the requests' prompts.
     """
     scheduler = pipeline.scheduler
     _check_sizes(pipeline, min(batch_size, len(requests)), settings)
@@ -88,8 +89,8 @@ def generate_samples(
     try:
         for start in range(0, len(requests), batch_size):
             rows = slice(start, start + batch_size)
-            states = None if hidden is None else hidden[rows]
-            yield from draw_batch(pipeline, requests[rows], settings, hidden=states)
+            own = None if texts is None else texts[rows]
+            yield from draw_batch(pipeline, requests[rows], settings, texts=own)
     finally:
         pipeline.scheduler = scheduler
 
@@ -146,7 +147,7 @@ def draw_batch(
     batch: Sequence[ImageRequest],
     settings: SamplingSettings,
     latents: torch.Tensor | None = None,
-    hidden: torch.Tensor | None = None,
+    texts: TextCondition | None = None,
 ) -> Iterator[Sample]:
     """Run one pipeline call with the sampler set on it.
 
@@ -155,7 +156,7 @@ def draw_batch(
         batch: requested pictures.
         settings: sampling settings; the sampler is ignored.
         latents: initial latents (B, C, H, W) instead of noise from the requests' seeds.
-        hidden: hidden states of a text encoder (B, L, D) instead of the requests' prompts.
+        texts: conditions of B texts instead of the requests' prompts.
 
     Raises:
         SafegenError: the pipeline cannot draw them, for lack of memory or otherwise, or the result
@@ -163,12 +164,15 @@ def draw_batch(
     """
     family = family_if_known(pipeline)
     packed = None if latents is None else family.packed(latents)
-    given: dict[str, Any] = {"latents": packed, "prompt_embeds": hidden}
+    given: dict[str, Any] = {"latents": packed}
     if latents is None:
         seeds = (request.seed for request in batch)
         given["generator"] = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
-    if hidden is None:
+    if texts is None:
         given["prompt"] = [request.prompt for request in batch]
+    else:
+        dtype = next(denoiser_of(pipeline).parameters()).dtype
+        given |= family.call_conditions(texts.to(pipeline.device, dtype))
     parts = pipeline.components.values()
     networks = [part for part in parts if isinstance(part, torch.nn.Module)]
     with _told(len(batch)), onednn_layers(networks), family.drawing(pipeline, settings):

@@ -30,9 +30,13 @@ class TextCondition:
     def __len__(self) -> int:
         return len(self.hidden)
 
-    def __getitem__(self, rows: torch.Tensor | slice) -> TextCondition:
+    def __getitem__(self, rows: torch.Tensor | slice | list[int]) -> TextCondition:
         """Select some of the texts; a slice gives views."""
         return self._each(lambda value: value[rows])
+
+    def expand(self, count: int) -> TextCondition:
+        """Repeat one text ``count`` times, as views."""
+        return self._each(lambda value: value.expand(count, *value.shape[1:]))
 
     @property
     def pooled(self) -> torch.Tensor | None:
@@ -53,6 +57,11 @@ class TextCondition:
         """Parts that distinguish texts: hidden states and pooled features, if any."""
         pooled = {} if self.pooled is None else {POOLED: self.pooled}
         return {"hidden": self.hidden, **pooled}
+
+    def with_embeddings(self, embeddings: Mapping[str, torch.Tensor]) -> TextCondition:
+        """Replace the parts of ``embeddings`` by others of the same names and shapes."""
+        pooled = {name: value for name, value in embeddings.items() if name != "hidden"}
+        return TextCondition(embeddings["hidden"], self.mask, {**self.added, **pooled})
 
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> TextCondition:
         """Move to another device, and convert everything except masks to another precision."""

@@ -55,6 +55,20 @@ class Family:
         """
         raise NotImplementedError
 
+    def text_inputs(self, texts: TextCondition) -> dict[str, Any]:
+        """Keyword arguments of the denoiser's call that hold the texts' embeddings.
+
+        Only for pipelines that stack the unconditional half of guidance before the other.
+
+        Raises:
+            SafegenError: the family's pipelines do not.
+        """
+        del texts
+        raise SafegenError(
+            f"{', '.join(self.pipelines)}: how guidance hands its unconditional half to the "
+            "denoiser is not known; use Stable Diffusion 1.x, 2.x, XL or 3"
+        )
+
     def unpacked(self, output: Any, z_t: torch.Tensor) -> torch.Tensor:
         """Turn the denoiser's output into the layout of z_t (B, C or more, H, W)."""
         del z_t
@@ -86,6 +100,15 @@ class Family:
         """Names of the parts that encode latents and texts, and may then leave memory."""
         parts = (name for name, part in pipeline.components.items() if isinstance(part, nn.Module))
         return [name for name in parts if name == "vae" or name.startswith("text_encoder")]
+
+    def call_conditions(self, texts: TextCondition) -> dict[str, torch.Tensor]:
+        """Arguments of the pipeline's call that stand for its prompts."""
+        named = {
+            "prompt_embeds": texts.hidden,
+            "pooled_prompt_embeds": texts.pooled,
+            "prompt_attention_mask": texts.mask,
+        }
+        return {name: value for name, value in named.items() if value is not None}
 
     def call_options(self, pipeline: Any, settings: SamplingSettings, count: int) -> dict[str, Any]:
         """Options of the pipeline's call for ``count`` pictures that depend on the family."""
@@ -168,9 +191,9 @@ def text_device(pipeline: Any) -> torch.device:
 
 
 def encoded(pipeline: Any, prompts: list[str], **options: Any) -> Any:
-    """Call the pipeline's ``encode_prompt`` for one condition a prompt."""
-    return pipeline.encode_prompt(
-        prompt=prompts, device=text_device(pipeline), num_images_per_prompt=1, **options
+    """Call the class's ``encode_prompt``, without hooks of defenses, for one condition a prompt."""
+    return type(pipeline).encode_prompt(
+        pipeline, prompt=prompts, device=text_device(pipeline), num_images_per_prompt=1, **options
     )
 
 

@@ -29,8 +29,8 @@ class HunyuanImage(Family):
     denoisers = ("HunyuanImageTransformer2DModel",)
 
     def encode(self, pipeline: Any, prompts: list[str]) -> TextCondition:
-        hidden, mask, glyphs, glyph_mask = pipeline.encode_prompt(
-            prompt=prompts, device=text_device(pipeline), batch_size=len(prompts)
+        hidden, mask, glyphs, glyph_mask = type(pipeline).encode_prompt(
+            pipeline, prompt=prompts, device=text_device(pipeline), batch_size=len(prompts)
         )
         added = dict(zip(GLYPHS, (glyphs.float(), glyph_mask), strict=True))
         return TextCondition(hidden.float(), mask, added)

@@ -43,6 +43,10 @@ class StableDiffusion(Family):
         hidden = {"encoder_hidden_states": texts.hidden}
         return {"sample": z_t, "timestep": timesteps, **hidden, **added}
 
+    def text_inputs(self, texts: TextCondition) -> dict[str, Any]:
+        pooled = {} if texts.pooled is None else {"added_cond_kwargs": {POOLED: texts.pooled}}
+        return {"encoder_hidden_states": texts.hidden, **pooled}
+
     def call_options(self, pipeline: Any, settings: SamplingSettings, count: int) -> dict[str, Any]:
         options = super().call_options(pipeline, settings, count)
         # XL's call uses zeros for a missing negative prompt, but not for an empty one.

@@ -29,9 +29,7 @@ class StableDiffusion3(Family):
         self, config: Any, z_t: torch.Tensor, timesteps: torch.Tensor, texts: TextCondition
     ) -> dict[str, Any]:
         del config
-        return {
-            "hidden_states": z_t,
-            "timestep": timesteps,
-            "encoder_hidden_states": texts.hidden,
-            "pooled_projections": texts.pooled,
-        }
+        return {"hidden_states": z_t, "timestep": timesteps, **self.text_inputs(texts)}
+
+    def text_inputs(self, texts: TextCondition) -> dict[str, Any]:
+        return {"encoder_hidden_states": texts.hidden, "pooled_projections": texts.pooled}

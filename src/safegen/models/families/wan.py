@@ -27,7 +27,8 @@ class Wan(Family):
                 f"{type(pipeline).__name__}: it draws with two denoisers in turn, and an edit "
                 "changes one; use a Wan with one, such as Wan 2.1 or Wan 2.2 TI2V 5B"
             )
-        hidden, _ = pipeline.encode_prompt(
+        hidden, _ = type(pipeline).encode_prompt(
+            pipeline,
             prompt=prompts,
             device=text_device(pipeline),
             do_classifier_free_guidance=False,

@@ -22,7 +22,8 @@ class ZImage(Family):
 
     def encode(self, pipeline: Any, prompts: list[str]) -> TextCondition:
         longest = parameter(pipeline, "max_sequence_length")
-        rows, _ = pipeline.encode_prompt(
+        rows, _ = type(pipeline).encode_prompt(
+            pipeline,
             prompt=list(prompts),  # the pipeline writes into it
             device=text_device(pipeline),
             do_classifier_free_guidance=False,
