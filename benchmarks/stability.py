@@ -1,10 +1,11 @@
 """Spread of a hardening over seeds and rounding, on held-out prompts of the lab.
 
     python benchmarks/stability.py [--seeds 0 1 2 3 4] [--perturbed] [--prompts 256]
-                                   [--concept weapons] [--pairs 100] [--out runs/stability]
+                                   [--model lab] [--concept weapons] [--pairs 100]
+                                   [--out runs/stability]
 
-Each run is ``safegen harden lab`` with nothing set but its seed, which is that of the triplets, the
-noise and the order. ``--perturbed`` adds runs of the first seed whose rounding differs: two
+Each run is ``safegen harden MODEL`` with nothing set but its seed, which is that of the triplets,
+the noise and the order. ``--perturbed`` adds runs of the first seed whose rounding differs: two
 threads, PyTorch's plain kernels, products in bfloat16. The same command resumes, and the table is
 of all runs that the folder holds, so several processes may share the seeds.
 """
@@ -71,7 +72,7 @@ def runs_of(seeds: Sequence[int], perturbed: bool) -> Iterator[Run]:
 def harden(run: Run, options: argparse.Namespace) -> None:
     """Run the command; a missed target is a result as well."""
     command = [
-        *(sys.executable, "-m", "safegen", "harden", "lab", "--concept", options.concept),
+        *(sys.executable, "-m", "safegen", "harden", options.model, "--concept", options.concept),
         *("--seed", str(run.seed), "--count", str(options.prompts)),
         *("--out", str(options.out / run.name), *run.options),
     ]
@@ -127,6 +128,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
     parser.add_argument("--perturbed", action="store_true", help="add runs of other rounding")
     parser.add_argument("--prompts", type=int, default=256, help="held-out prompts of each kind")
+    parser.add_argument("--model", default="lab", help="model of the lab's world")
     parser.add_argument("--concept", default="weapons")
     parser.add_argument("--pairs", type=int, help="unsafe pairs (default: the usual number)")
     parser.add_argument("--out", type=Path, default=Path("runs/stability"))
