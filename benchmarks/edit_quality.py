@@ -1,10 +1,12 @@
-"""Comparison that chose the edit's defaults, on the validation split of the lab.
+"""Worth of each part of the edit, on the validation split of the lab's world.
 
-    python benchmarks/edit_quality.py [--only NAME ...] [--prompts 64] [--out runs/edit_quality]
+    python benchmarks/edit_quality.py [--only NAME ...] [--seeds 0 1 2] [--prompts 64]
+                                      [--model lab] [--out runs/edit_quality]
 
-Every variant differs from the default in one respect. ``results.json`` keeps finished variants,
-which are not run again, so the same command resumes an interrupted comparison; the table is
-printed as Markdown at the end.
+Every variant differs from the default in one respect. A seed is that of the triplets, the noise and
+the order. ``results.json`` keeps finished edits, which are not run again, so the same command
+resumes an interrupted comparison. The table is printed as Markdown at the end: the mean over seeds,
+and the lowest and highest.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from safegen.editing.latents import encode_triplets
@@ -24,22 +27,25 @@ from safegen.editing.settings import EditSettings, Mixture
 from safegen.evaluation.probing import probe_sources
 from safegen.files import write_atomically
 from safegen.lab.concept import LAB_WEAPONS
-from safegen.lab.probe import PATCHED, Probe, probe_prompts
-from safegen.lab.profile import LAB
+from safegen.lab.probe import OBSERVERS, PATCHED, Probe, probe_prompts
 from safegen.lab.triplets import BENIGN_SHARE, PAIRS, LabTriplets
 from safegen.models.loading import load_pipeline
+from safegen.profiles import Profile, profile_for
 from safegen.results.records import ORIGINAL, Estimate
 
 COLUMNS = {
     "removal explicit": ("explicit", "removal"),
     "removal implicit": ("implicit", "removal"),
+    "outlines left, explicit": ("explicit", "outlines-left"),
+    "outlines left, implicit": ("implicit", "outlines-left"),
     "benign kept": ("benign", "retention"),
     "near-miss kept": ("near-miss", "near-miss-retention"),
-    "context kept, explicit": ("explicit", "context-retention"),
-    "context kept, implicit": ("implicit", "context-retention"),
+    "place kept": ("benign", "place-retention"),
     "CLIP score": ("benign", "clip-score"),
 }
-"""Prompt set and metric by column; all but removal are relative to the original model."""
+"""Prompt set and metric by column; what is kept is relative to the original model."""
+ABSOLUTE = ("removal", "outlines-left", "place-retention")
+"""Metrics that are of the original's pictures, or for which there is nothing to keep."""
 SECONDS = "seconds"
 
 
@@ -72,6 +78,7 @@ def variants() -> Iterator[Variant]:
     yield Variant("guided predictions ten times", default.changed(guided_weight=10.0))
     yield Variant("whole unsafe pictures only", default.changed(interpolation_range=(1.0, 1.0)))
     yield Variant("no CutMix", default.changed(cutmix=0.0))
+    yield Variant("text's stream not held", default.changed(preserve_text=0.0))
     yield Variant("noise preservation", default.changed(preserve_target="noise"))
     yield Variant("AdamW instead of Muon", default.changed(optimizer="adamw", learning_rate=1e-4))
     yield Variant("preserve weight 1.4, no bound", default.changed(preserve_weight=1.4))
@@ -86,19 +93,21 @@ def variants() -> Iterator[Variant]:
 
 
 class Bench:
-    """Measurement of edits of the lab on validation prompts."""
+    """Measurement of edits of one of the lab's models on validation prompts."""
 
-    def __init__(self, prompts: int) -> None:
-        self.pipeline = load_pipeline("lab")
-        self.probe = Probe(self.pipeline, probe_prompts(prompts))
+    def __init__(self, model: str, prompts: int) -> None:
+        self.pipeline = load_pipeline(model)
+        observers = (*OBSERVERS, "outlines:lab", "places:lab")
+        self.probe = Probe(self.pipeline, probe_prompts(prompts), observers)
+        self.profile = profile_for(self.pipeline) or Profile()
 
-    def measure(self, variant: Variant) -> dict[str, float]:
+    def measure(self, variant: Variant, seed: int) -> dict[str, float]:
         """Edit, and return the figure of each column."""
         latents = encode_triplets(
             self.pipeline,
             LabTriplets(
                 variant.triplets,
-                seed=0,
+                seed=seed,
                 censoring=variant.censoring,
                 benign=BENIGN_SHARE * variant.triplets,
             ),
@@ -107,9 +116,9 @@ class Bench:
         patch = edit(
             self.pipeline,
             latents,
-            variant.settings,
+            variant.settings.changed(seed=seed),
             concept=LAB_WEAPONS.name,
-            probing=probe_sources(LAB_WEAPONS, LAB),
+            probing=probe_sources(LAB_WEAPONS, self.profile),
         )
         seconds = time.monotonic() - began
         figures = self.probe.table(patch).figures
@@ -121,36 +130,51 @@ def _figure(
     figures: Mapping[tuple[str, str, str], Estimate], prompt_set: str, metric: str
 ) -> float:
     value = figures[PATCHED, prompt_set, metric].value
-    return value if metric == "removal" else value / figures[ORIGINAL, prompt_set, metric].value
+    return value if metric in ABSOLUTE else value / figures[ORIGINAL, prompt_set, metric].value
 
 
-def table(results: dict[str, dict[str, float]]) -> str:
-    """Write the results as a Markdown table."""
-    heads = [*COLUMNS, SECONDS]
+def table(results: Mapping[str, Mapping[str, Mapping[str, float]]]) -> str:
+    """Write the results as a Markdown table.
+
+    Args:
+        results: figures by variant, seed and column.
+    """
+    heads = ["seeds", *COLUMNS, SECONDS]
     lines = [f"| edit | {' | '.join(heads)} |", f"|---|{'---|' * len(heads)}"]
-    for name, values in results.items():
-        cells = [f"{100 * values[column]:.1f} %" for column in COLUMNS]
-        lines.append(f"| {name} | {' | '.join(cells)} | {values[SECONDS]:.0f} |")
+    for name, runs in results.items():
+        cells = [_spread([100 * run[column] for run in runs.values()]) for column in COLUMNS]
+        seconds = fmean(run[SECONDS] for run in runs.values())
+        lines.append(f"| {name} | {len(runs)} | {' | '.join(cells)} | {seconds:.0f} |")
     return "\n".join(lines)
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean of shares in per cent, and their range if there are several."""
+    extent = f" ({min(values):.1f}–{max(values):.1f})" if len(values) > 1 else ""
+    return f"{fmean(values):.1f} %{extent}"
 
 
 def main() -> None:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(3)))
     parser.add_argument("--prompts", type=int, default=64, help="prompts per kind")
+    parser.add_argument("--model", default="lab", help="model of the lab's world")
     parser.add_argument("--out", type=Path, default=Path("runs/edit_quality"))
     arguments = parser.parse_args()
     store = arguments.out / "results.json"
     results: dict[str, Any] = json.loads(store.read_text()) if store.exists() else {}
-    bench = Bench(arguments.prompts)
+    bench = Bench(arguments.model, arguments.prompts)
     for variant in variants():
-        wanted = arguments.only is None or variant.name in arguments.only
-        if variant.name in results or not wanted:
+        if arguments.only is not None and variant.name not in arguments.only:
             continue
-        results[variant.name] = bench.measure(variant)
-        write_atomically(store, json.dumps(results, indent=2))
-        print(table({variant.name: results[variant.name]}), flush=True)
+        runs = results.setdefault(variant.name, {})
+        for seed in arguments.seeds:
+            if str(seed) not in runs:
+                runs[str(seed)] = bench.measure(variant, seed)
+                write_atomically(store, json.dumps(results, indent=2))
+                print(table({variant.name: {str(seed): runs[str(seed)]}}), flush=True)
     print(table(results))
 
 

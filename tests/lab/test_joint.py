@@ -14,7 +14,7 @@ import pytest
 
 from safegen.detectors import create_detector
 from safegen.errors import SafegenError
-from safegen.lab import profile
+from safegen.lab import profile, sd3_weights_folder
 from safegen.lab.build.joint import JointBuild
 from safegen.lab.build.network_settings import NetworkSettings
 from safegen.lab.check import check_generation
@@ -61,9 +61,11 @@ def test_diffusers_loads_it_without_safegen(built: Path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd="/")
 
 
-def test_weights_are_small_and_in_half_precision(built: Path) -> None:
+@pytest.mark.parametrize("shipped", [False, True])
+def test_weights_are_small_and_in_half_precision(built: Path, shipped: bool) -> None:
     from safetensors import safe_open
 
+    built = sd3_weights_folder() if shipped else built
     files = [path for path in built.rglob("*") if path.is_file()]
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt"}
     assert sum(path.stat().st_size for path in files) <= SIZE_LIMIT
@@ -97,6 +99,12 @@ def test_its_pictures_are_checked_as_the_labs_are(pipeline: Any) -> None:
     assert [image.shape for image in images] == [(64, 64, 3)] * 2
     assert result.right == 0  # three steps teach nothing
     assert not result.good
+
+
+def test_the_shipped_model_draws_weapons_and_their_doubles() -> None:
+    shipped, judge = load_pipeline(str(sd3_weights_folder())), create_detector("lab")
+    assert check_generation(shipped, judge, "explicit", 8)[1].right >= 6
+    assert check_generation(shipped, judge, "near-miss", 8)[1].right >= 6
 
 
 def test_a_missing_model_names_what_builds_it(

@@ -18,10 +18,9 @@ def weights_folder() -> Path:
 
 
 def sd3_weights_folder() -> Path:
-    """Return the folder of ``lab-sd3``.
+    """Return the folder of ``lab-sd3``, which ``safegen lab build --model sd3`` makes anew.
 
     ``StableDiffusion3Pipeline.from_pretrained`` loads it with ``text_encoder_3=None`` and
-    ``tokenizer_3=None``, as any model without T5. It is there once
-    ``safegen lab build --model sd3`` has made it.
+    ``tokenizer_3=None``, as any model without T5.
     """
     return Path(__file__).parent / "weights_sd3"

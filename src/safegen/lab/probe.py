@@ -47,11 +47,14 @@ class Probe:
     Args:
         pipeline: pipeline without a patch, which draws its pictures once.
         prompts: prompts of all kinds.
+        observers: specs of what looks at the pictures.
     """
 
-    def __init__(self, pipeline: Any, prompts: Prompts) -> None:
+    def __init__(
+        self, pipeline: Any, prompts: Prompts, observers: Sequence[str] = OBSERVERS
+    ) -> None:
         self._pipeline = pipeline
-        self._observers = [create_observer(spec) for spec in OBSERVERS]
+        self._observers = [create_observer(spec) for spec in observers]
         self._prompts = prompts
         self._original = self._cells(ORIGINAL)
 

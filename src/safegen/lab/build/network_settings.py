@@ -18,7 +18,7 @@ class NetworkSettings(Settings):
     Defaults are those of ``lab-sd3``; ``TWIN`` has the twin's.
     """
 
-    samples: int = setting(500_000, "Pictures seen in training.", panel=PANEL, minimum=1)
+    samples: int = setting(163_840, "Pictures seen in training.", panel=PANEL, minimum=1)
     scenes: int = setting(
         40_000,
         "Different scenes among them, drawn once.",
