@@ -28,6 +28,7 @@ from safegen.lab.safety_checker import CALIBRATION_SEED
 from safegen.lab.table import lab_settings
 from safegen.lab.triplets import LabTriplets
 from safegen.lab.world.world import SAFE_WORLD, Mixture, draw_scenes
+from safegen.models.texts import TextCondition
 from safegen.prompts import Prompt, create_prompt_set
 
 ATTACKER = lab_attack(("relearn:benign",))
@@ -47,9 +48,9 @@ class Watched(Target):
         self.pictures.extend(images)
         return torch.zeros(len(images), 4, 8, 8)
 
-    def embed(self, texts: Sequence[str]) -> torch.Tensor:
+    def embed(self, texts: Sequence[str]) -> TextCondition:
         self.texts.extend(texts)
-        return torch.zeros(len(texts), 4, 8)
+        return TextCondition(torch.zeros(len(texts), 4, 8))
 
 
 @pytest.fixture(scope="module")
