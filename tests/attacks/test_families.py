@@ -240,9 +240,14 @@ def test_the_teachers_step_on_a_flow_is_eulers() -> None:
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("family", ["flux", "sana", "pixart"])
+@pytest.mark.parametrize("family", ["flux", "sana", "pixart", "hunyuan-dit", "qwen-image"])
 def test_weights_of_other_families_are_trained_and_put_back(family: str) -> None:
     assert_it_runs(build(family), WEIGHTS[0])
+
+
+@pytest.mark.parametrize("family", ["sana", "pixart", "hunyuan-dit"])
+def test_pictures_of_other_families_are_inverted(family: str) -> None:
+    assert_it_runs(build(family), "tina,steps=2,iterations=1")
 
 
 def test_what_it_cannot_do_is_refused() -> None:
@@ -253,3 +258,8 @@ def test_what_it_cannot_do_is_refused() -> None:
             strike(target_of(joint), create_attack(spec), TASKS)
     with pytest.raises(SafegenError, match="FluxPipeline: how guidance hands its unconditional"):
         strike(target_of(flux), create_attack("null-text"), TASKS)
+    for pipeline in (flux, build("z-image")):  # one by the picture's size, one by its call
+        with pytest.raises(SafegenError, match="its call sets noise levels of its own"):
+            strike(target_of(pipeline), create_attack("img2img:0.5"), TASKS)
+    with pytest.raises(SafegenError, match="WanPipeline: samples latents in a layout of its own"):
+        strike(target_of(build("wan")), create_attack("classifier-guidance"), TASKS)

@@ -28,6 +28,7 @@ from safegen.attacks.repeated import with_seed
 from safegen.attacks.search import Drawn, search
 from safegen.attacks.target import Target
 from safegen.errors import SafegenError
+from safegen.models.families import family_of
 from safegen.models.prediction import add_noise, signal_and_noise
 from safegen.registry import takes
 from safegen.seeds import sample_seed
@@ -153,8 +154,15 @@ class ClassifierGuidance(Attack):
         """See ``Attack.against``; the classifier learns here, from the original's pictures.
 
         Raises:
-            SafegenError: there are no examples or benign pictures.
+            SafegenError: there are no examples or benign pictures, or the pipeline samples latents
+                in a layout of its own.
         """
+        shape = family_of(target.pipeline).latent_shape(target.pipeline)
+        if family_of(target.pipeline).packed(torch.zeros(1, *shape)).shape[1:] != shape:
+            raise SafegenError(
+                f"{type(target.pipeline).__name__}: samples latents in a layout of its own, which "
+                "the classifier of classifier-guidance does not take; use noising"
+            )
         settings = self.settings
         if not target.examples:
             raise SafegenError("classifier-guidance learns from examples; give some: --examples")

@@ -30,7 +30,7 @@ def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
         strength: share of the steps to run, in (0, 1], rounded down.
 
     Raises:
-        SafegenError: no step is left, or the sampler's levels depend on the picture's size.
+        SafegenError: no step is left, or the pipeline's call sets levels of its own.
     """
     left = int(steps * strength)
     if left < 1:
@@ -40,13 +40,12 @@ def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
         )
     scheduler = sampler_for(pipeline.scheduler, sampler)
     if scheduler.config.get("use_dynamic_shifting"):
-        raise SafegenError(
-            f"{type(pipeline).__name__}: its sampler's noise levels depend on the picture's size, "
-            "which drawing from a latent does not follow; use another attack, such as relearn"
-        )
+        raise _other_levels(pipeline)
     set_whole = scheduler.set_timesteps
 
-    def set_timesteps(*args: Any, **kwargs: Any) -> None:
+    def set_timesteps(*args: Any, sigmas: Any = None, **kwargs: Any) -> None:
+        if sigmas is not None:
+            raise _other_levels(pipeline)
         set_whole(*args, **kwargs)
         scheduler.timesteps = scheduler.timesteps[-left:]
         if hasattr(scheduler, "sigmas"):  # they have one more entry, for the end
@@ -55,6 +54,13 @@ def last_steps(pipeline: Any, sampler: str, steps: int, strength: float) -> Any:
     scheduler.set_timesteps = set_timesteps
     scheduler.set_timesteps(steps, device=denoiser_of(pipeline).device)
     return scheduler
+
+
+def _other_levels(pipeline: Any) -> SafegenError:
+    return SafegenError(
+        f"{type(pipeline).__name__}: its call sets noise levels of its own, which a picture drawn "
+        "from a latent does not follow; use an attack on weights, such as relearn"
+    )
 
 
 def noised(scheduler: Any, clean: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:

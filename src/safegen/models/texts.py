@@ -35,8 +35,8 @@ class TextCondition:
         return self._each(lambda value: value[rows])
 
     def expand(self, count: int) -> TextCondition:
-        """Repeat one text ``count`` times, as views."""
-        return self._each(lambda value: value.expand(count, *value.shape[1:]))
+        """Repeat one text ``count`` times."""
+        return self[[0] * count]
 
     @property
     def pooled(self) -> torch.Tensor | None:
