@@ -204,6 +204,7 @@ def test_real_pictures_are_seen_once(make_settings: Make, tmp_path: Path) -> Non
 
 
 KILLED = """
+import signal
 import sys
 from pathlib import Path
 from safegen.concepts import Concept, ConceptPrompts
@@ -212,6 +213,7 @@ from safegen.evaluation.settings import EvaluationSettings
 from safegen.models.sampling import SamplingSettings
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background
     evaluate(eval(sys.argv[1]), Path(sys.argv[2]))
 """
 
