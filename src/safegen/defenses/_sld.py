@@ -22,6 +22,7 @@ from safegen.defenses._text import InactiveGuidanceWarning, on_encode_prompt
 from safegen.errors import SafegenError
 from safegen.models.anatomy import denoiser_of
 from safegen.models.conditioning import TextCondition, encode_text
+from safegen.models.families import family_of
 
 TRANSFORMERS = ("SD3Transformer2DModel",)
 """Denoisers beside UNets that take a text as hidden states and pooled features, in one batch."""
@@ -188,12 +189,7 @@ class _Guide:
             return None
         rows = len(kwargs["encoder_hidden_states"])
         wide = {name: _with_third(value, rows) for name, value in kwargs.items()}
-        concept = self.call.concept
-        _set_third(wide["encoder_hidden_states"], concept.hidden, rows)
-        if concept.pooled is not None:
-            own = wide.get("added_cond_kwargs") or {}
-            place = own["text_embeds"] if "text_embeds" in own else wide["pooled_projections"]
-            _set_third(place, concept.pooled, rows)
+        _set_third(wide, family_of(self.pipeline).text_inputs(self.call.concept), rows)
         return tuple(_with_third(value, rows) for value in args), wide
 
     def steer(self, _module: Any, _args: tuple[Any, ...], output: Any) -> Any:
@@ -224,7 +220,12 @@ def _with_third(value: Any, rows: int) -> Any:
     return value
 
 
-def _set_third(wide: torch.Tensor, value: torch.Tensor, rows: int) -> None:
+def _set_third(wide: Any, value: Any, rows: int) -> None:
+    """Write tensors of B rows into the last B of those of the same names."""
+    if isinstance(value, dict):
+        for name, each in value.items():
+            _set_third(wide[name], each, rows)
+        return
     if wide.shape[1:] != value.shape[1:]:
         raise SafegenError(
             f"SLD: prompts are encoded as {tuple(wide.shape[1:])}, the safety concept as "
