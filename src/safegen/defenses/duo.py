@@ -186,8 +186,7 @@ class DuoTraining:
 
     def _predict(self, z_t: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
         """Output (B, C, H, W) under the empty prompt."""
-        condition = self.empty[torch.zeros(len(z_t), dtype=torch.long)]
-        return predict(denoiser_of(self.pipeline), z_t, times, condition)
+        return predict(denoiser_of(self.pipeline), z_t, times, self.empty.expand(len(z_t)))
 
 
 def erase(

@@ -215,7 +215,7 @@ class EsdTraining:
     @property
     def _nothing(self) -> TextCondition:
         """The empty prompt's condition (B)."""
-        return self._empty[torch.zeros(self.settings.batch, dtype=torch.long)]
+        return self._empty.expand(self.settings.batch)
 
     @torch.no_grad()
     def _draw_latents(self, condition: TextCondition) -> tuple[torch.Tensor, torch.Tensor]:
